@@ -1,0 +1,140 @@
+"""From a YAML file and ``key=value`` overrides to a checked :class:`RunConfig`, or one message with every problem."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from recspark.config.schema import RunConfig
+from recspark.errors import ConfigError
+
+_ENVIRONMENT = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run described by a YAML file, with dotted overrides such as ``walks.p=0.5`` applied on top.
+
+    Raises: ConfigError listing every problem: file, key, what was found, what was expected.
+    """
+    values = _read_yaml(Path(path))
+    problems = [p for override in overrides if (p := _apply_override(values, override))]
+    values = _expand_environment(values, problems)
+    config = None
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems += [_describe(e) for e in error.errors()]
+    if problems or config is None:
+        noun = "problem" if len(problems) == 1 else "problems"
+        raise ConfigError("\n".join([f"{path} has {len(problems)} {noun}:", *(f"  {p}" for p in problems)]))
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"; there are {', '.join(near)}" if near else ""
+        raise ConfigError(f"{path}: no such config file{hint}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: expected sections such as `source:`, found a {type(found).__name__}")
+    return found
+
+
+def _apply_override(values: dict[str, Any], override: str) -> str | None:
+    """Sets one dotted key in place; returns the problem where it can't be."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        return f"override {override!r}: expected key=value, such as walks.p=0.5"
+    *parents, last = key.strip().split(".")
+    section = values
+    for parent in parents:
+        below = section.get(parent)
+        if below is None:
+            below = section[parent] = {}
+        if not isinstance(below, dict):
+            return f"override {override!r}: {parent} is not a section"
+        section = below
+    try:
+        section[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        section[last] = text
+    return None
+
+
+def _expand_environment(value: Any, problems: list[str]) -> Any:
+    """Replaces ``${env:NAME}`` in every text; unset names are problems."""
+    if isinstance(value, dict):
+        return {k: _expand_environment(v, problems) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand_environment(v, problems) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        if (found := os.environ.get(match[1])) is None:
+            problems.append(f"${{env:{match[1]}}}: the environment variable {match[1]} is not set")
+        return found or ""
+
+    return _ENVIRONMENT.sub(look_up, value)
+
+
+def _describe(error: ErrorDetails) -> str:
+    location = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        return _describe_unknown_key(location)
+    where = ".".join(location)
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if error["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    if error["type"] == "missing":
+        return f"{where}: missing, and it has no default"
+    found = error["input"]
+    shown = type(found).__name__ if isinstance(found, dict | list) else repr(found)
+    message = message.replace("greater than or equal to", ">=").replace("less than or equal to", "<=")
+    message = message.replace("greater than", ">").replace("less than", "<")
+    return f"{where}: must be {message[:1].lower()}{message[1:]}, got {shown}"
+
+
+def _describe_unknown_key(location: list[str]) -> str:
+    *parents, key = location
+    known = _known_keys(parents)
+    near = difflib.get_close_matches(key, known, 1, 0.5)
+    prefix = "".join(f"{p}." for p in parents)
+    if near:
+        return f"{prefix}{key}: unknown key; did you mean {prefix}{near[0]}?"
+    return f"{prefix}{key}: unknown key; known here: {', '.join(known)}"
+
+
+def _known_keys(parents: Iterable[str]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for parent in parents:
+        if parent.isdigit():
+            continue
+        field = model.model_fields.get(parent)
+        inner = next((t for t in _types_in(field.annotation) if issubclass(t, BaseModel)), None) if field else None
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _types_in(annotation: Any) -> Iterable[type]:
+    """All classes in an annotation such as ``tuple[DropRule, ...] | None``."""
+    if isinstance(annotation, type):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _types_in(inner)

@@ -1,0 +1,144 @@
+"""From a config and the state of its source to the stages of a run, each with its key."""
+
+import json
+import os
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from recspark import __version__
+from recspark.config.schema import RunConfig
+from recspark.contracts import stages as s
+from recspark.contracts.commits import CommitRecord
+from recspark.contracts.stages import PlannedStage, StageSpec, stage_key
+
+RUN_VARIABLE = "RECSPARK_RUN"
+"""Set by `recspark run` for the processes it starts: run id and source state as JSON, so that all agree on both."""
+
+_NOT_IN_KEY = {
+    "source": {"max_bad_ratio"},
+    "graph": {"num_blocks", "task_memory_mb"},
+    "walks": {"mode"},
+    "training": {"num_processes", "num_threads", "checkpoint_steps", "keep_checkpoints", "max_loss_ratio"},
+}
+"""Knobs that decide how a stage works, never what it yields."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its config, its id, the state of its source and its stages in order."""
+
+    config: RunConfig
+    run_id: str
+    source: dict[str, Any]
+    stages: dict[str, PlannedStage] = field(default_factory=dict)
+
+    @property
+    def lake(self) -> str:
+        """``paths.lake``."""
+        return self.config.paths.lake
+
+    @property
+    def seed(self) -> int:
+        """``run.seed``."""
+        return self.config.run.seed
+
+    def producer(self, table: str) -> PlannedStage:
+        """The stage of this run that writes a table (``item_graph``: the graph of the walks, not a baseline's).
+
+        Raises: KeyError when no stage of this run does.
+        """
+        for stage in self.stages.values():
+            if table in stage.spec.tables and table != "quarantine":
+                return stage
+        raise KeyError(f"no stage of this run writes {table}")
+
+    def record(
+        self,
+        stage: str,
+        *,
+        is_marker: bool,
+        tables: dict[str, int] | None = None,
+        inputs: dict[str, Any] | None = None,
+        counts: dict[str, Any] | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> CommitRecord:
+        """The record for one commit of a stage; the marker's lists the versions of the side ``tables``."""
+        planned = self.stages[stage]
+        return CommitRecord(
+            stage=stage,
+            key=planned.key,
+            run_id=self.run_id,
+            is_marker=is_marker,
+            code_version=__version__,
+            tables=tables or {},
+            inputs=inputs or {},
+            counts=counts or {},
+            facts=facts or {},
+            config=planned.sections,
+        )
+
+    def to_environment(self) -> dict[str, str]:
+        """What a child process needs to be part of this run."""
+        return {RUN_VARIABLE: json.dumps({"run_id": self.run_id, "source": self.source})}
+
+
+def plan_run(config: RunConfig, source: dict[str, Any]) -> Run:
+    """The run of a config; inside a `recspark run` its id and source state come from there.
+
+    ``source`` is the state of the source (`lake.source_state`), with a ``fingerprint`` that its key hangs on.
+    """
+    parent = json.loads(os.environ.get(RUN_VARIABLE, "{}"))
+    source = parent.get("source", source)
+    run_id = parent.get("run_id") or uuid.uuid4().hex[:12]
+    return Run(config, run_id, source, _plan_stages(config, source["fingerprint"]))
+
+
+def inherited_source() -> dict[str, Any] | None:
+    """The source state that `recspark run` handed down, None in a job started on its own."""
+    found: dict[str, Any] | None = json.loads(os.environ.get(RUN_VARIABLE, "{}")).get("source")
+    return found
+
+
+def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]:
+    planned: dict[str, PlannedStage] = {}
+
+    def add(spec: StageSpec, sections: dict[str, Any], upstream: tuple[str, ...]) -> None:
+        keys = {name: planned[name].key for name in upstream} or {"source": fingerprint}
+        planned[spec.name] = PlannedStage(spec, stage_key(spec, sections, keys), sections, keys)
+
+    def section(*names: str) -> dict[str, Any]:
+        return {name: _without(config.section(name), _NOT_IN_KEY.get(name, set())) for name in names}
+
+    seed = {"seed": config.run.seed}
+    has_events = config.source.kind != "edges"
+    base, graph = "ingest", "ingest"
+    add(s.INGEST if has_events else s.INGEST_EDGES, section("source") | _seed_of_source(config), ())
+    if has_events:
+        base = "sessions"
+        add(s.SESSIONS, section("clean", "sessions", "vocabulary", "split", "features"), ("ingest",))
+        if config.graph:
+            graph = "graph"
+            add(s.GRAPH, section("graph"), ("sessions",))
+        if config.evaluate and "item_knn" in config.baselines.names:
+            own_graph = _without(config.baselines.item_knn.graph.model_dump(mode="json"), _NOT_IN_KEY["graph"])
+            add(s.ITEM_KNN_GRAPH, {"graph": own_graph}, ("sessions",))
+    if config.walks and (config.graph or not has_events):
+        add(s.WALKS, section("walks") | seed, (graph,))
+    corpus = ("walks",) if config.training.corpus == "walks" else ()
+    add(s.TRAIN, section("model", "training") | seed, (base, *corpus))
+    if config.index:
+        add(s.INDEX_BUILD, section("index") | seed, ("train",))
+    if config.evaluate and has_events:
+        searched = ("index",) if config.evaluate.search == "index" else ()
+        own_graphs = tuple(n for n in ("item_knn_graph",) if n in planned)
+        add(s.EVALUATE, section("evaluate", "baselines"), ("train", *searched, *own_graphs))
+    return planned
+
+
+def _seed_of_source(config: RunConfig) -> dict[str, Any]:
+    return {"seed": config.run.seed} if config.source.kind == "synthetic" else {}
+
+
+def _without(section: Any, names: set[str]) -> Any:
+    return {k: v for k, v in section.items() if k not in names} if isinstance(section, dict) else section

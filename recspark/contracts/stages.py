@@ -1,0 +1,83 @@
+"""The stages: where each runs, what it writes, and which table or folder means done.
+
+A stage's key hashes its own config sections, the keys of the stages it reads and the format versions of its tables:
+two configs share work exactly as far as they agree.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from recspark.contracts.tables import TABLES
+
+SPARK, TORCH, INDEX = SIDES = ("spark", "torch", "index")
+"""Each side runs as a process of its own; they meet only in data."""
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One kind of stage: ``tables`` is what it writes, the marker last; or a ``folder``, whose manifest means done."""
+
+    name: str
+    side: str
+    tables: tuple[str, ...] = ()
+    folder: str | None = None
+
+    @property
+    def marker(self) -> str | None:
+        """The table whose commit means done, None where a folder's manifest does."""
+        return None if self.folder else self.tables[-1]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of one run: ``upstream`` maps stages read to their keys, ``sections`` is the config it depends on."""
+
+    spec: StageSpec
+    key: str
+    sections: dict[str, Any]
+    upstream: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.spec.name
+
+    @property
+    def id(self) -> str:
+        """``model_id`` of train, ``index_id`` of index: the first 12 hex digits of the key."""
+        return short_id(self.key)
+
+
+INGEST = StageSpec("ingest", SPARK, ("quarantine", "events"))
+INGEST_EDGES = StageSpec("ingest", SPARK, ("quarantine", "items", "item_graph"))
+SESSIONS = StageSpec("sessions", SPARK, ("quarantine", "items", "users", "user_histories", "sessions"))
+GRAPH = StageSpec("graph", SPARK, ("item_graph",))
+ITEM_KNN_GRAPH = StageSpec("item_knn_graph", SPARK, ("item_graph",))
+WALKS = StageSpec("walks", SPARK, ("walks",))
+TRAIN = StageSpec("train", TORCH, ("user_embeddings", "item_embeddings"))
+INDEX_BUILD = StageSpec("index", INDEX, folder="indexes")
+EVALUATE = StageSpec("evaluate", INDEX, ("recommendations", "metrics"))
+
+STAGE_NAMES = ("ingest", "sessions", "graph", "item_knn_graph", "walks", "train", "index", "evaluate")
+
+
+def stage_key(spec: StageSpec, sections: dict[str, Any], upstream: dict[str, str]) -> str:
+    """Hex SHA-256 over what decides a stage's output.
+
+    ``sections`` are plain (JSON-able) values; ``upstream`` maps each input to the key of the stage that makes it. The
+    stage's name is no part of it: two stages that do the same work share it.
+    """
+    decides = {
+        "sections": sections,
+        "upstream": upstream,
+        "formats": {t: TABLES[t].format_version for t in spec.tables},
+        "folder": spec.folder,
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def short_id(key: str) -> str:
+    """``model_id`` or ``index_id``: the first 12 hex digits of the stage's key."""
+    return key[:12]

@@ -1,0 +1,45 @@
+"""Every error a user can cause, by the place where it is mended.
+
+A message says where, what was found, what was expected and what to do. The command line prints it
+without a traceback and exits with 2; any other exception is our own mistake and exits with 1.
+"""
+
+
+class RecsparkError(Exception):
+    """Something in the user's input, data or machine has to change before the run can go on."""
+
+
+class ConfigError(RecsparkError):
+    """The config file or an override is wrong; lists every problem found."""
+
+
+class SetupError(RecsparkError):
+    """The machine lacks something: Java, jars, a library, memory."""
+
+
+class SourceError(RecsparkError):
+    """The source cannot be read as the config describes it."""
+
+
+class LakeError(RecsparkError):
+    """A table or folder of the lake is missing, foreign or damaged."""
+
+
+class DataError(RecsparkError):
+    """The data is readable but cannot yield what the stage needs: an empty split, a single item."""
+
+
+class TrainingError(RecsparkError):
+    """Training cannot start, go on or be resumed."""
+
+
+class IndexBuildError(RecsparkError):
+    """The index cannot be built as asked from these vectors."""
+
+
+class IndexReadError(RecsparkError):
+    """An index on disk is missing files, damaged, or of another build."""
+
+
+class QueryError(RecsparkError):
+    """A query names an item or user that the lake does not know."""

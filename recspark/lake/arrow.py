@@ -1,0 +1,164 @@
+"""Delta tables through delta-rs: find a version by stage key, read it, write a small one. No JVM.
+
+Downstream never reads "latest": `find_table` turns (stage, key) into a pinned version.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from recspark.contracts.commits import CommitRecord, parse_record
+from recspark.contracts.stages import PlannedStage
+from recspark.contracts.tables import TABLES, TableSpec
+from recspark.errors import LakeError
+from recspark.lake.folders import read_manifest
+from recspark.lake.storage import delta_uri, join
+
+KEEP_FOREVER = "interval 3650 days"
+TABLE_PROPERTIES = {
+    # Keys live in the history, and Spark refuses time travel beyond the file retention (7 days by default).
+    "delta.deletedFileRetentionDuration": KEEP_FOREVER,
+    "delta.logRetentionDuration": KEEP_FOREVER,
+    # Trainers read the Parquet files themselves.
+    "delta.enableDeletionVectors": "false",
+}
+_FOREIGN_FEATURES = {
+    "delta.enableDeletionVectors": (
+        ("true",),
+        "deletion vectors are on: run ALTER TABLE ... SET TBLPROPERTIES "
+        "('delta.enableDeletionVectors' = false) and REORG TABLE ... APPLY (PURGE)",
+    ),
+    "delta.columnMapping.mode": (
+        ("name", "id"),
+        "column mapping is on: copy the table (CREATE TABLE ... AS SELECT) without delta.columnMapping.mode",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TableAt:
+    """One table pinned at one version, with the record of the stage that made it."""
+
+    lake: str
+    name: str
+    version: int
+    record: CommitRecord
+
+    @property
+    def uri(self) -> str:
+        """Where the table lives."""
+        return table_uri(self.lake, self.name)
+
+
+def table_uri(lake: str, name: str) -> str:
+    """Where a table of a lake lives."""
+    return join(lake, "tables", name)
+
+
+def open_table(lake: str, name: str, version: int | None = None) -> DeltaTable:
+    """A table, at a version or its newest.
+
+    Raises: LakeError when table or version is not there.
+    """
+    uri = table_uri(lake, name)
+    try:
+        return DeltaTable(delta_uri(uri), version=version)
+    except TableNotFoundError as error:
+        raise LakeError(f"{uri}: no such table; run the stage that writes it") from error
+    except Exception as error:
+        if version is None:
+            raise
+        raise LakeError(f"{uri}: version {version} is gone or unreadable ({error}); run the stage again") from error
+
+
+def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tuple[int, CommitRecord] | None:
+    """(version, record) of the newest commit of a stage key, of one run where ``run_id`` is given; None without one."""
+    uri = delta_uri(table_uri(lake, name))
+    if not DeltaTable.is_deltatable(uri):
+        return None
+    for entry in DeltaTable(uri).history():
+        record = parse_record(entry.get("userMetadata"))
+        if record and record.key == key and run_id in (None, record.run_id):
+            return int(entry["version"]), record
+    return None
+
+
+def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None:
+    """(version, record) of a finished stage, None where it has to run. A folder's version counts as 0."""
+    if stage.spec.folder:
+        manifest = read_manifest(lake, stage.spec.folder, stage.id)
+        if manifest is None:
+            return None
+        record = CommitRecord(
+            stage.name, stage.key, manifest.run_id, True, manifest.code_version, {}, manifest.inputs, manifest.counts,
+            manifest.facts, manifest.config,
+        )  # fmt: skip
+        return 0, record
+    assert stage.spec.marker
+    found = find_commit(lake, stage.spec.marker, stage.key)
+    return found if found and found[1].is_marker else None
+
+
+def find_table(lake: str, stage: PlannedStage, name: str) -> TableAt:
+    """A stage's table at the version this run's key stands for.
+
+    Raises: LakeError when the stage has not finished under this key.
+    """
+    found = find_done(lake, stage)
+    if found is None:
+        raise LakeError(
+            f"{table_uri(lake, name)}: no version for this config (stage {stage.name}, key {stage.id}); "
+            f"run `recspark run CONF --to {stage.name}` first"
+        )
+    version, record = found
+    return TableAt(lake, name, version if name == stage.spec.marker else record.tables[name], record)
+
+
+def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+    """The rows of a pinned table in memory; ``filters`` as in `pyarrow.parquet.read_table`."""
+    return open_table(table.lake, table.name, table.version).to_pyarrow_table(columns=columns, filters=filters)
+
+
+def check_plain_files(table: DeltaTable, uri: str) -> None:
+    """Checks that the table's Parquet files hold exactly its rows and columns.
+
+    Raises: LakeError for deletion vectors or column mapping, with the way to turn them off.
+    """
+    properties = table.metadata().configuration
+    for name, (bad_values, advice) in _FOREIGN_FEATURES.items():
+        if properties.get(name, "").lower() in bad_values:
+            raise LakeError(f"{uri}: {advice}")
+
+
+def write_table(lake: str, spec: TableSpec, data: pa.Table, record: CommitRecord, replace: str | None = None) -> int:
+    """Writes a table (or, with a ``replace`` predicate on partition columns, a slice) in one commit; its version.
+
+    Raises: LakeError when ``data`` does not fit the contract.
+    """
+    features = [f for f in data.schema if f.name.startswith("f_")] if spec.has_features else []
+    schema = pa.schema([*spec.schema, *features])
+    try:
+        data = data.select(schema.names).cast(schema)
+    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise LakeError(f"{spec.name}: rows do not fit the table's contract: {error}") from error
+    write_deltalake(
+        delta_uri(table_uri(lake, spec.name)),
+        data,
+        partition_by=list(spec.partition_by) or None,
+        mode="overwrite",
+        schema_mode=None if replace else "overwrite",
+        predicate=replace,
+        configuration=TABLE_PROPERTIES,
+        commit_properties=CommitProperties(custom_metadata={"userMetadata": record.to_json()}),
+    )
+    found = find_commit(lake, spec.name, record.key, record.run_id)
+    assert found, "the commit just made carries its record"
+    return found[0]
+
+
+def known_tables(lake: str) -> list[str]:
+    """Names of our tables that exist in a lake."""
+    return [name for name in TABLES if DeltaTable.is_deltatable(delta_uri(table_uri(lake, name)))]

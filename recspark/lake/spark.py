@@ -1,0 +1,114 @@
+"""Delta tables through Spark: the session, reading a pinned version, writing a table in one commit."""
+
+import os
+import sys
+
+from pyspark import SparkConf
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StructType
+
+from recspark.config import Run
+from recspark.contracts.commits import CommitRecord
+from recspark.contracts.tables import TableSpec
+from recspark.errors import LakeError
+from recspark.lake.arrow import TABLE_PROPERTIES, TableAt, find_commit, table_uri
+from recspark.lake.jars import DELTA_PACKAGE, check_pair, has_delta_jars
+from recspark.lake.java import use_java
+
+_SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",  # all our times are UTC
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # delta-rs and pyarrow read no INT96
+}
+_LOCAL_SETTINGS = {
+    "spark.sql.shuffle.partitions": "4",  # 200 tasks cost seconds on a laptop
+    "spark.databricks.delta.snapshotPartitions": "2",  # the default 50 costs seconds a commit
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
+    "spark.log.level": "ERROR",
+}
+
+
+def build_spark(run: Run) -> SparkSession:
+    """The Spark session of a run; under spark-submit, the submitted settings win over ours.
+
+    Raises: SetupError without a usable Java or with a wrong Spark/Delta pair.
+    """
+    check_pair()
+    submitted = _submitted_settings()
+    wanted = dict(_SETTINGS)
+    if not submitted:
+        use_java()
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+        wanted |= _LOCAL_SETTINGS | {
+            "spark.master": run.config.spark.master or f"local[{os.cpu_count() or 1}]",
+            "spark.driver.memory": run.config.spark.driver_memory,
+        }
+    wanted |= run.config.spark.conf
+    if not has_delta_jars() and "spark.jars.packages" not in submitted and "spark.jars" not in submitted:
+        wanted["spark.jars.packages"] = DELTA_PACKAGE
+    builder = SparkSession.builder.appName(f"recspark {run.config.run.name}")
+    for name, value in wanted.items():
+        if name not in submitted:
+            builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+def _submitted_settings() -> dict[str, str]:
+    """What spark-submit was told; empty in a plain Python process, where no JVM runs yet."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return {}
+    from pyspark import SparkContext
+
+    SparkContext._ensure_initialized()
+    return dict(SparkConf().getAll())
+
+
+def spark_schema(spec: TableSpec) -> StructType:
+    """The table's contract as Spark types, without features."""
+    schema: StructType = from_arrow_schema(spec.schema)
+    return schema
+
+
+def read_table(spark: SparkSession, table: TableAt) -> DataFrame:
+    """The rows of a pinned table."""
+    return spark.read.format("delta").option("versionAsOf", table.version).load(table.uri)
+
+
+def write_table(frame: DataFrame, lake: str, spec: TableSpec, record: CommitRecord, replace: str | None = None) -> int:
+    """Writes a table (or, with a ``replace`` predicate on partition columns, a slice) in one commit; its version.
+
+    Raises: LakeError when the frame does not fit the contract.
+    """
+    writer = (
+        _fit(frame, spec)
+        .write.format("delta")
+        .mode("overwrite")
+        .option("userMetadata", record.to_json())
+        .option("overwriteSchema" if replace is None else "replaceWhere", "true" if replace is None else replace)
+        .options(**TABLE_PROPERTIES)
+        .partitionBy(*spec.partition_by)
+    )
+    writer.save(table_uri(lake, spec.name))
+    found = find_commit(lake, spec.name, record.key, record.run_id)
+    assert found, "the commit just made carries its record"
+    return found[0]
+
+
+def _fit(frame: DataFrame, spec: TableSpec) -> DataFrame:
+    """The contract's columns in order, then features; types must agree already."""
+    wanted = spark_schema(spec)
+    found = {f.name: f.dataType.simpleString() for f in frame.schema.fields}
+    problems = [
+        f"{f.name}: expected {f.dataType.simpleString()}, got {found.get(f.name, 'no such column')}"
+        for f in wanted.fields
+        if found.get(f.name) != f.dataType.simpleString()
+    ]
+    if problems:
+        raise LakeError(f"{spec.name}: rows do not fit the table's contract: {'; '.join(problems)}")
+    features = sorted(n for n in found if n.startswith("f_")) if spec.has_features else []
+    return frame.select(*wanted.fieldNames(), *features)
