@@ -198,7 +198,7 @@ class TrainingConfig(Section):
     num_negatives: PositiveInt = 5
     """Negatives each positive pair weighs against."""
     shared_negatives: PositiveInt = 64
-    """Negatives drawn and shared by a sentence (CPU kernel) or, 8 times as many, a batch (torch); weighed to num_negatives."""
+    """Negatives shared by a sentence (CPU kernel) or, 8 times as many, by a batch (torch); weighed to num_negatives."""
     noise_exponent: Annotated[float, Field(ge=-1, le=1)] = 0.5
     """Negatives are drawn by count^this (Caselles-Dupre et al. 2018: recommenders want less than .75)."""
     subsample: NonNegativeFloat = 0.0

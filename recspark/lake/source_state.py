@@ -83,9 +83,9 @@ def _find_delta_version(path: str, version: int | None) -> int:
     except TableNotFoundError as error:
         raise SourceError(f"source.path {path}: no Delta table there") from error
     if version is None or version == newest:
-        return newest
+        return int(newest)
     try:
-        return DeltaTable(delta_uri(path), version=version).version()
+        return int(DeltaTable(delta_uri(path), version=version).version())
     except Exception as error:
         raise SourceError(
             f"source.version {version} of {path} is gone or not there yet; the newest is {newest} ({error})"
