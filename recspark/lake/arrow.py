@@ -102,6 +102,18 @@ def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None
     return found if found and found[1].is_marker else None
 
 
+def find_newest_marker(lake: str, name: str, stage: str) -> CommitRecord | None:
+    """The record of the newest finished version of a stage under any key, None where there is none."""
+    uri = delta_uri(table_uri(lake, name))
+    if not DeltaTable.is_deltatable(uri):
+        return None
+    for entry in DeltaTable(uri).history():
+        record = parse_record(entry.get("userMetadata"))
+        if record and record.is_marker and record.stage == stage:
+            return record
+    return None
+
+
 def find_table(lake: str, stage: PlannedStage, name: str) -> TableAt:
     """A stage's table at the version this run's key stands for.
 

@@ -1,7 +1,12 @@
-"""The Spark/Delta pair: which versions belong together, and where the Delta jars come from."""
+"""The Spark/Delta pair: which versions belong together, and where the Delta jars come from.
+
+python -m recspark.lake.jars        fetches them from Maven Central into the Ivy cache, once
+"""
 
 import importlib.metadata
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from recspark.errors import SetupError
@@ -9,6 +14,7 @@ from recspark.errors import SetupError
 SPARK_VERSION = "4.2.0"
 DELTA_VERSION = "4.4.0"
 DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
+_ADVICE = "allow access to Maven Central for the first run, or put the jars into $SPARK_HOME/jars"
 
 
 def check_pair() -> None:
@@ -16,16 +22,14 @@ def check_pair() -> None:
 
     Raises: SetupError with the pip line that mends it.
     """
-    found = {}
     for name, wanted in (("pyspark", SPARK_VERSION), ("delta-spark", DELTA_VERSION)):
         try:
-            found[name] = importlib.metadata.version(name)
+            found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-        if found[name] != wanted:
+            found = "not installed"
+        if found != wanted:
             raise SetupError(
-                f"{name} is {found[name]}, "
-                f"but pyspark {SPARK_VERSION} and delta-spark {DELTA_VERSION} belong together: "
+                f"{name} is {found}, but pyspark {SPARK_VERSION} and delta-spark {DELTA_VERSION} belong together: "
                 f"run `pip install pyspark=={SPARK_VERSION} delta-spark=={DELTA_VERSION}`"
             )
 
@@ -34,3 +38,58 @@ def has_delta_jars(spark_home: str | None = None) -> bool:
     """Whether the Spark installation ships Delta's jars already (images, vendor runtimes)."""
     home = spark_home or os.environ.get("SPARK_HOME")
     return bool(home) and any(Path(str(home), "jars").glob("delta-spark*.jar"))
+
+
+def find_delta_jars(cache: Path | None = None) -> list[str]:
+    """Delta's own jars in the Ivy cache, where an earlier run has fetched them; empty when any is missing.
+
+    Handing them over by path spares each start Ivy's resolution and lets it work without a network. The other
+    jars that Ivy lists ship with Spark.
+    """
+    folder = cache or Path.home() / ".ivy2.5.2" / "jars"
+    needed = [f"io.delta_delta-spark_4.2_2.13-{DELTA_VERSION}.jar"]
+    needed += [f"io.delta_delta-{part}-{DELTA_VERSION}.jar" for part in _DELTA_PARTS]
+    found = [folder / name for name in needed]
+    if not all(jar.is_file() for jar in found):
+        return []
+    return [str(jar) for jar in [*found, *sorted(folder.glob("io.unitycatalog_*.jar"))]]
+
+
+_DELTA_PARTS = ("storage", "kernel-api", "kernel-defaults", "kernel-unitycatalog")
+
+
+def fetch_delta_jars() -> list[str]:
+    """Lets Spark fetch the jars once, quietly; their paths.
+
+    Raises: SetupError with the end of Ivy's report when it can't.
+    """
+    from recspark.lake.java import use_java
+
+    check_pair()
+    use_java()
+    start = (
+        "from pyspark.sql import SparkSession as S; "
+        f"S.builder.master('local[1]').config('spark.jars.packages', '{DELTA_PACKAGE}')"
+        ".config('spark.ui.enabled', 'false').getOrCreate().stop()"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
+    jars = find_delta_jars()
+    if not jars:
+        report = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise SetupError(f"Delta's jars ({DELTA_PACKAGE}) could not be fetched; {_ADVICE}. Spark said:\n{report}")
+    return jars
+
+
+def main() -> int:
+    """Fetches the jars unless they are there; 2 with a message when that fails."""
+    try:
+        jars = [] if has_delta_jars() else find_delta_jars() or fetch_delta_jars()
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"Delta {DELTA_VERSION}: {len(jars)} jars in the Ivy cache" if jars else "Delta's jars ship with this Spark")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

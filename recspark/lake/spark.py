@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from pyspark import SparkConf
 from pyspark.sql import DataFrame, SparkSession
@@ -13,7 +14,7 @@ from recspark.contracts.commits import CommitRecord
 from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
 from recspark.lake.arrow import TABLE_PROPERTIES, TableAt, find_commit, table_uri
-from recspark.lake.jars import DELTA_PACKAGE, check_pair, has_delta_jars
+from recspark.lake.jars import DELTA_PACKAGE, check_pair, find_delta_jars, has_delta_jars
 from recspark.lake.java import use_java
 
 _SETTINGS = {
@@ -28,7 +29,7 @@ _LOCAL_SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
-    "spark.log.level": "ERROR",
+    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
 }
 
 
@@ -50,7 +51,8 @@ def build_spark(run: Run) -> SparkSession:
         }
     wanted |= run.config.spark.conf
     if not has_delta_jars() and "spark.jars.packages" not in submitted and "spark.jars" not in submitted:
-        wanted["spark.jars.packages"] = DELTA_PACKAGE
+        jars = find_delta_jars()
+        wanted |= {"spark.jars": ",".join(jars)} if jars else {"spark.jars.packages": DELTA_PACKAGE}
     builder = SparkSession.builder.appName(f"recspark {run.config.run.name}")
     for name, value in wanted.items():
         if name not in submitted:

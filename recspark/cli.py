@@ -1,0 +1,134 @@
+"""The command line. Engines are imported by the processes it starts, never here.
+
+Exit codes: 0 done, 2 the user's input (one message, no traceback), 1 anything else.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+import yaml
+
+from recspark import __version__
+from recspark.errors import RecsparkError
+
+app = typer.Typer(
+    name="recspark",
+    help="Raw user-item events in a lake to embedding retrieval in production.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Conf = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="CONF")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Dotted settings such as walks.p=0.5.", metavar="[key=value ...]")
+]
+
+
+@app.command()
+def run(
+    conf: Conf,
+    overrides: Overrides = None,
+    first: Annotated[str | None, typer.Option("--from", help="First stage to run.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last stage to run.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why.")] = False,
+) -> None:
+    """Runs the stages of a config that are not done yet, then prints the counted report and the metrics."""
+    from recspark.pipeline.launch import StageFailed, run_all
+    from recspark.pipeline.open_run import open_run
+    from recspark.pipeline.plan import describe_states, find_states, select_stages
+
+    opened = open_run(conf, overrides or [])
+    states = find_states(opened, select_stages(opened, first, last))
+    if dry_run:
+        print(describe_states(opened, states))
+        return
+    try:
+        run_all(opened, states, conf, overrides or [])
+    except StageFailed as failed:
+        print(f"stopped: {failed}", file=sys.stderr)
+        raise typer.Exit(failed.exit_code) from failed
+    from recspark.pipeline.closing import print_closing
+
+    print_closing(opened, conf)
+
+
+@app.command()
+def config(conf: Conf, overrides: Overrides = None) -> None:
+    """Prints the config with all defaults, as one YAML."""
+    from recspark.config import load_config
+
+    print(yaml.safe_dump(load_config(conf, overrides or []).model_dump(mode="json"), sort_keys=False), end="")
+
+
+@app.command()
+def doctor(
+    conf: Annotated[str | None, typer.Argument(help="Also check the lake of this config.", metavar="[CONF]")] = None,
+) -> None:
+    """Checks Java, Spark and Delta, torch, faiss, memory and disk: what is there, what is needed, how to mend it."""
+    from recspark.pipeline.doctor import check_machine, describe_checks, is_fit
+
+    checks = check_machine(conf)
+    print(describe_checks(checks))
+    if not is_fit(checks):
+        raise typer.Exit(2)
+
+
+@app.command()
+def query(
+    conf: Conf,
+    overrides: Overrides = None,
+    item: Annotated[str | None, typer.Option("--item", help="Items near this item id.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Items for this user id.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many.")] = 10,
+) -> None:
+    """Asks the trained model: items near an item, or items for a user."""
+    from recspark.errors import QueryError
+    from recspark.pipeline.closing import describe_item_query, describe_user_query
+    from recspark.pipeline.open_run import open_run
+
+    if (item is None) == (user is None):
+        raise QueryError("query: give --item ID or --user ID, one of them")
+    opened = open_run(conf, overrides or [])
+    if item is not None:
+        print(describe_item_query(opened, item, k))
+    elif user is not None:
+        print(describe_user_query(opened, user, k))
+
+
+@app.command()
+def evaluate(conf: Conf, overrides: Overrides = None) -> None:
+    """Runs the evaluation of a trained config alone and prints its metrics."""
+    run(conf, overrides, first="evaluate", last="evaluate")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry of the ``recspark`` command."""
+    try:
+        app()
+    except RecsparkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped: interrupted; the next run goes on from the last finished stage or checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

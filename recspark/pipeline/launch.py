@@ -1,0 +1,66 @@
+"""Starts each side as its own process, as a cluster would: one JVM for all Spark stages, torchrun for training."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+
+from recspark.config import Run
+from recspark.contracts.stages import TORCH
+from recspark.errors import RecsparkError
+from recspark.lake.arrow import find_done
+from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal
+from recspark.pipeline.plan import StageState
+from recspark.pipeline.side import USER_ERROR, log_done
+
+
+class StageFailed(Exception):
+    """A side's process ended badly; it has said why itself."""
+
+    def __init__(self, stages: Sequence[str], code: int) -> None:
+        super().__init__(f"{', '.join(stages)}: the process ended with code {code}")
+        self.exit_code = USER_ERROR if code == USER_ERROR else 1
+
+
+def run_all(run: Run, states: Sequence[StageState], conf: str, overrides: Sequence[str]) -> None:
+    """Runs what is to be run, side by side in order; says of the rest that it is done.
+
+    Raises: StageFailed when a process fails; RecsparkError when one ended well without finishing its stage.
+    """
+    for side, group in groupby(states, key=lambda state: state.stage.spec.side):
+        todo = []
+        for state in group:
+            if state.version is not None:
+                log_done(state.stage.name, state.version)
+            else:
+                todo.append(state.stage.name)
+        if todo:
+            _run_side(run, side, todo, [conf, *overrides])
+            _check_done(run, todo)
+
+
+def _run_side(run: Run, side: str, stages: Sequence[str], arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-m"]
+    num_processes = run.config.training.num_processes
+    if side == TORCH and num_processes > 1:
+        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "-m"]
+    command += ["recspark.pipeline.side", ",".join(stages), *arguments]
+    environment = os.environ | run.to_environment()
+    environment.setdefault(LOG_FORMAT_VARIABLE, "text" if is_terminal() else "json")
+    child = subprocess.Popen(command, env=environment)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        raise
+    if code != 0:
+        raise StageFailed(stages, code)
+
+
+def _check_done(run: Run, stages: Sequence[str]) -> None:
+    for name in stages:
+        if find_done(run.lake, run.stages[name]) is None:
+            raise RecsparkError(f"{name}: its process ended without an error but its result is not in {run.lake}")

@@ -1,0 +1,103 @@
+"""What a run would do: which stages are done, which have to run, and why. The text of ``--dry-run``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recspark.config import Run
+from recspark.contracts.commits import CommitRecord
+from recspark.contracts.stages import STAGE_NAMES, PlannedStage
+from recspark.errors import ConfigError
+from recspark.lake.arrow import find_done, find_newest_marker
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage of a run: done at a version, or to be run for a reason."""
+
+    stage: PlannedStage
+    version: int | None
+    record: CommitRecord | None
+    reason: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.version is not None
+
+
+def select_stages(run: Run, first: str | None, last: str | None) -> list[str]:
+    """Names of the run's stages from ``first`` to ``last``, both included, in order.
+
+    Raises: ConfigError for a name that is no stage of this run.
+    """
+    for name in (first, last):
+        if name is not None and name not in run.stages:
+            known = "this config has none" if name in STAGE_NAMES else "no such stage"
+            raise ConfigError(f"stage {name}: {known}; it has {', '.join(run.stages)}")
+    names = list(run.stages)
+    start = names.index(first) if first else 0
+    end = names.index(last) + 1 if last else len(names)
+    if start >= end:
+        raise ConfigError(f"--from {first} comes after --to {last}; the order is {', '.join(names)}")
+    return names[start:end]
+
+
+def find_states(run: Run, names: Sequence[str]) -> list[StageState]:
+    """The state of each stage; a stage is also to be run when one it reads is."""
+    states: list[StageState] = []
+    todo: set[str] = set()
+    for name in names:
+        stage = run.stages[name]
+        done = find_done(run.lake, stage)
+        if done:
+            states.append(StageState(stage, *done, reason=""))
+            continue
+        waits_for = [upstream for upstream in stage.upstream if upstream in todo]
+        todo.add(name)
+        states.append(StageState(stage, None, None, _find_reason(run, stage, waits_for)))
+    return states
+
+
+def describe_states(run: Run, states: Sequence[StageState]) -> str:
+    """One block a stage: what it writes, its inputs with versions, done or why not."""
+    lines = [f"run of {run.config.run.name!r} on lake {run.lake}", f"source: {_describe_source(run)}", ""]
+    for state in states:
+        where = f"done at version {state.version}" if state.is_done else f"to build: {state.reason}"
+        lines.append(f"{state.stage.name:<15} {state.stage.id}  {where}")
+        lines.append(f"{'':<15} reads  {_describe_inputs(state)}")
+        lines.append(f"{'':<15} writes {', '.join(state.stage.spec.tables) or state.stage.spec.folder}")
+    return "\n".join(lines)
+
+
+def _find_reason(run: Run, stage: PlannedStage, waits_for: list[str]) -> str:
+    if waits_for:
+        return f"{', '.join(waits_for)} has to run first"
+    if stage.spec.marker is None:
+        return f"no {stage.spec.folder}/{stage.id}"
+    newest = find_newest_marker(run.lake, stage.spec.marker, stage.name)
+    if newest is None:
+        return "never built in this lake"
+    changes = _differences(newest.config, stage.sections)
+    if changes:
+        return f"config differs from the newest version: {'; '.join(changes[:4])}"
+    return "its source or an earlier stage differs from the newest version's"
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """``a.b 1 -> 2`` for each leaf that differs."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{prefix} {old!r} -> {new!r}"]
+    keys = sorted({*old, *new})
+    return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{prefix}.{k}" if prefix else k)]
+
+
+def _describe_source(run: Run) -> str:
+    facts = {k: v for k, v in run.source.items() if k != "fingerprint"}
+    return ", ".join(f"{k} {v}" for k, v in facts.items())
+
+
+def _describe_inputs(state: StageState) -> str:
+    if state.record and state.record.inputs:
+        return ", ".join(f"{k} at {v}" for k, v in state.record.inputs.items())
+    return ", ".join(f"{name} ({key[:12]})" for name, key in state.stage.upstream.items())

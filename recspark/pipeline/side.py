@@ -1,0 +1,147 @@
+"""One side's process: runs its stages in order, skipping what is done. Started by `recspark run` and by ``jobs/``.
+
+python -m recspark.pipeline.side ingest,sessions,graph conf/quickstart.yaml walks.p=0.5
+torchrun --standalone --nproc-per-node 2 -m recspark.pipeline.side train conf/quickstart.yaml
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from recspark.config import Run
+from recspark.contracts.stages import SPARK
+from recspark.errors import ConfigError, RecsparkError
+from recspark.lake.arrow import find_done
+from recspark.logs import log
+from recspark.pipeline.open_run import open_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import SparkSession
+
+USER_ERROR = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs ``STAGE[,STAGE] CONF [key=value ...]``; 0 when done, 2 when the user has to change something."""
+    if len(arguments) < 2:
+        print("usage: python -m recspark.pipeline.side STAGE[,STAGE] CONF [key=value ...]", file=sys.stderr)
+        return USER_ERROR
+    stages, conf, *overrides = arguments
+    try:
+        run_stages(open_run(conf, overrides), stages.split(","))
+    except RecsparkError as error:
+        if is_first_rank():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return USER_ERROR
+    return 0
+
+
+def run_job(stage: str) -> None:
+    """The body of a ``jobs/`` entry: one stage, the config and overrides from the command line; ends the process."""
+    sys.exit(main([stage, *sys.argv[1:]]) if len(sys.argv) > 1 else main([]))
+
+
+def run_stages(run: Run, names: Sequence[str]) -> None:
+    """Runs stages of one side in order; those done under the run's keys are skipped.
+
+    Raises: ConfigError when the config has no such stage.
+    """
+    todo = []
+    for name in names:
+        if name not in run.stages:
+            raise ConfigError(f"stage {name}: this config has none; it has {', '.join(run.stages)}")
+        done = find_done(run.lake, run.stages[name])
+        if done:
+            log_done(name, done[0])
+        else:
+            todo.append(name)
+    if not todo:
+        return
+    if run.stages[todo[0]].spec.side == SPARK:
+        _run_spark_stages(run, todo)
+    else:
+        for name in todo:
+            _run_timed(name, lambda name=name: _ENGINE_STAGES[name](run))  # type: ignore[misc]
+
+
+def log_done(stage: str, version: int) -> None:
+    """Says that a stage has nothing to do."""
+    log(stage, f"already done at version {version}")
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for its group (always, outside torchrun)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _run_timed(name: str, work: Callable[[], None]) -> None:
+    started = time.monotonic()
+    work()
+    if is_first_rank():
+        log(name, "finished", seconds=round(time.monotonic() - started, 1))
+
+
+def _run_spark_stages(run: Run, names: Sequence[str]) -> None:
+    with _spark_of(run) as spark:
+        for name in names:
+            _run_timed(name, lambda name=name: _run_spark_stage(spark, run, name))  # type: ignore[misc]
+
+
+@contextmanager
+def _spark_of(run: Run) -> "Iterator[SparkSession]":
+    from recspark.lake.spark import build_spark
+    from recspark.lake.spark_progress import SparkProgress
+
+    spark = build_spark(run)
+    with SparkProgress(spark):
+        yield spark
+    spark.stop()
+
+
+def _run_spark_stage(spark: "SparkSession", run: Run, name: str) -> None:
+    if name == "ingest":
+        from recspark.sources.job import ingest
+
+        ingest(spark, run)
+    elif name == "sessions":
+        from recspark.sessions.job import build_sessions
+
+        build_sessions(spark, run)
+    elif name in ("graph", "item_knn_graph"):
+        from recspark.graph.job import build_graph
+
+        build_graph(spark, run, name)
+    else:
+        from recspark.walks.job import build_walks
+
+        build_walks(spark, run)
+
+
+def _train(run: Run) -> None:
+    from recspark.training.job import train
+
+    train(run)
+
+
+def _build_index(run: Run) -> None:
+    from recspark.index.job import build_index
+
+    build_index(run)
+
+
+def _evaluate(run: Run) -> None:
+    from recspark.pipeline.evaluate_stage import evaluate
+
+    evaluate(run)
+
+
+_ENGINE_STAGES: dict[str, Callable[[Run], None]] = {"train": _train, "index": _build_index, "evaluate": _evaluate}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
