@@ -1,0 +1,108 @@
+"""Noise: which items are drawn as negatives and how often, and which frequent items are left out of sentences."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from recspark.errors import DataError
+from recspark.training.rng import draw, stream_key, to_below, to_unit
+
+
+@dataclass(frozen=True)
+class NoiseDistribution:
+    """Items with probability in proportion to count^exponent; an item that was never seen is never drawn.
+
+    ``probabilities`` float64 [V]; ``threshold`` float32 [V] and ``alias`` int32 [V] draw from it in one step (Vose's
+    alias tables): pick a row, take it when a uniform number is below its threshold, else its alias.
+    """
+
+    probabilities: NDArray[np.float64]
+    threshold: NDArray[np.float32]
+    alias: NDArray[np.int32]
+
+    def expected_counts(self, size: int) -> NDArray[np.float64]:
+        """How often each item is expected among ``size`` draws: float64 [V]."""
+        return self.probabilities * size
+
+    def draw(self, seed: int, step: int, size: int) -> NDArray[np.int32]:
+        """The negatives of a global step: int32 [size], the same on every rank and machine."""
+        out = np.empty(size, np.int32)
+        _draw_many(stream_key(np.uint64(seed), 1, step, 0), self.threshold, self.alias, out)
+        return out
+
+
+def build_noise(counts: NDArray[np.int64], exponent: float) -> NoiseDistribution:
+    """The noise distribution of items with these train counts (int64 [V]).
+
+    Source: Mikolov et al. 2013 (exponent .75); Caselles-Dupre et al. 2018 (recommenders want less, or negative).
+
+    Raises: DataError when no item has a count.
+    """
+    seen = counts > 0
+    if not seen.any():
+        raise DataError(f"no item of {len(counts):,} has a train event, so no negatives can be drawn; check the split")
+    weights = np.zeros(len(counts), np.float64)
+    weights[seen] = counts[seen].astype(np.float64) ** exponent
+    probabilities = weights / weights.sum()
+    threshold, alias = build_alias(probabilities)
+    # Rounding may leave a row that nothing should draw with a threshold of its own.
+    threshold[~seen] = 0
+    alias[~seen] = np.where(probabilities[alias[~seen]] > 0, alias[~seen], probabilities.argmax())
+    return NoiseDistribution(probabilities, threshold, alias)
+
+
+def keep_probabilities(counts: NDArray[np.int64], subsample: float) -> NDArray[np.float32]:
+    """With which probability a token of each item stays in a sentence: float32 [V].
+
+    word2vec's form, min(1, sqrt(t / f) + t / f) with f the item's share of tokens and t = ``subsample``: a little above
+    equation 5 of Mikolov et al. 2013, which keeps sqrt(t / f). 0 keeps everything.
+    """
+    if subsample == 0:
+        return np.ones(len(counts), np.float32)
+    share = np.maximum(counts, 1) / max(int(counts.sum()), 1)
+    return np.minimum(1.0, np.sqrt(subsample / share) + subsample / share).astype(np.float32)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def draw_item(bits, threshold, alias):  # type: ignore[no-untyped-def]
+    """The item (int64) that one uint64 draw stands for: high bits pick the row, low bits decide for row or alias."""
+    item = to_below(bits, len(threshold))
+    return item if to_unit(bits) < threshold[item] else np.int64(alias[item])
+
+
+@njit(cache=True, nogil=True)
+def _draw_many(key, threshold, alias, out):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        out[i] = draw_item(draw(key, np.uint64(i)), threshold, alias)
+
+
+@njit(cache=True, nogil=True)
+def build_alias(probabilities):  # type: ignore[no-untyped-def]
+    """(threshold float32 [n], alias int32 [n]) of a distribution. Source: Vose 1991."""
+    n = len(probabilities)
+    mass = probabilities * n
+    threshold, alias = np.ones(n, np.float32), np.arange(n).astype(np.int32)
+    small, large = np.empty(n, np.int32), np.empty(n, np.int32)
+    num_small = num_large = 0
+    for i in range(n):
+        if mass[i] < 1:
+            small[num_small] = i
+            num_small += 1
+        else:
+            large[num_large] = i
+            num_large += 1
+    while num_small > 0 and num_large > 0:
+        num_small -= 1
+        num_large -= 1
+        giver, taker = large[num_large], small[num_small]
+        threshold[taker], alias[taker] = mass[taker], giver
+        mass[giver] += mass[taker] - 1
+        if mass[giver] < 1:
+            small[num_small] = giver
+            num_small += 1
+        else:
+            large[num_large] = giver
+            num_large += 1
+    return threshold, alias
