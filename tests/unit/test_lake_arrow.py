@@ -1,0 +1,142 @@
+"""Versions found by key, slices replaced, contracts held, foreign tables refused."""
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from recspark.config import RunConfig, plan_run
+from recspark.contracts.tables import ITEM_GRAPH, ITEMS, METRICS
+from recspark.errors import LakeError
+from recspark.lake.arrow import (
+    check_plain_files,
+    find_commit,
+    find_done,
+    find_newest_marker,
+    find_table,
+    open_table,
+    read_table,
+    table_uri,
+    write_table,
+)
+
+
+def run_with(lake: str, **sections):
+    config = {"split": {"kind": "time", "cut": "2026-01-01"}, "paths": {"lake": lake}, **sections}
+    return plan_run(RunConfig.model_validate(config), {"fingerprint": "f00"})
+
+
+def graph_of(score: float) -> pa.Table:
+    rows = {"src_idx": [0], "dst_idx": [[1]], "score": [[score]], "count": [[2]]}
+    return pa.table(rows, ITEM_GRAPH.schema)
+
+
+def metrics_of(key: str, value: float) -> pa.Table:
+    row = {
+        "stage_key": key,
+        "model_id": "m",
+        "name": "recall",
+        "k": 20,
+        "value": value,
+        "segment": "all",
+        "num_users": 3,
+    }
+    return pa.Table.from_pylist([row], METRICS.schema)
+
+
+def test_two_configs_share_a_table_and_each_reads_its_own(lake):
+    runs = [run_with(lake, graph={"num_neighbours": n}) for n in (10, 20)]
+    for run, score in zip(runs, (0.25, 0.5), strict=True):
+        write_table(lake, ITEM_GRAPH, graph_of(score), run.record("graph", is_marker=True))
+    found = [find_table(lake, run.stages["graph"], "item_graph") for run in runs]
+    assert [t.version for t in found] == [0, 1]
+    assert [read_table(t)["score"].to_pylist() for t in found] == [[[0.25]], [[0.5]]]
+
+
+def test_only_the_marker_means_done(lake):
+    run = run_with(lake)
+    version = write_table(lake, ITEMS, ITEMS.schema.empty_table(), run.record("sessions", is_marker=False))
+    assert find_commit(lake, "items", run.stages["sessions"].key) is not None
+    assert find_done(lake, run.stages["sessions"]) is None
+    from recspark.contracts.tables import SESSIONS
+
+    record = run.record("sessions", is_marker=True, tables={"items": version})
+    write_table(lake, SESSIONS, SESSIONS.schema.empty_table(), record)
+    assert find_done(lake, run.stages["sessions"]) == (0, record)
+    assert find_table(lake, run.stages["sessions"], "items").version == version
+
+
+def test_an_unfinished_stage_says_what_to_run(lake):
+    with pytest.raises(LakeError, match=r"no version for this config \(stage graph, .*`recspark run CONF --to graph`"):
+        find_table(lake, run_with(lake).stages["graph"], "item_graph")
+
+
+def test_a_slice_is_replaced_alone(lake):
+    run = run_with(lake)
+    for key, value in (("a", 0.1), ("b", 0.2), ("a", 0.3)):
+        record = run.record("evaluate", is_marker=True)
+        write_table(lake, METRICS, metrics_of(key, value), record, replace=f"stage_key = '{key}'")
+    rows = open_table(lake, "metrics").to_pyarrow_table().to_pylist()
+    assert sorted((r["stage_key"], r["value"]) for r in rows) == [("a", 0.3), ("b", 0.2)]
+
+
+def test_rows_that_do_not_fit_are_refused_before_a_commit(lake):
+    record = run_with(lake).record("graph", is_marker=True)
+    with pytest.raises(LakeError, match="item_graph: rows do not fit"):
+        write_table(lake, ITEM_GRAPH, pa.table({"src_idx": ["a"]}), record)
+    with pytest.raises(LakeError, match="no such table"):
+        open_table(lake, "item_graph")
+
+
+def test_features_follow_the_contract_columns(lake):
+    items = ITEMS.schema.empty_table().append_column("f_genre", pa.array([], pa.string()))
+    write_table(lake, ITEMS, items, run_with(lake).record("sessions", is_marker=False))
+    assert open_table(lake, "items").to_pyarrow_table().column_names[-1] == "f_genre"
+
+
+def test_a_version_that_is_gone(lake):
+    run = run_with(lake)
+    write_table(lake, ITEM_GRAPH, graph_of(1.0), run.record("graph", is_marker=True))
+    with pytest.raises(LakeError, match="version 7 is gone or unreadable"):
+        open_table(lake, "item_graph", 7)
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"delta.enableDeletionVectors": "true"}, r"deletion vectors are on: .*REORG TABLE"),
+        ({"delta.columnMapping.mode": "name"}, r"column mapping is on: copy the table"),
+    ],
+)
+def test_tables_whose_files_are_not_their_rows_are_refused(tmp_path, properties, message):
+    uri = str(tmp_path / "foreign")
+    write_deltalake(uri, pa.table({"a": [1]}))
+    import json
+
+    log = tmp_path / "foreign" / "_delta_log" / "00000000000000000000.json"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        if "metaData" in line:
+            line["metaData"]["configuration"] = properties
+    log.write_text("\n".join(map(json.dumps, lines)))
+    from deltalake import DeltaTable
+
+    with pytest.raises(LakeError, match=message):
+        check_plain_files(DeltaTable(uri), uri)
+
+
+def test_newest_marker_of_a_stage_under_any_key(lake):
+    assert find_newest_marker(lake, "item_graph", "graph") is None
+    run = run_with(lake)
+    write_table(lake, ITEM_GRAPH, graph_of(1.0), run.record("graph", is_marker=True))
+    found = find_newest_marker(lake, "item_graph", "graph")
+    assert found is not None
+    assert found.key == run.stages["graph"].key
+    assert find_newest_marker(lake, "item_graph", "item_knn_graph") is None
+
+
+def test_history_is_kept_for_time_travel(lake):
+    write_table(lake, ITEM_GRAPH, graph_of(1.0), run_with(lake).record("graph", is_marker=True))
+    properties = open_table(lake, "item_graph").metadata().configuration
+    assert properties["delta.logRetentionDuration"] == "interval 3650 days"
+    assert properties["delta.deletedFileRetentionDuration"] == "interval 3650 days"
+    assert table_uri(lake, "item_graph").endswith("/tables/item_graph")

@@ -1,0 +1,97 @@
+"""A folder is there when its manifest is; damage is named before anyone reads the file."""
+
+from pathlib import Path
+
+import pytest
+
+from recspark.errors import LakeError, SourceError
+from recspark.lake.folders import check_file, folder_uri, publish_folder, read_manifest
+from recspark.lake.source_state import find_source_state, list_files
+from recspark.lake.storage import check_uri, join, read_bytes, write_bytes
+
+
+@pytest.fixture
+def published(lake):
+    folder = folder_uri(lake, "models", "abc")
+    write_bytes(join(folder, "a.bin"), b"vectors")
+    write_bytes(join(folder, "sub/b.bin"), b"")
+    facts = {"counts": {}, "config": {}, "inputs": {}, "facts": {}, "run_id": "r"}
+    return publish_folder(lake, "models", "abc", ["a.bin", "sub/b.bin"], **facts)
+
+
+def test_a_published_folder_reads_back(lake, published):
+    assert read_manifest(lake, "models", "abc") == published
+    assert [check_file(lake, "models", "abc", f).split("/")[-1] for f in published.files] == ["a.bin", "b.bin"]
+
+
+def test_no_manifest_no_folder(lake):
+    write_bytes(join(folder_uri(lake, "models", "half"), "a.bin"), b"x")
+    assert read_manifest(lake, "models", "half") is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: p.unlink(), "missing, but listed in the manifest"),
+        (lambda p: p.write_bytes(b"vec"), "3 bytes, the manifest says 7"),
+        (lambda p: p.write_bytes(b"vectorz"), "SHA-256 differs"),
+    ],
+)
+def test_damage_is_named(lake, published, damage, message):
+    damage(Path(folder_uri(lake, "models", "abc")) / "a.bin")
+    with pytest.raises(LakeError, match=rf"a\.bin: .*{message}"):
+        check_file(lake, "models", "abc", published.file("a.bin"))
+
+
+def test_an_edited_manifest_is_no_manifest(lake, published):
+    write_bytes(join(folder_uri(lake, "models", "abc"), "manifest.json"), b'{"format_version": 7}')
+    with pytest.raises(LakeError, match=r"manifest\.json: format_version 7"):
+        read_manifest(lake, "models", "abc")
+
+
+def test_unknown_scheme_is_refused():
+    assert check_uri("s3a://bucket/lake") == "s3a://bucket/lake"
+    with pytest.raises(LakeError, match="scheme 'ftp'"):
+        check_uri("ftp://host/lake")
+
+
+def test_missing_small_file_is_none(tmp_path):
+    assert read_bytes(str(tmp_path / "none")) is None
+
+
+def test_fingerprint_follows_names_sizes_and_times(tmp_path):
+    (tmp_path / "a.csv").write_text("x")
+    (tmp_path / ".hidden").write_text("x")
+    before = find_source_state("files", str(tmp_path), None)
+    assert (before["num_files"], before["bytes"]) == (1, 1)
+    assert find_source_state("files", str(tmp_path), None) == before
+    (tmp_path / "b.csv").write_text("yy")
+    assert find_source_state("files", str(tmp_path), None)["fingerprint"] != before["fingerprint"]
+
+
+def test_globs_and_single_files(tmp_path):
+    for name in ("2026-01-01.csv.gz", "2026-01-02.csv.gz", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    assert [f[0] for f in list_files(f"{tmp_path}/*.csv.gz")] == ["2026-01-01.csv.gz", "2026-01-02.csv.gz"]
+    assert [f[0] for f in list_files(f"{tmp_path}/notes.txt")] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(("path", "message"), [("none.csv", "no such file or folder"), ("*.csv", "no files there")])
+def test_a_source_that_is_not_there(tmp_path, path, message):
+    with pytest.raises(SourceError, match=message):
+        find_source_state("files", f"{tmp_path}/{path}", None)
+
+
+def test_delta_versions(tmp_path):
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    uri = str(tmp_path / "t")
+    with pytest.raises(SourceError, match="no Delta table there"):
+        find_source_state("delta", uri, None)
+    write_deltalake(uri, pa.table({"a": [1]}))
+    write_deltalake(uri, pa.table({"a": [2]}), mode="append")
+    assert find_source_state("delta", uri, None)["version"] == 1
+    assert find_source_state("delta", uri, 0)["version"] == 0
+    with pytest.raises(SourceError, match=r"source\.version 9 of .* is gone or not there yet; the newest is 1"):
+        find_source_state("delta", uri, 9)

