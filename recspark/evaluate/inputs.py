@@ -1,0 +1,48 @@
+"""What an evaluation reads from the lake, and the rows of `recommendations` it writes."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recspark.contracts import columns as c
+from recspark.contracts.tables import RECOMMENDATIONS
+from recspark.evaluate.ragged import IntArray
+from recspark.evaluate.top_k import Ranked
+from recspark.lake.arrow import TableAt, read_table
+
+
+def read_num_events(items: TableAt) -> NDArray[np.int64]:
+    """Train events of each item [N], by item_idx."""
+    found = read_table(items, [c.ITEM_IDX, c.NUM_EVENTS])
+    num_events = np.zeros(found.num_rows, dtype=np.int64)
+    num_events[found[c.ITEM_IDX].to_numpy()] = found[c.NUM_EVENTS].to_numpy()
+    return num_events
+
+
+def read_ids(table: TableAt, idx: str, id_: str) -> pa.StringArray:
+    """The outside id of each dense idx of `items` or `users`, in idx order."""
+    found = read_table(table, [idx, id_]).sort_by(idx)
+    return found[id_].combine_chunks().cast(pa.string())
+
+
+def to_recommendations(
+    purpose: str, model_id: str, user_ids: pa.StringArray, item_ids: pa.StringArray, ranked: Ranked
+) -> pa.Table:
+    """Rows of `recommendations`: one a user, in row order of ``ranked``; ``item_ids`` is by item_idx."""
+    listed = ranked.ids >= 0
+    offsets = pa.array(np.concatenate([[0], np.cumsum(listed.sum(axis=1))]).astype(np.int32))
+    ids = pc.take(item_ids, pa.array(ranked.ids[listed]))
+    columns = {
+        c.PURPOSE: pa.repeat(purpose, len(user_ids)),
+        c.MODEL_ID: pa.repeat(model_id, len(user_ids)),
+        c.USER_ID: user_ids,
+        c.ITEM_IDS: pa.ListArray.from_arrays(offsets, ids),
+        c.SCORES: pa.ListArray.from_arrays(offsets, pa.array(ranked.scores[listed])),
+    }
+    return pa.table(columns).cast(RECOMMENDATIONS.schema)
+
+
+def take_ids(ids: pa.StringArray, idx: IntArray) -> pa.StringArray:
+    """The outside ids of dense ids."""
+    return pc.take(ids, pa.array(idx))
