@@ -65,7 +65,7 @@ def keep_probabilities(counts: NDArray[np.int64], subsample: float) -> NDArray[n
     return np.minimum(1.0, np.sqrt(subsample / share) + subsample / share).astype(np.float32)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def draw_item(bits, threshold, alias):  # type: ignore[no-untyped-def]
     """The item (int64) that one uint64 draw stands for: high bits pick the row, low bits decide for row or alias."""
     item = to_below(bits, len(threshold))
