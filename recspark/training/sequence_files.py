@@ -1,0 +1,173 @@
+"""The sequence column of a pinned Delta table, down to its row groups: listed once, decoded into flat buffers.
+
+Delta decides which files there are, their footers how many rows each row group holds; then Parquet is read directly, so
+a rank touches nothing but its own rows: `walks.walk` or `sessions.item_idx` in, `Sequences` out.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from numpy.typing import NDArray
+
+from recspark.contracts import columns as c
+from recspark.errors import LakeError
+from recspark.lake.arrow import TableAt, check_plain_files, open_table
+from recspark.lake.storage import open_filesystem
+
+_FOOTER_THREADS = 16
+_STREAM_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A ragged batch: sequence b is ``values[offsets[b]:offsets[b + 1]]``; values int32 [N], offsets int64 [B + 1]."""
+
+    values: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @property
+    def num_rows(self) -> int:
+        """Sequences in the batch."""
+        return len(self.offsets) - 1
+
+    def slice(self, start: int, stop: int) -> "Sequences":
+        """Sequences start..stop-1, without a copy; offsets need not start at 0."""
+        return Sequences(self.values, self.offsets[start : stop + 1])
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of one file: its rows and the items in them."""
+
+    path: str
+    index: int
+    num_rows: int
+    num_values: int
+
+
+@dataclass(frozen=True)
+class SequenceFiles:
+    """The row groups that hold a table's sequences, in an order that is the same on every rank.
+
+    ``epochs`` has one list for a table that every training epoch reads whole (sessions), or one for each epoch of
+    walks: training epoch e reads ``epochs[e % len(epochs)]``.
+    """
+
+    table: str
+    version: int
+    column: str
+    epochs: tuple[tuple[RowGroup, ...], ...]
+
+    def of_epoch(self, epoch: int) -> tuple[RowGroup, ...]:
+        """The row groups that a training epoch reads."""
+        return self.epochs[epoch % len(self.epochs)]
+
+
+def open_sequences(table: TableAt, column: str, split: str | None = None) -> SequenceFiles:
+    """Lists the row groups of a list<int32> column, of one ``split`` or of all.
+
+    A table partitioned by `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers
+    number them, so a table written again the same way is read in the same order.
+
+    Raises: LakeError when the version is gone, the column is missing or no list of int32, the table has deletion
+    vectors or column mapping, or a footer is missing or damaged.
+    """
+    delta = open_table(table.lake, table.name, table.version)
+    check_plain_files(delta, table.uri)
+    _check_column(delta, table.uri, column)
+    partitions = delta.metadata().partition_columns
+    if split is not None and c.SPLIT not in partitions:
+        raise LakeError(f"{table.uri}: not partitioned by {c.SPLIT!r} (by {partitions}), so {split!r} has no files")
+    chosen = [] if split is None else [(c.SPLIT, "=", split)]
+    epochs = []
+    for condition in _epoch_conditions(delta, partitions):
+        paths = sorted(delta.file_uris(file_pruning_predicate=(chosen + condition) or None))
+        epochs.append(_read_footers(paths, column))
+    return SequenceFiles(table.uri, table.version, column, tuple(epochs))
+
+
+def _epoch_conditions(delta: DeltaTable, partitions: list[str]) -> list[list[tuple[str, str, str]]]:
+    """One partition filter for each epoch of walks, in order; one empty filter for any other table."""
+    if c.EPOCH not in partitions:
+        return [[]]
+    epochs = sorted({int(p[c.EPOCH]) for p in delta.partitions()})
+    return [[(c.EPOCH, "=", str(e))] for e in epochs] or [[]]
+
+
+def _check_column(delta: DeltaTable, uri: str, column: str) -> None:
+    fields = {f.name: f.type for f in delta.schema().fields}
+    if column not in fields:
+        raise LakeError(f"{uri}: no column {column!r}; it has {', '.join(fields)}")
+    element = getattr(fields[column], "element_type", None)
+    if getattr(element, "type", None) != "integer":
+        raise LakeError(f"{uri}: column {column!r} is {fields[column]}, expected a list of 32-bit integers")
+
+
+def _read_footers(paths: list[str], column: str) -> tuple[RowGroup, ...]:
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        return tuple(group for groups in pool.map(lambda p: _read_footer(p, column), paths) for group in groups)
+
+
+def _read_footer(path: str, column: str) -> list[RowGroup]:
+    with _open_parquet(path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        return [RowGroup(path, i, g.num_rows, _count_values(g, column)) for i, g in enumerate(groups) if g.num_rows]
+
+
+def _count_values(group: pq.RowGroupMetaData, column: str) -> int:
+    chunks = (group.column(i) for i in range(group.num_columns))
+    return sum(int(chunk.num_values) for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
+
+
+def read_row_group(group: RowGroup, column: str) -> Iterator[Sequences]:
+    """A row group's sequences, decoded a few thousand at a time.
+
+    Raises: LakeError when the file is missing, cut short or damaged.
+    """
+    with _open_parquet(group.path) as file:
+        batches = file.iter_batches(_STREAM_ROWS, row_groups=[group.index], columns=[column], use_threads=False)
+        for batch in batches:
+            yield _flatten(batch.column(0), group.path, column)
+
+
+def decode_row_group(group: RowGroup, column: str) -> Sequences:
+    """A row group's sequences, whole."""
+    parts = list(read_row_group(group, column))
+    return concatenate(parts)
+
+
+def concatenate(parts: list[Sequences]) -> Sequences:
+    """The sequences of several batches in one, with offsets from 0; a copy."""
+    values = [p.values[p.offsets[0] : p.offsets[-1]] for p in parts]
+    lengths = [np.diff(p.offsets) for p in parts]
+    offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
+    np.cumsum(np.concatenate(lengths), out=offsets[1:])
+    return Sequences(np.concatenate(values), offsets)
+
+
+def _flatten(lists: pa.ListArray, path: str, column: str) -> Sequences:
+    if lists.values.null_count:
+        raise LakeError(f"{path}: column {column!r} holds null items; expected none")
+    return Sequences(lists.values.to_numpy(), lists.offsets.to_numpy().astype(np.int64))
+
+
+@contextmanager
+def _open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, streamed: without pre-buffering, so that many lanes can stand in many row groups at once."""
+    advice = "run the stage that writes the table again"
+    try:
+        filesystem, inner = open_filesystem(path)
+        with pq.ParquetFile(
+            inner, filesystem=filesystem, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+        ) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise LakeError(f"{path}: missing, but listed in the table's log; {advice}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise LakeError(f"{path}: cut short or damaged ({str(error).splitlines()[0]}); {advice}") from error
