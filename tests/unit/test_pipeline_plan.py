@@ -1,0 +1,121 @@
+"""Which stages a run takes, what the dry run says, how failures end."""
+
+import pyarrow as pa
+import pytest
+
+from recspark.config import RunConfig, plan_run
+from recspark.contracts.tables import ITEM_GRAPH
+from recspark.errors import ConfigError
+from recspark.lake.arrow import write_table
+from recspark.pipeline import launch
+from recspark.pipeline.doctor import FAIL, OK, WARN, Check, describe_checks, is_fit
+from recspark.pipeline.plan import describe_states, find_states, select_stages
+
+
+def run_with(lake: str, source="f00", **sections):
+    config = {"split": {"kind": "time", "cut": "2026-01-01"}, "paths": {"lake": lake}, **sections}
+    return plan_run(RunConfig.model_validate(config), {"fingerprint": source, "kind": "synthetic"})
+
+
+def test_stages_between_two_names(lake):
+    run = run_with(lake)
+    assert select_stages(run, None, "graph") == ["ingest", "sessions", "graph"]
+    assert select_stages(run, "train", None) == ["train", "index", "evaluate"]
+    assert select_stages(run, "walks", "walks") == ["walks"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "message"),
+    [
+        ("nowhere", None, "stage nowhere: no such stage; it has ingest, sessions, graph"),
+        (None, "index", "stage index: this config has none"),
+        ("train", "graph", "--from train comes after --to graph"),
+    ],
+)
+def test_a_wrong_range_is_named(lake, first, last, message):
+    with pytest.raises(ConfigError, match=message):
+        select_stages(run_with(lake, index=None), first, last)
+
+
+def finish_graph(run):
+    rows = pa.table({"src_idx": [0], "dst_idx": [[1]], "score": [[1.0]], "count": [[2]]}, ITEM_GRAPH.schema)
+    write_table(run.lake, ITEM_GRAPH, rows, run.record("graph", is_marker=True, inputs={"sessions": 4}))
+
+
+def test_dry_run_gives_versions_and_reasons(lake):
+    finish_graph(run_with(lake))
+    text = describe_states(run := run_with(lake), find_states(run, ["graph", "walks"]))
+    assert "done at version 0" in text
+    assert "reads  sessions at 4" in text
+    assert "to build: never built in this lake" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"graph": {"num_neighbours": 7, "score": "count"}},
+            "graph.num_neighbours 50 -> 7; graph.score 'cosine' -> 'count'",
+        ),
+        ({"source": "other"}, "its source or an earlier stage differs"),
+    ],
+)
+def test_dry_run_says_why_a_stage_is_rebuilt(lake, changes, reason):
+    finish_graph(run_with(lake))
+    (state,) = find_states(run_with(lake, **changes), ["graph"])
+    assert reason in state.reason
+
+
+def test_a_stage_waits_for_those_it_reads(lake):
+    run = run_with(lake)
+    states = {s.stage.name: s for s in find_states(run, list(run.stages))}
+    assert states["walks"].reason == "graph has to run first"
+    assert states["index"].reason == "train has to run first"
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1)])
+def test_exit_codes_of_sides_become_ours(lake, monkeypatch, code, expected):
+    class Child:
+        def wait(self):
+            return code
+
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda *a, **k: Child())
+    run = run_with(lake)
+    with pytest.raises(launch.StageFailed) as caught:
+        launch.run_all(run, find_states(run, ["ingest"]), "run.yaml", [])
+    assert caught.value.exit_code == expected
+
+
+def test_a_side_that_ends_well_without_its_result_is_found_out(lake, monkeypatch):
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda *a, **k: type("Child", (), {"wait": lambda self: 0})())
+    run = run_with(lake)
+    with pytest.raises(Exception, match="ended without an error but its result is not in"):
+        launch.run_all(run, find_states(run, ["ingest"]), "run.yaml", [])
+
+
+def test_several_training_processes_go_through_torchrun(lake, monkeypatch):
+    started = []
+
+    def start(command, **_):
+        started.append(command)
+        return type("Child", (), {"wait": lambda self: 2})()
+
+    monkeypatch.setattr(launch.subprocess, "Popen", start)
+    run = run_with(lake, training={"num_processes": 2})
+    with pytest.raises(launch.StageFailed):
+        launch.run_all(run, find_states(run, ["train"]), "run.yaml", ["a.b=c"])
+    assert started[0][1:] == [
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "recspark.pipeline.side", "train", "run.yaml", "a.b=c",
+    ]  # fmt: skip
+
+
+def test_doctor_says_what_to_do_and_when_the_chain_cannot_run():
+    checks = [Check("java", OK, "17", "17 or 21"), Check("disk", WARN, "1 GiB", "5 GiB", "free some")]
+    assert is_fit(checks)
+    text = describe_checks([*checks, Check("pyspark", FAIL, "3.5.1", "4.2.0", "pip install pyspark==4.2.0")])
+    assert "ok    java" in text
+    assert "-> free some" in text
+    assert "FAIL  pyspark  3.5.1  (needed: 4.2.0)" in text
+    assert "-> pip install pyspark==4.2.0" in text
+    assert text.endswith("the chain cannot run until every FAIL is mended")
