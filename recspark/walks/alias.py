@@ -63,7 +63,7 @@ def pair_columns(scaled: NDArray[np.float64], alias: NDArray[np.int32], stack: N
         scaled[stack[i]] = 1.0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def draw_alias(threshold: NDArray[np.float32], alias: NDArray[np.int32], bits: np.uint64) -> int:
     """An index drawn from the table by 64 random bits: the upper end picks the column, the rest tosses its coin."""
     position = unit(bits) * len(threshold)

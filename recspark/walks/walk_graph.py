@@ -120,13 +120,13 @@ def find_edge(indptr: NDArray[np.int64], indices: NDArray[np.int32], src: int, d
     return low if indices[low] == dst else -1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def bloom_bit(src: int, dst: int, shift: np.uint64) -> np.uint64:
     """The filter's bit for an edge: the upper end of 64 mixed bits."""
     return mix(((np.uint64(src) << np.uint64(32)) | np.uint64(dst)) ^ _BLOOM_KEY) >> shift
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def bloom_shift(bloom: NDArray[np.uint64]) -> np.uint64:
     """How far a 64-bit hash is shifted to number a bit of the filter."""
     shift, bits = 64, len(bloom) * 64
