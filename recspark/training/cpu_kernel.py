@@ -1,19 +1,48 @@
-"""Skip-gram with negative sampling on a CPU (in work: signatures)."""
+"""Skip-gram with negative sampling on a CPU: one gather and one scatter a token, GEMMs for shared negatives.
 
+A block is one sentence or a few short ones. All its tokens' rows are gathered, every positive pair and every (token,
+negative) pair is scored against the tables as they were, and the rows are written back with one row-wise Adagrad step
+a token. The loss of a block, with j an input token, c a centre whose window reaches j, n a negative of the block:
+
+    sum over pairs (j, c) of [ -log sigmoid(x_j . y_c) - K / N  sum over n of log sigmoid(-x_j . y_n) ]
+
+Source: Mikolov et al. 2013, eq. 4; negatives shared as in Ji et al. 2016 (pWord2Vec), but by a block, not a window.
+
+Threads work on blocks of their own and write to the tables without locks (Recht et al. 2011): with one thread a run
+repeats to the bit, with more it does not.
+"""
+
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from recspark.config.schema import TrainingConfig
-from recspark.training.data import Sequences
 from recspark.training.init import init_rows
-from recspark.training.negatives import NoiseDistribution
+from recspark.training.negatives import NoiseDistribution, draw_item
+from recspark.training.rng import draw, stream_key
+from recspark.training.sentences import check_items, draw_sentences, plan_blocks, plan_pieces
+from recspark.training.sequence_files import Sequences
+
+BLOCK_TOKENS = 32
+"""Short sentences share negatives until a block holds so many tokens."""
+MAX_SENTENCE = 256
+"""Longer sequences are cut into equal parts; the pairs across a cut are lost."""
+EPSILON = np.float32(1e-8)
+"""Of Adagrad."""
+_NOISE_SALT = 0xB10C
+_CLAMP = np.float32(13)
+_FAST = {"reassoc", "contract", "arcp", "nsz"}  # not nnan: a loss that is no number has to come out as one
 
 
 @dataclass(frozen=True)
 class KernelState:
-    """Both tables and their row-wise Adagrad state; float32, C-contiguous, changed in place."""
+    """Both tables, float32 [V, D], and their row-wise Adagrad state, float32 [V]; C-contiguous, changed in place."""
 
     input_vectors: NDArray[np.float32]
     output_vectors: NDArray[np.float32]
@@ -43,5 +72,235 @@ def train_batch(
     step: int,
     num_threads: int,
 ) -> tuple[float, int]:
-    """(loss sum, pairs) of one global batch; changes ``state`` in place."""
-    raise NotImplementedError
+    """(loss sum, pairs) of one global batch; changes ``state`` in place.
+
+    ``keep`` float32 [V] as of `keep_probabilities`; ``step`` counts within the epoch. With one thread the result
+    depends on nothing but the arguments.
+
+    Raises: DataError when a sequence holds an item that the tables do not.
+    """
+    check_items(batch.values, len(keep))
+    tokens, sentence, windows = draw_sentences(
+        batch.values, batch.offsets, keep, config.window, config.dynamic_window, seed, epoch, step, 0
+    )
+    borders = plan_pieces(sentence, MAX_SENTENCE)
+    blocks = plan_blocks(borders, BLOCK_TOKENS)
+
+    def train(first: int, last: int) -> tuple[float, int]:
+        found: tuple[float, int] = _train_blocks(
+            tokens, windows, borders, blocks, first, last,
+            state.input_vectors, state.output_vectors, state.input_squares, state.output_squares,
+            noise.threshold, noise.alias, config.num_negatives, config.shared_negatives, config.mask_positives,
+            np.float32(learning_rate), seed, epoch, step,
+        )  # fmt: skip
+        return found
+
+    if num_threads == 1:
+        return train(0, len(blocks) - 1)
+    cuts = np.searchsorted(borders[blocks], np.linspace(0, len(tokens), num_threads + 1)[1:-1])
+    bounds = [0, *cuts.tolist(), len(blocks) - 1]
+    results = list(_threads(num_threads).map(train, bounds[:-1], bounds[1:]))
+    return sum(loss for loss, _ in results), sum(pairs for _, pairs in results)
+
+
+@functools.cache
+def _threads(num_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="recspark-kernel")
+
+
+@njit(cache=True, nogil=True)
+def draw_negatives(seed, epoch, step, block, threshold, alias, out):  # type: ignore[no-untyped-def]
+    """Fills ``out`` with the negatives of a block."""
+    key = stream_key(seed + _NOISE_SALT, epoch, step, block)
+    for n in range(len(out)):
+        out[n] = draw_item(draw(key, np.uint64(n)), threshold, alias)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def sigmoid(x):  # type: ignore[no-untyped-def]
+    """1 / (1 + exp(-x)) in float32 to about 1e-6, without a call, so that loops over it become vector code.
+
+    tanh as a quotient of polynomials in x^2 (the coefficients are those of Eigen's `ptanh`), x clamped to +-13.
+    """
+    h = np.float32(0.5) * min(max(x, -_CLAMP), _CLAMP)
+    q = h * h
+    p = np.float32(-2.76076847742355e-16)
+    p = p * q + np.float32(2.00018790482477e-13)
+    p = p * q + np.float32(-8.60467152213735e-11)
+    p = p * q + np.float32(5.12229709037114e-08)
+    p = p * q + np.float32(1.48572235717979e-05)
+    p = p * q + np.float32(6.37261928875436e-04)
+    p = p * q + np.float32(4.89352455891786e-03)
+    r = np.float32(1.19825839466702e-06)
+    r = r * q + np.float32(1.18534705686654e-04)
+    r = r * q + np.float32(2.26843463243900e-03)
+    r = r * q + np.float32(4.89352518554385e-03)
+    return np.float32(0.5) + np.float32(0.5) * h * p / r
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _train_blocks(
+    tokens, windows, borders, blocks, first, last,
+    input_vectors, output_vectors, input_squares, output_squares,
+    threshold, alias, num_negatives, shared_negatives, is_masked, learning_rate, seed, epoch, step,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """(loss sum, pairs) of blocks first..last-1. T = tokens of a block, N = shared negatives, D = embedding_dim."""
+    dim, N = input_vectors.shape[1], shared_negatives
+    weight = np.float32(num_negatives) / np.float32(N)
+    most = 0
+    for block in range(first, last):
+        most = max(most, borders[blocks[block + 1]] - borders[blocks[block]])
+    # One set of buffers a call: a block uses the front of each.
+    flat_x, flat_y = np.empty(most * dim, np.float32), np.empty(most * dim, np.float32)
+    flat_dx, flat_dy = np.empty(most * dim, np.float32), np.empty(most * dim, np.float32)
+    flat_g = np.empty(most * N, np.float32)
+    noise_ND, dnoise_ND = np.empty((N, dim), np.float32), np.empty((N, dim), np.float32)
+    negatives = np.empty(N, np.int64)
+    reach = np.empty(most, np.float32)  # pairs in which a token is the input
+    loss, num_pairs = 0.0, 0
+    for block in range(first, last):
+        start, stop = borders[blocks[block]], borders[blocks[block + 1]]
+        T = stop - start
+        x_TD, y_TD = flat_x[: T * dim].reshape(T, dim), flat_y[: T * dim].reshape(T, dim)
+        dx_TD, dy_TD = flat_dx[: T * dim].reshape(T, dim), flat_dy[: T * dim].reshape(T, dim)
+        g_TN = flat_g[: T * N].reshape(T, N)
+        draw_negatives(seed, epoch, step, block, threshold, alias, negatives)
+        for t in range(T):
+            x_TD[t] = input_vectors[tokens[start + t]]
+            y_TD[t] = output_vectors[tokens[start + t]]
+        for n in range(N):
+            noise_ND[n] = output_vectors[negatives[n]]
+        num_pairs += _count_reach(windows, borders, blocks[block], blocks[block + 1], reach)
+
+        np.dot(x_TD, noise_ND.T, g_TN)
+        loss += _score_negatives(g_TN, reach, weight)
+        if is_masked:
+            loss -= _mask_positives(tokens, windows, borders, blocks[block], blocks[block + 1], negatives, reach, weight,
+                                    x_TD, noise_ND, g_TN)  # fmt: skip
+        np.dot(g_TN, noise_ND, dx_TD)
+        np.dot(g_TN.T, x_TD, dnoise_ND)
+        dy_TD[:] = 0
+        for piece in range(blocks[block], blocks[block + 1]):
+            low, high = borders[piece] - start, borders[piece + 1] - start
+            loss += _score_positives(windows[start:stop], low, high, x_TD, y_TD, dx_TD, dy_TD)
+
+        for t in range(T):
+            _step_row(input_vectors, input_squares, tokens[start + t], dx_TD[t], learning_rate)
+        for t in range(T):
+            _step_row(output_vectors, output_squares, tokens[start + t], dy_TD[t], learning_rate)
+        for n in range(N):
+            _step_row(output_vectors, output_squares, negatives[n], dnoise_ND[n], learning_rate)
+    return loss, num_pairs
+
+
+@njit(cache=True, nogil=True)
+def _count_reach(windows, borders, first_piece, last_piece, reach):  # type: ignore[no-untyped-def]
+    """Fills ``reach``: for each token of a block, how many centres' windows hold it; the pairs of the block."""
+    start = borders[first_piece]
+    reach[: borders[last_piece] - start] = 0
+    pairs = 0
+    for piece in range(first_piece, last_piece):
+        for center in range(borders[piece], borders[piece + 1]):
+            low = max(center - windows[center], borders[piece])
+            high = min(center + windows[center] + 1, borders[piece + 1])
+            for token in range(low, high):
+                reach[token - start] += np.float32(1)
+            reach[center - start] -= np.float32(1)
+            pairs += high - low - 1
+    return pairs
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _score_negatives(g_TN, reach, weight):  # type: ignore[no-untyped-def]
+    """Turns scores into minus the loss's derivatives, in place; the loss.
+
+    log(1 - sigmoid) is summed as the log of a product: one log for 16 negatives, none of which falls below 1e-6.
+    """
+    N = g_TN.shape[1]
+    loss = 0.0
+    for t in range(g_TN.shape[0]):
+        factor = -weight * reach[t]
+        row = g_TN[t]
+        logs, beyond = 0.0, np.float32(0)
+        for low in range(0, N, 16):
+            product = 1.0
+            for n in range(low, min(low + 16, N)):
+                x = row[n]
+                s = sigmoid(x)
+                product *= max(np.float32(1) - s, np.float32(1e-6))
+                beyond += max(x, _CLAMP) - _CLAMP
+                row[n] = factor * s
+            logs += np.log(product)
+        loss += np.float64(factor) * (logs - np.float64(beyond))
+    return loss
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _mask_positives(
+    tokens, windows, borders, first_piece, last_piece, negatives, reach, weight, x_TD, noise_ND, g_TN
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Sets the derivatives of negatives that are a centre of the same input to 0; the loss they stood for."""
+    start = borders[first_piece]
+    loss = 0.0
+    for piece in range(first_piece, last_piece):
+        for center in range(borders[piece], borders[piece + 1]):
+            item = tokens[center]
+            for n in range(len(negatives)):
+                if negatives[n] != item:
+                    continue
+                low = max(center - windows[center], borders[piece])
+                high = min(center + windows[center] + 1, borders[piece + 1])
+                for token in range(low, high):
+                    t = token - start
+                    if token != center and g_TN[t, n] != 0:
+                        loss += np.float64(weight * reach[t]) * _softplus(np.dot(x_TD[t], noise_ND[n]))
+                        g_TN[t, n] = 0
+    return loss
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _score_positives(windows, low, high, x_TD, y_TD, dx_TD, dy_TD):  # type: ignore[no-untyped-def]
+    """Adds minus the derivatives of a sentence's pairs to both gradients; the loss."""
+    dim = x_TD.shape[1]
+    loss = 0.0
+    for center in range(low, high):
+        y, dy = y_TD[center], dy_TD[center]
+        product, beyond = 1.0, np.float32(0)
+        for token in range(max(center - windows[center], low), min(center + windows[center] + 1, high)):
+            if token == center:
+                continue
+            x, dx = x_TD[token], dx_TD[token]
+            score = np.float32(0)
+            for d in range(dim):
+                score += x[d] * y[d]
+            s = sigmoid(score)
+            beyond += max(-score, _CLAMP) - _CLAMP
+            product *= max(s, np.float32(1e-6))
+            if product < 1e-200:
+                loss -= np.log(product)
+                product = 1.0
+            g = np.float32(1) - s
+            for d in range(dim):
+                dx[d] += g * y[d]
+                dy[d] += g * x[d]
+        loss += np.float64(beyond) - np.log(product)
+    return loss
+
+
+@njit(cache=True, nogil=True)
+def _softplus(x):  # type: ignore[no-untyped-def]
+    return np.float64(max(x, 0)) + np.log1p(np.exp(-abs(np.float64(x))))
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _step_row(vectors, squares, row, ascent, learning_rate):  # type: ignore[no-untyped-def]
+    """One row-wise Adagrad step: s += mean(g^2), w += rate g / (sqrt(s) + epsilon)."""
+    dim = len(ascent)
+    total = np.float32(0)
+    for d in range(dim):
+        total += ascent[d] * ascent[d]
+    squares[row] += total / np.float32(dim)
+    rate = learning_rate / (np.sqrt(squares[row]) + EPSILON)
+    vector = vectors[row]
+    for d in range(dim):
+        vector[d] += rate * ascent[d]
