@@ -1,0 +1,1 @@
+"""From vectors, histories and an index to recommendations: in batches for all users, or one query at a time."""

@@ -1,0 +1,176 @@
+"""One question at a time: items near an item, items for a user, with names and reasons.
+
+similar_items(run, "i00042", 2)  ->  [Neighbour(1, "i00017", "Kettle, 1 l", .93), Neighbour(2, "i00310", ...)]
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recspark.contracts import columns as c
+from recspark.errors import QueryError
+from recspark.evaluate.ragged import IntArray, Ragged
+from recspark.evaluate.top_k import Ranked
+from recspark.lake.arrow import TableAt, find_done, find_table, open_table, read_table
+from recspark.retrieval.close_matches import find_close_matches
+from recspark.retrieval.exact import search_exact
+from recspark.retrieval.item_vectors import ItemVectors, read_item_vectors
+from recspark.retrieval.recommend import Searcher, recommend, search_index
+
+if TYPE_CHECKING:  # the config's engine-free types; nothing of it is needed to answer
+    from recspark.config.plan import Run
+
+NAME_COLUMNS = ("f_title", "f_name")
+"""Item features shown as names, where the items have them."""
+MAX_REASONS = 2
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One answer: its place from 1, the item, its name where a feature has one, sim + bias, and why.
+
+    ``because`` names the items of the user's history that are nearest to it; empty for items near an item.
+    """
+
+    rank: int
+    item_id: str
+    name: str | None
+    score: float
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a query needs of a run: item ids and names by item_idx, the model's vectors, the index where it is built."""
+
+    item_ids: pa.StringArray
+    names: pa.StringArray | None
+    vectors: ItemVectors
+    index: Searcher | None
+
+    def label(self, item_idx: int) -> str:
+        """A name to show, the id where there is none."""
+        return self.name(item_idx) or str(self.item_ids[item_idx].as_py())
+
+    def name(self, item_idx: int) -> str | None:
+        """The item's name, None without one."""
+        return None if self.names is None else self.names[item_idx].as_py()
+
+    def list_neighbours(self, ranked: Ranked) -> list[Neighbour]:
+        """The first list of ``ranked`` for people."""
+        found = zip(ranked.ids[0].tolist(), ranked.scores[0].tolist(), strict=True)
+        return [
+            Neighbour(rank, self.item_ids[idx].as_py(), self.name(idx), score)
+            for rank, (idx, score) in enumerate(((i, s) for i, s in found if i >= 0), 1)
+        ]
+
+
+def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
+    """The k items with the highest score for the item's query vector, itself left out.
+
+    Raises: QueryError for an item that the lake does not know (with close matches) or the model has no vector for.
+    """
+    _check_k(k)
+    answers = _open_answers(run)
+    item_idx = _find_idx(answers.item_ids, item_id, "item")
+    row = int(answers.vectors.rows_of(np.array([item_idx]))[0])
+    if row < 0:
+        raise QueryError(
+            f"query: item {item_id!r} has no vector in model {answers.vectors.model_id}: it has no event to learn from "
+            f"in the training part; ask for another, or move split.cut"
+        )
+    query, itself = answers.vectors.query_vectors[row : row + 1], Ragged.from_rows([[item_idx]])
+    if answers.index is None:
+        return answers.list_neighbours(search_exact(answers.vectors, query, k, itself))
+    return answers.list_neighbours(search_index(answers.index, query, k, itself, len(answers.vectors)))
+
+
+def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
+    """The k best items for a user from everything he did (test events too), seen items left out as `evaluate` does.
+
+    Raises: QueryError for an unknown user (with close matches) or one without an item that has a vector.
+    """
+    _check_k(k)
+    user_idx = _find_idx(_read_user_ids(run), user_id, "user")
+    answers = _open_answers(run)
+    history = _read_history(run, user_idx)
+    known = history.where(answers.vectors.rows_of(history.values) >= 0)
+    if not len(known.values):
+        raise QueryError(
+            f"query: user {user_id!r} has {len(history.values)} events, none on an item that model "
+            f"{answers.vectors.model_id} has a vector for; ask for another user"
+        )
+    mask_seen = run.config.evaluate is None or run.config.evaluate.mask_seen
+    masked = history.distinct() if mask_seen else Ragged.empty(1)
+    ranked = recommend(answers.vectors, history, masked, k, answers.index)
+    reasons = _find_reasons(answers, known.values, ranked)
+    return [replace(n, because=why) for n, why in zip(answers.list_neighbours(ranked), reasons, strict=True)]
+
+
+def _find_reasons(answers: _Answers, history: IntArray, ranked: Ranked) -> list[tuple[str, ...]]:
+    """For each listed item the history items whose query vectors are nearest to it, the nearest first."""
+    vectors, history = answers.vectors, np.unique(history)
+    listed = vectors.rows_of(ranked.ids[0][ranked.ids[0] >= 0])
+    similarity = vectors.candidates[listed] @ vectors.unit_query_vectors[vectors.rows_of(history)].T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :MAX_REASONS]
+    return [tuple(answers.label(int(history[place])) for place in row) for row in nearest]
+
+
+def _open_answers(run: "Run") -> _Answers:
+    items = find_table(run.lake, run.producer("items"), "items")
+    embeddings = find_table(run.lake, run.producer("item_embeddings"), "item_embeddings")
+    name_column = _find_name_column(run, items)
+    found = read_table(items, [c.ITEM_IDX, c.ITEM_ID, *([name_column] if name_column else [])]).sort_by(c.ITEM_IDX)
+    names = found[name_column].combine_chunks().cast(pa.string()) if name_column else None
+    item_ids = found[c.ITEM_ID].combine_chunks().cast(pa.string())
+    return _Answers(item_ids, names, read_item_vectors(embeddings), _open_built_index(run))
+
+
+def _open_built_index(run: "Run") -> Searcher | None:
+    """The run's index, None where it has none or has not built it yet."""
+    stage = run.stages.get("index")
+    if stage is None or find_done(run.lake, stage) is None:
+        return None
+    from recspark.index.store import open_index  # faiss is loaded only where it is needed
+
+    index: Searcher = open_index(run.lake, stage.id)
+    return index
+
+
+def _find_name_column(run: "Run", items: TableAt) -> str | None:
+    there = {field.name for field in open_table(items.lake, items.name, items.version).schema().fields}
+    texts = [c.FEATURE_PREFIX + f.name for f in run.config.features if f.of == "item" and f.kind == "text"]
+    return next((name for name in (*NAME_COLUMNS, *texts) if name in there), None)
+
+
+def _read_user_ids(run: "Run") -> pa.StringArray:
+    try:
+        users = find_table(run.lake, run.producer("users"), "users")
+    except KeyError as error:
+        raise QueryError(f"query: source.kind {run.config.source.kind} has no users; ask for an item") from error
+    found = read_table(users, [c.USER_IDX, c.USER_ID]).sort_by(c.USER_IDX)
+    return found[c.USER_ID].combine_chunks().cast(pa.string())
+
+
+def _read_history(run: "Run", user_idx: int) -> Ragged:
+    """One row: all events of a user in order."""
+    histories = find_table(run.lake, run.producer("user_histories"), "user_histories")
+    found = read_table(histories, [c.ITEM_IDX], [(c.USER_IDX, "=", user_idx)])
+    return Ragged.from_arrow(found[c.ITEM_IDX]) if found.num_rows else Ragged.empty(1)
+
+
+def _find_idx(ids: pa.StringArray, wanted: str, noun: str) -> int:
+    idx: int = pc.index(ids, pa.scalar(wanted, pa.string())).as_py()
+    if idx >= 0:
+        return idx
+    close = find_close_matches(ids, wanted)
+    hint = f"close: {', '.join(close)}" if close else f"they look like {', '.join(ids.slice(0, 3).to_pylist())}"
+    raise QueryError(f"query: no {noun} {wanted!r} among the {len(ids):,} {noun}s of this run; {hint}")
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise QueryError(f"query: k must be at least 1, got {k}")

@@ -1,0 +1,109 @@
+"""Lakes of a few rows, written stage by stage without Spark or torch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recspark.config import Run, RunConfig, plan_run
+from recspark.contracts.tables import TABLES
+from recspark.lake.arrow import write_table
+
+Parts = tuple[list[int], list[int], list[int], list[int]]
+"""A user's train, valid, context and test items."""
+
+
+def plan_tiny(folder: Path, **sections: Any) -> Run:
+    """A run on an empty lake; ``sections`` go on top of a minimal config."""
+    values: dict[str, Any] = {
+        "paths": {"lake": str(folder / "lake")},
+        "source": {"kind": "files", "path": "events.csv", "format": "csv", "columns": {"ts": "ts"}},
+        "split": {"kind": "time", "cut": "2026-02-01"},
+        "model": {"embedding_dim": 2},
+        "index": None,
+        "evaluate": {"ks": [1, 2, 3]},
+    }
+    return plan_run(RunConfig.model_validate(values | sections), {"fingerprint": "tiny"})
+
+
+def write_stage(run: Run, stage: str, tables: dict[str, pa.Table], **record: Any) -> None:
+    """Commits a stage's tables in their contract's order, the marker last; those not given are empty."""
+    spec = run.stages[stage].spec
+    versions: dict[str, int] = {}
+    for name in spec.tables:
+        data = tables.get(name)
+        is_marker = name == spec.marker
+        rows = TABLES[name].schema.empty_table() if data is None else data
+        more = {"tables": versions, **record} if is_marker else {}
+        versions[name] = write_table(run.lake, TABLES[name], rows, run.record(stage, is_marker=is_marker, **more))
+
+
+def rows_of(name: str, rows: list[dict[str, Any]], **features: list[Any]) -> pa.Table:
+    """Rows of a table of ours; missing columns are NULL, ``features`` are columns of their own."""
+    table = pa.Table.from_pylist(rows, schema=TABLES[name].schema)
+    for feature, values in features.items():
+        table = table.append_column(feature, pa.array(values))
+    return table
+
+
+def write_sessions(run: Run, num_events: list[int], users: list[Parts], **features: list[Any]) -> None:
+    """Items i0, i1, ... with their train events, users u0, u1, ... with their histories."""
+    items = [{"item_idx": i, "item_id": f"i{i}", "num_events": n, "active": True} for i, n in enumerate(num_events)]
+    people = [{"user_idx": u, "user_id": f"u{u}", "num_events": len(p[0])} for u, p in enumerate(users)]
+    tables = {
+        "items": rows_of("items", items, **features),
+        "users": rows_of("users", people),
+        "user_histories": build_histories(users),
+    }
+    write_stage(run, "sessions", tables)
+
+
+def build_histories(users: list[Parts]) -> pa.Table:
+    """Rows of user_histories."""
+    rows = []
+    for user_idx, parts in enumerate(users):
+        items = [item for part in parts for item in part]
+        same = {"ts": [0] * len(items), "weight": [1.0] * len(items), "event_type": [0] * len(items)}
+        counts = {"num_train": len(parts[0]), "num_valid": len(parts[1]), "num_context": len(parts[2])}
+        rows.append({"user_idx": user_idx, "item_idx": items, **same, **counts})
+    return rows_of("user_histories", rows)
+
+
+def write_embeddings(
+    run: Run,
+    vectors: dict[int, list[float]],
+    query_vectors: dict[int, list[float]] | None = None,
+    bias: dict[int, float] | None = None,
+    metric: str = "cosine",
+) -> None:
+    """The model's vectors by item_idx."""
+    model_id = run.stages["train"].id
+    rows = [
+        {
+            "idx": idx,
+            "id": f"i{idx}",
+            "vector": vector,
+            "query_vector": (query_vectors or {}).get(idx),
+            "bias": (bias or {}).get(idx, 0.0),
+            "model_id": model_id,
+        }
+        for idx, vector in vectors.items()
+    ]
+    facts = {"metric": metric, "model_id": model_id}
+    write_stage(run, "train", {"item_embeddings": rows_of("item_embeddings", rows)}, facts=facts)
+
+
+def write_graph(run: Run, stage: str, edges: dict[int, list[tuple[int, float]]]) -> None:
+    """item_graph of {src: [(dst, score), ...]}."""
+    rows = [
+        {"src_idx": src, "dst_idx": [d for d, _ in out], "score": [s for _, s in out], "count": [1] * len(out)}
+        for src, out in edges.items()
+    ]
+    write_stage(run, stage, {"item_graph": rows_of("item_graph", rows)})
+
+
+def random_vectors(seed: int, num_items: int, dim: int) -> np.ndarray:
+    """Rows of different lengths, so that cosine and inner product differ."""
+    random = np.random.default_rng(seed)
+    return (random.normal(size=(num_items, dim)) * random.uniform(0.2, 3, (num_items, 1))).astype(np.float32)

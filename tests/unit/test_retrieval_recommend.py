@@ -1,0 +1,90 @@
+"""User vectors by hand; lists through an index against exact ones."""
+
+import numpy as np
+import pytest
+
+from recspark.evaluate.ragged import Ragged
+from recspark.retrieval import recommend as module
+from recspark.retrieval.exact import search_exact
+from recspark.retrieval.item_vectors import ItemVectors, unit_rows
+from recspark.retrieval.recommend import recommend
+from recspark.retrieval.user_vectors import build_user_vectors
+from tests.helpers.tiny_lake import random_vectors
+
+
+def make_vectors(num_items=50, dim=4, metric="cosine"):
+    bias = np.random.default_rng(0).normal(size=num_items).astype(np.float32) / 3
+    idx = np.arange(num_items, dtype=np.int32) * 2
+    return ItemVectors("m", metric, idx, random_vectors(1, num_items, dim), random_vectors(2, num_items, dim), bias)
+
+
+class ExactIndex:
+    """An index that finds everything; notes how much it was asked for."""
+
+    def __init__(self, vectors, num_missing=0):
+        self.vectors, self.num_missing, self.asked = vectors, num_missing, []
+
+    def search(self, queries, k):
+        self.asked.append((len(queries), k))
+        found = search_exact(self.vectors, queries, k)
+        ids = found.ids.astype(np.int64)
+        if self.num_missing:
+            ids[:, -self.num_missing :] = -1
+        return ids, found.scores
+
+
+def test_user_vector_is_the_mean_of_unit_query_vectors():
+    candidates = np.array([[9, 9], [9, 9], [9, 9]], dtype=np.float32)
+    queries = np.array([[3, 4], [0, 2], [5, 0]], dtype=np.float32)
+    vectors = ItemVectors("m", "ip", np.array([0, 1, 4], np.int32), candidates, queries, np.zeros(3, np.float32))
+    found = build_user_vectors(vectors, Ragged.from_rows([[0, 1], [4, 4, 1, 3], [2, 3], []]))
+    # item 4 counts twice; items 2 and 3 have no vector and do not count at all
+    expected = [[(0.6 + 0) / 2, (0.8 + 1) / 2], [2 / 3, 1 / 3], [0, 0], [0, 0]]
+    assert found == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_unit_rows_keep_zero():
+    assert unit_rows(np.array([[0, 0], [3, 4]], dtype=np.float32)).tolist() == [[0, 0], pytest.approx([0.6, 0.8])]
+
+
+def histories(num_users=40, most=25):
+    random = np.random.default_rng(5)
+    return Ragged.from_rows([random.integers(0, 100, n).tolist() for n in random.integers(1, most, num_users)])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+@pytest.mark.parametrize("cells", [1, 200, 1 << 21])
+def test_an_index_that_finds_all_gives_the_exact_lists(monkeypatch, metric, cells):
+    monkeypatch.setattr(module, "BLOCK_CELLS", cells)
+    vectors, history = make_vectors(metric=metric), histories()
+    masked, index = history.distinct(), ExactIndex(make_vectors(metric=metric))
+    exact, through_index = recommend(vectors, history, masked, 6), recommend(vectors, history, masked, 6, index)
+    assert np.array_equal(exact.ids, through_index.ids)
+    assert exact.scores == pytest.approx(through_index.scores, abs=1e-6)
+    assert not np.isin(exact.ids, -1).any()
+    assert all(k <= 6 + masked.lengths.max() for _, k in index.asked)
+
+
+def test_long_histories_do_not_make_all_searches_long(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_CELLS", 60)
+    vectors = make_vectors()
+    history = Ragged.from_rows([[0], [2] * 3, list(range(0, 60, 2)), [4], [6]])
+    index = ExactIndex(vectors)
+    recommend(vectors, history, history.distinct(), 5, index)
+    assert index.asked == [(1, 35), (4, 6)]
+
+
+def test_lists_that_the_index_cuts_short_are_padded():
+    vectors = make_vectors(num_items=4)
+    history = Ragged.from_rows([[0]])
+    found = recommend(vectors, history, history.distinct(), 3, ExactIndex(vectors, num_missing=2))
+    assert found.lengths.tolist() == [len(set(found.ids[0].tolist()) - {-1})]
+    assert found.lengths[0] <= 2
+    assert found.ids[0, 2] == -1
+
+
+def test_users_without_a_known_item_get_the_highest_bias_through_the_index_too():
+    vectors = make_vectors()
+    history = Ragged.from_rows([[1, 3], [0]])  # odd items have no vector
+    found = recommend(vectors, history, history.distinct(), 4, ExactIndex(vectors, num_missing=3))
+    assert found.ids[0].tolist() == (np.argsort(-vectors.bias)[:4] * 2).tolist()
