@@ -12,7 +12,7 @@ POPULARITY, ITEM_KNN, ORACLE = "popularity", "item_knn", "oracle"
 
 def build_metrics_report(counts: Mapping[str, Any], facts: Mapping[str, Any]) -> Report:
     """The evaluation from the counts and facts of the stage's record."""
-    metrics: dict[str, dict[str, float]] = facts["metrics"]
+    metrics: dict[str, dict[str, float]] = {label: facts["metrics"][label] for label in facts["models"]}
     k = choose_k(next(iter(metrics.values())))
     return {
         **{name: facts[name] for name in ("trained", "split", "history", "mask_seen", "search", "model_ids")},

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MAX_PICKED = 1000
-"""Ids taken from each scan; difflib compares no more than those of six (tens of milliseconds)."""
+"""Ids taken from each scan; difflib compares no more than those of seven (tens of milliseconds)."""
 
 
 def find_close_matches(ids: pa.StringArray, wanted: str, num_matches: int = 3) -> list[str]:
@@ -20,7 +20,8 @@ def find_close_matches(ids: pa.StringArray, wanted: str, num_matches: int = 3) -
         return []
     half = len(text) // 2 + 1
     scans = [pc.match_substring(lowered, text), pc.ends_with(lowered, text[-half:])]
-    scans += [pc.starts_with(lowered, text[:length]) for length in (len(text) - 1, half, 1) if length > 0]
+    lengths = sorted({max(length, 1) for length in (len(text) - 1, len(text) - 2, half, 1)}, reverse=True)
+    scans += [pc.starts_with(lowered, text[:length]) for length in lengths]
     picks = [ids.filter(scan).slice(0, MAX_PICKED) for scan in scans] + [ids.slice(0, MAX_PICKED)]
     compared = dict.fromkeys(i for pick in picks for i in pick.to_pylist())
     by_lower = {i.lower(): i for i in reversed(list(compared))}

@@ -47,10 +47,17 @@ def rows_of(name: str, rows: list[dict[str, Any]], **features: list[Any]) -> pa.
     return table
 
 
-def write_sessions(run: Run, num_events: list[int], users: list[Parts], **features: list[Any]) -> None:
-    """Items i0, i1, ... with their train events, users u0, u1, ... with their histories."""
-    items = [{"item_idx": i, "item_id": f"i{i}", "num_events": n, "active": True} for i, n in enumerate(num_events)]
-    people = [{"user_idx": u, "user_id": f"u{u}", "num_events": len(p[0])} for u, p in enumerate(users)]
+def write_sessions(
+    run: Run,
+    num_events: list[int],
+    users: list[Parts],
+    ids: tuple[list[str], list[str]] | None = None,
+    **features: list[Any],
+) -> None:
+    """Items with their train events and users with their histories; by default called i0, i1, ... and u0, u1, ..."""
+    item_ids, user_ids = ids or ([f"i{i}" for i in range(len(num_events))], [f"u{u}" for u in range(len(users))])
+    items = [{"item_idx": i, "item_id": item_ids[i], "num_events": n, "active": True} for i, n in enumerate(num_events)]
+    people = [{"user_idx": u, "user_id": user_ids[u], "num_events": len(p[0])} for u, p in enumerate(users)]
     tables = {
         "items": rows_of("items", items, **features),
         "users": rows_of("users", people),
