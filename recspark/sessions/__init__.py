@@ -1,0 +1,1 @@
+"""events -> items, users, user_histories, sessions: cleaning, the one global split, ids, sessions, histories."""
