@@ -86,7 +86,7 @@ class SyntheticSource(Section):
     """Days covered, from `start`."""
     start: str = "2026-01-05"
     """First UTC day."""
-    popularity_exponent: NonNegativeFloat = 0.8
+    popularity_exponent: NonNegativeFloat = 0.6
     """Zipf exponent of item popularity inside a cluster."""
     transition_share: Share = 0.6
     """Share of steps that follow a planted successor of the last items; the rest are drawn from the user's tastes."""

@@ -1,0 +1,137 @@
+"""Item and user features: from their own files to typed columns ``f_<name>``, joined by id.
+
+    movieId,title,genres                        item_id  f_genre                  f_title
+    1,Toy Story (1995),Adventure|Animation  ->  "1"      ["Adventure","Animation"] "Toy Story (1995)"
+
+categorical and text: string; multi: array<string>; numeric: float. Ids are compared as text.
+"""
+
+from functools import reduce
+from itertools import groupby
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recspark.config import Run
+from recspark.config.source import FeatureConfig
+from recspark.contracts import columns as c
+from recspark.errors import SourceError
+from recspark.lake.storage import join
+from recspark.sources.attributes import ATTRIBUTES, build_item_attributes
+from recspark.sources.files import read_frame
+from recspark.sources.planted import PlantedWorld
+from recspark.sources.rows import BAD_LINE_READ, check_columns, quoted, reading
+from recspark.sources.rules import number_text
+
+SYNTHETIC = "synthetic"
+_BLANK = r"(?U)\A\s*\z"
+
+
+def read_item_features(spark: SparkSession, run: Run) -> DataFrame | None:
+    """One row an item that any feature source knows: ``item_id`` and ``f_<name>`` columns; None without features."""
+    return _read_features(spark, run, "item", c.ITEM_ID)
+
+
+def read_user_features(spark: SparkSession, run: Run) -> DataFrame | None:
+    """One row a user that any feature source knows: ``user_id`` and ``f_<name>`` columns; None without features."""
+    return _read_features(spark, run, "user", c.USER_ID)
+
+
+def add_item_features(items: DataFrame, features: DataFrame | None, run: Run) -> DataFrame:
+    """Items with their features; ids without a value get the feature's ``missing``."""
+    return _add_features(items, features, run, "item", c.ITEM_ID)
+
+
+def add_user_features(users: DataFrame, features: DataFrame | None, run: Run) -> DataFrame:
+    """Users with their features; ids without a value get the feature's ``missing``."""
+    return _add_features(users, features, run, "user", c.USER_ID)
+
+
+def _features_of(run: Run, owner: str) -> list[FeatureConfig]:
+    return [feature for feature in run.config.features if feature.of == owner]
+
+
+def _read_features(spark: SparkSession, run: Run, owner: str, id_column: str) -> DataFrame | None:
+    """The features of each file read in one go, files joined by id."""
+
+    def place(feature: FeatureConfig) -> tuple[str, str, str]:
+        return feature.path, feature.format, feature.key
+
+    wanted = sorted(_features_of(run, owner), key=place)
+    frames = [_read_one_source(spark, run, list(group), id_column) for _, group in groupby(wanted, key=place)]
+    return reduce(lambda left, right: left.join(right, id_column, "full"), frames) if frames else None
+
+
+def _read_one_source(spark: SparkSession, run: Run, features: list[FeatureConfig], id_column: str) -> DataFrame:
+    """The typed columns of features that share path and key; of an id that comes twice, the smallest value counts."""
+    where = f"features ({', '.join(f.name for f in features)}), path {features[0].path}"
+    with reading(where):
+        frame = _read_frame(spark, run, features[0])
+    names = [name for name in frame.columns if name != BAD_LINE_READ]
+    wanted = {"key": features[0].key} | {f"column of {f.name}": f.column for f in features}
+    check_columns(names, wanted, where)
+    if BAD_LINE_READ in frame.columns:
+        frame = frame.where(F.col(BAD_LINE_READ).isNull())
+    identifier = quoted(features[0].key).cast("string")
+    typed = frame.select(identifier.alias(id_column), *[_typed(f).alias(_stored(f)) for f in features])
+    known = typed.where(F.col(id_column).isNotNull() & ~F.col(id_column).rlike(_BLANK))
+    return known.groupBy(id_column).agg(*[F.min(_stored(f)).alias(_stored(f)) for f in features])
+
+
+def _read_frame(spark: SparkSession, run: Run, feature: FeatureConfig) -> DataFrame:
+    if feature.path == SYNTHETIC:
+        return _read_synthetic(spark, run, feature)
+    if feature.format == "delta":
+        return spark.read.format("delta").load(join(feature.path))
+    return read_frame(spark, feature.path, feature.format)
+
+
+def _read_synthetic(spark: SparkSession, run: Run, feature: FeatureConfig) -> DataFrame:
+    """The generator's item attributes, from the driver: one row an item."""
+    if run.config.source.kind != SYNTHETIC or feature.of != "item":
+        raise SourceError(
+            f"features ({feature.name}): path synthetic holds the generator's item attributes "
+            f"({', '.join(ATTRIBUTES)}); it goes with source.kind synthetic and `of: item`"
+        )
+    world = PlantedWorld(run.config.source.synthetic, run.seed)
+    attributes = build_item_attributes(world)
+    types = [pa.float64() if name == "price" else pa.string() for name in ATTRIBUTES]
+    table = pa.table([pa.array(attributes[n], t) for n, t in zip(ATTRIBUTES, types, strict=True)], list(ATTRIBUTES))
+    return spark.createDataFrame(table)
+
+
+def _stored(feature: FeatureConfig) -> str:
+    return f"{c.FEATURE_PREFIX}{feature.name}"
+
+
+def _typed(feature: FeatureConfig) -> Column:
+    return _as_type(quoted(feature.column).cast("string"), feature)
+
+
+def _as_type(text: Column, feature: FeatureConfig) -> Column:
+    """A text as the feature's type; blank ones and unreadable numbers are NULL."""
+    present = F.when(~text.rlike(_BLANK), text)
+    if feature.kind == "numeric":
+        return number_text(present).cast("float")
+    if feature.kind == "multi":
+        parts = F.transform(F.split(present, F.lit(_literal(feature.separator))), lambda part: F.trim(part))
+        return F.array_distinct(F.filter(parts, lambda part: part != ""))
+    return present
+
+
+def _literal(separator: str) -> str:
+    """A separator as a Java regular expression that means just that."""
+    return r"\Q" + separator + r"\E"
+
+
+def _add_features(frame: DataFrame, features: DataFrame | None, run: Run, owner: str, id_column: str) -> DataFrame:
+    if features is None:
+        return frame
+    joined = frame.join(features, id_column, "left")
+    filled = {
+        _stored(f): F.coalesce(F.col(_stored(f)), _as_type(F.lit(f.missing), f))
+        for f in _features_of(run, owner)
+        if f.missing is not None
+    }
+    return joined.withColumns(filled) if filled else joined

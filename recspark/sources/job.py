@@ -1,0 +1,95 @@
+"""Stage ingest: source rows -> `events` (or, of an edge list, `items` and `item_graph`) and `quarantine`.
+
+rows in = kept + dropped by rule + quarantined by reason, or nothing is committed.
+"""
+
+import datetime as dt
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recspark.config import Run
+from recspark.contracts import columns as c
+from recspark.contracts.tables import EVENTS, QUARANTINE
+from recspark.faults import fault_point
+from recspark.lake.spark import write_table
+from recspark.sources.delta import read_delta
+from recspark.sources.edges import ingest_edges
+from recspark.sources.files import read_files
+from recspark.sources.mapping import check_mapping, map_rows
+from recspark.sources.outcomes import (
+    STAGE,
+    check_counts,
+    count_outcomes,
+    log_done,
+    name_source,
+    sum_outcomes,
+    write_quarantine,
+)
+from recspark.sources.rows import reading
+from recspark.sources.rules import DROPPED_BY
+from recspark.sources.synthetic import COLUMNS as SYNTHETIC_COLUMNS
+from recspark.sources.synthetic import read_synthetic
+
+
+def ingest(spark: SparkSession, run: Run) -> None:
+    """Reads, maps, filters and counts the source, then commits the stage's tables, the marker last.
+
+    Raises: SourceError for a source that is missing, damaged, empty, lacks columns or has too many bad rows.
+    """
+    source = run.config.source
+    with reading(name_source(source)):
+        rows = read_rows(spark, run)
+        if source.kind == "edges":
+            ingest_edges(spark, run, rows)
+        else:
+            _ingest_events(run, rows)
+
+
+def read_rows(spark: SparkSession, run: Run) -> DataFrame:
+    """The source's rows in the common shape (`rows`), whatever its kind."""
+    source = run.config.source
+    if source.kind == "synthetic":
+        return read_synthetic(spark, source, run.seed)
+    assert source.path
+    if source.kind == "delta":
+        return read_delta(spark, source.path, int(run.source["version"]))
+    assert source.format
+    return read_files(spark, source.path, source.format, source.separator)
+
+
+def _ingest_events(run: Run, rows: DataFrame) -> None:
+    source = run.config.source
+    columns = SYNTHETIC_COLUMNS if source.kind == "synthetic" else source.columns
+    check_mapping(rows, source, columns)
+    mapped = map_rows(rows, source, columns).persist()
+    try:
+        outcomes = count_outcomes(mapped, c.DAY)
+        counts = sum_outcomes(outcomes)
+        check_counts(run, counts, mapped)
+        days = sorted({o[c.DAY] for o in outcomes if o[c.REASON] is None and o[DROPPED_BY] is None})
+        version = write_quarantine(run, mapped)
+        fault_point("ingest.between_tables")
+        _write_events(run, mapped, version, counts | _describe_days(days))
+    finally:
+        mapped.unpersist()
+
+
+def _write_events(run: Run, mapped: DataFrame, quarantine_version: int, counts: dict[str, Any]) -> None:
+    kept = mapped.where(F.col(DROPPED_BY).isNull() & F.col(c.REASON).isNull()).select(*EVENTS.schema.names)
+    # By day, so that a day is few files; unlike repartition, rebalance splits a day that is too large for one task.
+    record = run.record(
+        STAGE,
+        is_marker=True,
+        tables={QUARANTINE.name: quarantine_version},
+        inputs={"source": run.source},
+        counts=counts,
+        facts={"order": run.config.source.order, "source": run.source},
+    )
+    version = write_table(kept.hint("rebalance", c.DAY), run.lake, EVENTS, record)
+    log_done(version, counts)
+
+
+def _describe_days(days: list[dt.date]) -> dict[str, Any]:
+    return {"days": len(days), "first_day": str(days[0]), "last_day": str(days[-1])}

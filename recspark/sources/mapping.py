@@ -1,0 +1,163 @@
+"""Source rows to events: the column map, with a reason beside each row that cannot be one.
+
+    {CustomerID: "17850.0", StockCode: "85123A", InvoiceDate: "2010-12-01 08:26:00"}
+      ->  user_id "17850.0", item_id "85123A", ts 2010-12-01T08:26:00Z, event_id "5f0c...", reason NULL
+    {CustomerID: "17850.0", StockCode: NULL, ...}
+      ->  reason "missing_item_id", raw "{...}"
+
+Ids stay text exactly as found: `1` and `01` are two. Times are UTC.
+"""
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from recspark.config.source import ColumnMap, SourceConfig
+from recspark.contracts import columns as c
+from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names, source_type
+from recspark.sources.rules import DROPPED_BY, add_dropped_by, check_rules, number_text, struct_text
+from recspark.sources.times import check_timezone, parse_day, read_time
+
+EVENT_COLUMNS = (c.USER_ID, c.ITEM_ID, c.TS, c.EVENT_TYPE, c.WEIGHT, c.BASKET_ID, c.SPLIT)
+"""What an event's hash covers."""
+
+REPEATED_EVENT_ID = "repeated_event_id"
+_EVENT_ID_CHARS = 32
+_LARGEST_FLOAT = 3.4e38
+_NUM_POSITIONS = 2**31
+_COPY = "_copy"
+_GIVEN_ID = "_given_id"
+# Control characters (NUL among them) and the mark that stands for bytes that were no UTF-8.
+_INVALID_CHARACTER = r"[\p{Cc}\uFFFD]"
+_BLANK = r"(?U)\A\s*\z"
+
+
+def check_mapping(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> None:
+    """Checks that all columns the config names are there, and its time zone and bounds.
+
+    Raises: SourceError naming what is missing and what exists.
+    """
+    where = f"source.path {source.path}" if source.path else f"source.kind {source.kind}"
+    wanted = {f"source.columns.{part}": name for part, name in columns if name is not None}
+    check_columns(source_names(rows), wanted, where)
+    check_rules(rows, source.rules, where)
+    check_timezone(source.timezone)
+    parse_day(source.earliest, "source.earliest")
+    parse_day(source.latest, "source.latest")
+
+
+def map_rows(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> DataFrame:
+    """Rows in the common shape to events with ``dropped_by``, ``reason``, ``raw`` and ``source_file``.
+
+    A row is kept when both ``dropped_by`` and ``reason`` are NULL; ``raw`` is set where ``reason`` is. One shuffle, by
+    user and item, serves both the duplicates rule and the numbering of equal events.
+    """
+    ids = {c.USER_ID: _text(columns.user_id), c.ITEM_ID: _text(columns.item_id)}
+    together = rows.withColumns(ids).repartition(c.USER_ID, c.ITEM_ID)
+    ruled = add_dropped_by(together, source.rules)
+    mapped = ruled.withColumns(_mapped_columns(rows, source, columns))
+    reason = F.when(F.col(DROPPED_BY).isNull(), _find_reason(mapped, source, columns))
+    identified = _add_event_ids(mapped.withColumn(c.REASON, reason), columns)
+    raw = F.when(F.col(c.REASON).isNotNull(), F.coalesce(F.col(BAD_LINE), struct_text(F.col(ROW))))
+    return identified.select(
+        c.EVENT_ID, *EVENT_COLUMNS, F.to_date(c.TS).alias(c.DAY), DROPPED_BY, c.REASON, raw.alias(c.RAW), c.SOURCE_FILE
+    )  # fmt: skip
+
+
+def _text(name: str | None) -> Column:
+    return F.lit(None).cast("string") if name is None else source_column(name).cast("string")
+
+
+def _mapped_columns(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> dict[str, Column]:
+    """The event columns but the ids; what cannot be read is NULL here and told by its reason."""
+    event_type = _text(columns.event_type)
+    has_type = event_type.isNotNull() & ~event_type.rlike(_BLANK)
+    weight = F.lit(1.0) if columns.weight is None else number_text(_text(columns.weight))
+    return {
+        c.TS: _event_time(rows, source, columns),
+        c.EVENT_TYPE: F.when(has_type, event_type).otherwise(F.lit(source.default_event_type)),
+        c.WEIGHT: F.when(weight < _LARGEST_FLOAT, weight).cast("float"),
+        c.BASKET_ID: _text(columns.basket_id),
+        c.SPLIT: _text(columns.split),
+        _GIVEN_ID: _text(columns.event_id),
+    }
+
+
+def _event_time(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> Column:
+    if columns.ts is not None:
+        settings = source.model_copy(update={"columns": columns})
+        return read_time(source_column(columns.ts), source_type(rows, columns.ts), settings)
+    if columns.position is None:
+        return F.timestamp_seconds(F.lit(0))
+    place = number_text(_text(columns.position))
+    is_place = (place >= 0) & (place < _NUM_POSITIONS) & (place == F.floor(place))
+    return F.timestamp_seconds(F.when(is_place, place).cast("bigint"))
+
+
+def _find_reason(mapped: DataFrame, source: SourceConfig, columns: ColumnMap) -> Column:
+    """The first reason that keeps a row from being an event, NULL where there is none."""
+    problems: list[tuple[Column, str]] = [(F.col(BAD_LINE).isNotNull(), "unparsable_line")]
+    for name in (c.USER_ID, c.ITEM_ID):
+        problems += id_problems(name, source.max_id_bytes)
+    problems += _time_problems(source, columns)
+    if columns.weight is not None:
+        text = _text(columns.weight)
+        problems += [
+            (text.isNull() | text.rlike(_BLANK), "missing_weight"),
+            (F.col(c.WEIGHT).isNull(), "unreadable_weight"),
+            (F.col(c.WEIGHT) < 0, "negative_weight"),
+        ]
+    if columns.event_id is not None:
+        problems.append((F.col(_GIVEN_ID).isNull() | F.col(_GIVEN_ID).rlike(_BLANK), "missing_event_id"))
+    if columns.split is not None:
+        problems.append((F.col(c.SPLIT).isNull() | ~F.col(c.SPLIT).isin(*c.SPLITS), "unknown_split"))
+    return first_problem(problems)
+
+
+def id_problems(name: str, max_bytes: int) -> list[tuple[Column, str]]:
+    """(test, reason) pairs for a text column with ids."""
+    value = F.col(name)
+    return [
+        (value.isNull(), f"missing_{name}"),
+        (value.rlike(_BLANK), f"blank_{name}"),
+        (F.octet_length(value) > max_bytes, f"long_{name}"),
+        (value.rlike(_INVALID_CHARACTER), f"invalid_{name}"),
+    ]
+
+
+def first_problem(problems: list[tuple[Column, str]]) -> Column:
+    """The reason of the first test that holds, NULL where none does."""
+    return F.coalesce(*[F.when(test, F.lit(reason)) for test, reason in problems])
+
+
+def _time_problems(source: SourceConfig, columns: ColumnMap) -> list[tuple[Column, str]]:
+    if columns.position is not None:
+        return [(F.col(c.TS).isNull(), "unreadable_position")]
+    if columns.ts is None:
+        return []
+    text = _text(columns.ts)
+    earliest = F.lit(parse_day(source.earliest, "source.earliest"))
+    latest = F.lit(parse_day(source.latest, "source.latest"))
+    return [
+        (text.isNull() | text.rlike(_BLANK), "missing_time"),
+        (F.col(c.TS).isNull(), "unreadable_time"),
+        ((F.col(c.TS) < earliest) | (F.col(c.TS) >= latest), "impossible_time"),
+    ]
+
+
+def _add_event_ids(mapped: DataFrame, columns: ColumnMap) -> DataFrame:
+    """Adds ``event_id``: the given one, refused when it comes again, or a hash; equal events are numbered."""
+    good = F.col(c.REASON).isNull() & F.col(DROPPED_BY).isNull()
+    if columns.event_id is not None:
+        # Good rows come first; among them the choice hangs on content alone, so that reruns agree.
+        same = Window.partitionBy(_GIVEN_ID).orderBy(F.desc("_good"), F.sha2(struct_text(F.col(ROW)), 256))
+        numbered = mapped.withColumn("_good", good).withColumn(_COPY, F.row_number().over(same))
+        repeated = F.when(good & (F.col(_COPY) > 1), F.lit(REPEATED_EVENT_ID)).otherwise(F.col(c.REASON))
+        return numbered.withColumn(c.REASON, repeated).withColumn(c.EVENT_ID, F.col(_GIVEN_ID))
+    values = [F.unix_micros(c.TS).alias(c.TS) if name == c.TS else F.col(name) for name in EVENT_COLUMNS]
+    digest = F.substring(F.sha2(struct_text(F.struct(*values)), 256), 1, _EVENT_ID_CHARS)
+    equal = Window.partitionBy(c.USER_ID, c.ITEM_ID, "_digest", "_good").orderBy(c.SOURCE_FILE)
+    numbered = mapped.withColumn("_good", good).withColumn("_digest", digest)
+    numbered = numbered.withColumn(_COPY, F.row_number().over(equal))
+    again = F.concat_ws("-", F.col("_digest"), F.col(_COPY).cast("string"))
+    return numbered.withColumn(c.EVENT_ID, F.when(F.col(_COPY) == 1, F.col("_digest")).otherwise(again))

@@ -1,0 +1,114 @@
+"""Source rows in one shape, whatever they were read from: what every reader yields and `mapping` takes.
+
+row (struct of the source's own columns)   bad_line   source_file
+{u: "7", i: "85123A", t: "2010-12-01"}     NULL       file:/data/2010-12-01.csv.gz
+{u: NULL, i: NULL, t: NULL}                "7,8512"   file:/data/2010-12-01.csv.gz
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import DataType, StructType
+
+from recspark.contracts import columns as c
+from recspark.errors import SourceError
+
+ROW = "row"
+BAD_LINE = "bad_line"
+BAD_LINE_READ = "_recspark_bad_line"
+"""Where Spark's readers put a line that they could not parse."""
+
+_FILE_IN_MESSAGE = re.compile(r"(?:file|path)[ :]+(?P<file>[a-z0-9]+:/[^\s,]+)")
+_READ_CONDITIONS = ("FAILED_READ_FILE", "CANNOT_READ_FILE", "UNABLE_TO_INFER_SCHEMA", "PARQUET_TYPE_ILLEGAL")
+_READ_SIGNS = ("EOFException", "Unexpected end of", "is not a Parquet file", "Illegal Parquet type", "ZipException")
+
+
+def as_rows(frame: DataFrame, source_file: Column | None = None) -> DataFrame:
+    """A reader's frame in the common shape; its own ``BAD_LINE_READ`` column becomes ``bad_line``."""
+    missing = F.lit(None).cast("string")
+    own = [quoted(name) for name in frame.columns if name != BAD_LINE_READ]
+    return frame.select(
+        F.struct(*own).alias(ROW),
+        (F.col(BAD_LINE_READ) if BAD_LINE_READ in frame.columns else missing).alias(BAD_LINE),
+        (missing if source_file is None else source_file).alias(c.SOURCE_FILE),
+    )
+
+
+def quoted(name: str) -> Column:
+    """A column by its exact name, dots and all."""
+    return F.col(f"`{name.replace('`', '``')}`")
+
+
+def source_column(name: str) -> Column:
+    """A source column of rows in the common shape."""
+    return F.col(f"{ROW}.`{name.replace('`', '``')}`")
+
+
+def source_type(rows: DataFrame, name: str) -> DataType:
+    """The type of a source column."""
+    row_type = rows.schema[ROW].dataType
+    assert isinstance(row_type, StructType)
+    return row_type[name].dataType
+
+
+def source_names(rows: DataFrame) -> list[str]:
+    """The source's own column names."""
+    row_type = rows.schema[ROW].dataType
+    assert isinstance(row_type, StructType)
+    return list(row_type.names)
+
+
+def check_columns(found: Iterable[str], wanted: dict[str, str], where: str) -> None:
+    """Checks that the columns a config names are there; ``wanted`` maps config keys to column names.
+
+    Raises: SourceError naming all that are missing, close matches, and those that exist.
+    """
+    names = list(found)
+    missing = {key: name for key, name in wanted.items() if name not in names}
+    if not missing:
+        return
+    by_lower = {n.lower(): n for n in names}
+    lines = []
+    for key, name in missing.items():
+        near = difflib.get_close_matches(name.lower(), list(by_lower), 1, 0.6)
+        lines.append(f"{key}: no column {name!r}" + (f"; did you mean {by_lower[near[0]]!r}?" if near else ""))
+    raise SourceError(f"{where}: {'; '.join(lines)} (columns there: {', '.join(names)})")
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turns Spark's failures to read a source into one message that names the file.
+
+    Raises: SourceError for damaged or unreadable files and for an impossible timestamp pattern.
+    """
+    try:
+        yield
+    except PySparkException as error:
+        problem = _describe(error)
+        if problem is None:
+            raise
+        raise SourceError(f"{where}: {problem}") from error
+
+
+def _describe(error: PySparkException) -> str | None:
+    """What the user has to mend, or None where the failure is not the source's."""
+    text, condition = str(error), error.getCondition() or ""
+    if "INVALID_DATETIME_PATTERN" in text or "datetime pattern" in text.lower():
+        first = text.splitlines()[0]
+        return f"source.timestamp_format is no Spark datetime pattern ({first}); give one such as yyyy-MM-dd HH:mm:ss"
+    if "CSV header does not conform" in text:
+        return f"files disagree about their columns: {' '.join(text.split())[:600]}; read them as separate sources"
+    if not condition.startswith(_READ_CONDITIONS) and not any(sign in text for sign in _READ_SIGNS):
+        return None
+    match = _FILE_IN_MESSAGE.search(text)
+    file = match["file"].rstrip(".") if match else "a file"
+    cause = next((sign for sign in _READ_SIGNS if sign in text), text.splitlines()[0])
+    advice = "it is damaged or cut short; replace or remove it"
+    if "TIMESTAMP(NANOS" in text:
+        advice = "Spark reads no nanosecond times; write it with microseconds (pandas: coerce_timestamps='us')"
+    return f"{file} cannot be read ({cause}): {advice}"

@@ -1,0 +1,83 @@
+"""Named drop rules on source rows: which rule takes a row, first come first counted.
+
+    {InvoiceNo: "C536379", CustomerID: NULL} with rules cancelled, no_customer  ->  dropped_by "cancelled"
+
+Nothing is filtered here: the name stands in a column, so that one count tells of all rules.
+"""
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from recspark.config.source import DropRule
+from recspark.contracts import columns as c
+from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names
+
+DROPPED_BY = "dropped_by"
+_COPY = "_copy"
+_CONTENT = "_content"
+_NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
+
+
+def check_rules(rows: DataFrame, rules: Sequence[DropRule], where: str) -> None:
+    """Checks the columns that rules test.
+
+    Raises: SourceError for columns that are not there.
+    """
+    wanted = {f"source.rules ({rule.name})": rule.column for rule in rules if rule.column}
+    check_columns(source_names(rows), wanted, where)
+
+
+def add_dropped_by(rows: DataFrame, rules: Sequence[DropRule]) -> DataFrame:
+    """The rows with ``dropped_by``: the name of the first rule that takes each, NULL for the rest.
+
+    Lines that could not be parsed are left to the quarantine. Of identical rows `duplicates` keeps one: which one
+    only shows in ``source_file``, and that is the smallest. Rows need the text columns ``user_id`` and ``item_id``.
+    """
+    if any(rule.duplicates for rule in rules):
+        rows = _number_copies(rows)
+    first = F.coalesce(*[F.when(_takes(rule), F.lit(rule.name)) for rule in rules], F.lit(None).cast("string"))
+    taken = F.when(F.col(BAD_LINE).isNull(), first)
+    return rows.withColumn(DROPPED_BY, taken).drop(_COPY)
+
+
+def struct_text(struct: Column) -> Column:
+    """A struct as JSON, NULLs written out: equal texts are equal values, which no hash of nullable columns promises."""
+    return F.to_json(struct, {"ignoreNullFields": "false"})
+
+
+def number_text(text: Column) -> Column:
+    """A text's number as double, NULL where it is none: no NaN, no infinity, no Java suffixes such as 5f."""
+    return F.when(text.rlike(_NUMBER), text.try_cast("double"))
+
+
+def _number_copies(rows: DataFrame) -> DataFrame:
+    # Identical rows share their ids, by which the rows lie together already: no shuffle of its own.
+    same = Window.partitionBy(c.USER_ID, c.ITEM_ID, _CONTENT).orderBy(c.SOURCE_FILE)
+    content = F.sha2(F.coalesce(F.col(BAD_LINE), struct_text(F.col(ROW))), 256)
+    return rows.withColumn(_CONTENT, content).withColumn(_COPY, F.row_number().over(same)).drop(_CONTENT)
+
+
+def _takes(rule: DropRule) -> Column:
+    """Whether a rule takes a row; NULL counts as no."""
+    if rule.duplicates is not None:
+        return F.col(_COPY) > 1 if rule.duplicates else F.lit(False)
+    assert rule.column
+    text = source_column(rule.column).cast("string")
+    if rule.is_null is not None:
+        is_missing = text.isNull() | text.rlike(r"^\s*$")
+        return is_missing if rule.is_null else ~is_missing
+    if rule.starts_with is not None:
+        return text.startswith(rule.starts_with)
+    if rule.matches is not None:
+        return text.rlike(rf"\A(?:{rule.matches})\z")
+    if rule.not_matches is not None:
+        return ~text.rlike(rf"\A(?:{rule.not_matches})\z")
+    if rule.one_of is not None:
+        return text.isin(*rule.one_of)
+    if rule.less_than is not None:
+        return number_text(text) < rule.less_than
+    assert rule.greater_than is not None
+    return number_text(text) > rule.greater_than
