@@ -19,7 +19,14 @@ _NOT_IN_KEY = {
     "source": {"max_bad_ratio"},
     "graph": {"num_blocks", "task_memory_mb"},
     "walks": {"mode"},
-    "training": {"num_processes", "num_threads", "checkpoint_steps", "keep_checkpoints", "max_loss_ratio"},
+    "training": {
+        "num_processes",
+        "num_threads",
+        "checkpoint_steps",
+        "keep_checkpoints",
+        "max_loss_ratio",
+        "timeout_seconds",
+    },
 }
 """Knobs that decide how a stage works, never what it yields."""
 

@@ -221,6 +221,8 @@ class TrainingConfig(Section):
     """Input vectors start uniform in +- this / sqrt(dim); output vectors at zero."""
     max_loss_ratio: PositiveFloat = 100.0
     """Training stops when the loss exceeds the first one by this factor, or is not a number."""
+    timeout_seconds: PositiveInt = 600
+    """Ranks give up when one of them keeps the others waiting longer."""
 
 
 class ItemKnnConfig(Section):
@@ -285,6 +287,12 @@ class EvaluateConfig(Section):
     """exact: score all items; index: through the built index."""
     max_users: PositiveInt | None = None
     """Score only so many users, chosen by hash; all by default."""
+
+    @model_validator(mode="after")
+    def _check_history(self) -> "EvaluateConfig":
+        if self.split == "valid" and self.history == "train+valid":
+            raise ValueError("history train+valid holds the items that split valid scores; set history to train")
+        return self
 
 
 class SparkConfig(Section):

@@ -29,7 +29,7 @@ class NoiseDistribution:
     def draw(self, seed: int, step: int, size: int) -> NDArray[np.int32]:
         """The negatives of a global step: int32 [size], the same on every rank and machine."""
         out = np.empty(size, np.int32)
-        _draw_many(stream_key(np.uint64(seed), 1, step, 0), self.threshold, self.alias, out)
+        _draw_many(np.uint64(stream_key(np.uint64(seed), 1, step, 0)), self.threshold, self.alias, out)
         return out
 
 

@@ -1,0 +1,73 @@
+"""What the trainer asks of a backend, and which one a run gets."""
+
+import importlib.util
+from typing import Any, Protocol
+
+from recspark.config.schema import TrainingConfig
+from recspark.errors import TrainingError
+from recspark.training.batches import Place
+from recspark.training.sequence_files import Sequences
+from recspark.training.tables import SkipGramTables
+from recspark.training.world import Launch
+
+CPU, TORCH = "cpu", "torch"
+
+
+class Backend(Protocol):
+    """A model in training on this rank. Calls marked collective are made by all ranks in the same order."""
+
+    name: str
+
+    def prepare(self, batch: Sequences, place: Place) -> Any:
+        """What `step` needs of this rank's part of a global batch; called ahead of it in another thread."""
+
+    def step(self, prepared: Any, learning_rate: float) -> None:
+        """Learns from a global batch. Collective."""
+
+    def take_loss(self) -> tuple[float, int]:
+        """(loss sum, pairs) of this rank since the last call."""
+
+    def is_finite(self) -> bool:
+        """Whether this rank's state is free of NaN and infinity."""
+
+    def save(self, folder: str) -> None:
+        """Writes the state into a local folder that exists. Collective."""
+
+    def load(self, folder: str) -> None:
+        """Reads what `save` wrote, on any number of ranks. Collective."""
+
+    def tables(self) -> SkipGramTables | None:
+        """The whole model on rank 0, None elsewhere. Collective."""
+
+
+def choose_backend(config: TrainingConfig, launch: Launch) -> tuple[str, str, str]:
+    """(backend, device, reason) of a run: ``training.backend``, or by what is there when it is ``auto``.
+
+    Raises: TrainingError when the wanted backend can't run here.
+    """
+    if config.backend == CPU:
+        if launch.world_size > 1:
+            raise TrainingError(
+                f"training.backend cpu trains in one process, but torchrun started {launch.world_size}; "
+                f"set training.backend to torch, or start one process"
+            )
+        return CPU, "cpu", "training.backend asks for it"
+    num_gpus = _count_gpus()
+    if num_gpus is None and (config.backend == TORCH or launch.world_size > 1):
+        raise TrainingError("training.backend torch: torch is not installed; pip install 'recspark[train]'")
+    if config.backend == TORCH:
+        return TORCH, "cuda" if num_gpus else "cpu", "training.backend asks for it"
+    if num_gpus:
+        return TORCH, "cuda", f"{num_gpus} CUDA device{'s' if num_gpus > 1 else ''} found"
+    if launch.world_size > 1:
+        return TORCH, "cpu", f"no CUDA device, {launch.world_size} processes: gloo"
+    return CPU, "cpu", "no CUDA device, one process"
+
+
+def _count_gpus() -> int | None:
+    """Usable CUDA devices, None without torch."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,0 +1,179 @@
+"""Checkpoints of one training: a folder a step, and LATEST, which names the last whole one.
+
+    <lake>/checkpoints/<train key>/step-0000500/...   what the backend wrote
+    <lake>/checkpoints/<train key>/LATEST             {"folder": "step-0000500", "files": {...}, "state": {...}}
+    <lake>/checkpoints/<train key>/metrics.jsonl      one line a report
+
+LATEST is written last and at once: by replacing a file locally, by one object on a store. A folder that it does not
+name is no checkpoint. What training depends on (`facts`) is recorded and compared before a resume.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from recspark.errors import TrainingError
+from recspark.faults import fault_point
+from recspark.lake.storage import join, open_filesystem, read_bytes, write_bytes
+from recspark.training.backend import Backend
+from recspark.training.world import World
+
+FORMAT_VERSION = 1
+_LATEST, _METRICS = "LATEST", "metrics.jsonl"
+
+
+class Checkpoints:
+    """The checkpoints below one folder or URI; the newest ``keep`` stay."""
+
+    def __init__(self, uri: str, keep: int, facts: dict[str, Any]) -> None:
+        self.uri, self._keep, self._facts = uri, keep, {"format_version": FORMAT_VERSION, **facts}
+
+    def find_latest(self) -> dict[str, Any] | None:
+        """What LATEST says (``folder``, ``state``), None where there is no checkpoint.
+
+        Raises: TrainingError when it was made from something else or its files are not whole.
+        """
+        content = read_bytes(join(self.uri, _LATEST))
+        if content is None:
+            return None
+        try:
+            found: dict[str, Any] = json.loads(content)
+            differences = _compare(found["facts"], self._facts)
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{self.uri}/{_LATEST}: not a checkpoint record ({error}); {self._advice()}") from error
+        if differences:
+            raise TrainingError(
+                "\n".join([f"{self.uri}: cannot resume, the checkpoint was made from something else:", *differences])
+                + f"\nundo the change, or {self._advice()}"
+            )
+        self._check_files(found)
+        return found
+
+    def load(self, latest: dict[str, Any], backend: Backend) -> None:
+        """Brings a backend to the state of a checkpoint. Collective."""
+        with _local_copy(join(self.uri, latest["folder"])) as folder:
+            backend.load(folder)
+
+    def save(self, state: dict[str, Any], step: int, backend: Backend, world: World) -> None:
+        """Writes a checkpoint and makes it the latest. Collective; ``state`` is plain values."""
+        name = f"step-{step:07d}"
+        if world.rank == 0:
+            _delete(join(self.uri, name))
+        world.barrier()
+        with _local_folder(join(self.uri, name)) as folder:
+            backend.save(folder)
+        world.barrier()
+        if world.rank == 0:
+            fault_point("train.checkpoint.files")
+            latest = {"folder": name, "files": _list_files(join(self.uri, name)), "state": state, "facts": self._facts}
+            _write_at_once(join(self.uri, _LATEST), json.dumps(latest, indent=1, sort_keys=True).encode())
+            self._prune(name)
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Writes all report lines so far."""
+        _write_at_once(join(self.uri, _METRICS), "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def read_metrics(self, up_to_step: int) -> list[dict[str, Any]]:
+        """The report lines of steps that the latest checkpoint has seen."""
+        content = read_bytes(join(self.uri, _METRICS)) or b""
+        lines: list[dict[str, Any]] = [json.loads(line) for line in content.splitlines()]
+        return [line for line in lines if line["step"] <= up_to_step]
+
+    def _check_files(self, latest: dict[str, Any]) -> None:
+        folder = join(self.uri, latest["folder"])
+        found = _list_files(folder)
+        for path, size in latest["files"].items():
+            if path not in found:
+                raise TrainingError(f"{folder}/{path}: missing, but {_LATEST} lists it; {self._advice()}")
+            if found[path] != size:
+                raise TrainingError(f"{folder}/{path}: {found[path]} bytes, {_LATEST} says {size}; {self._advice()}")
+
+    def _advice(self) -> str:
+        return f"remove {self.uri} to train from the start"
+
+    def _prune(self, newest: str) -> None:
+        """Removes old checkpoints, and newer ones that never became whole."""
+        names = sorted(name for name in _list_folders(self.uri) if name.startswith("step-"))
+        whole = [name for name in names if name <= newest]
+        for name in names:
+            if name not in whole[-self._keep :]:
+                _delete(join(self.uri, name))
+
+
+def _compare(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """One line a fact that differs."""
+    lines = []
+    for name in sorted(set(found) | set(wanted)):
+        old, new = found.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += _compare(old, new, f"{prefix}{name}.")
+        elif old != new:
+            lines.append(f"  {prefix}{name}: the checkpoint has {old}, this run has {new}")
+    return lines
+
+
+@contextmanager
+def _local_folder(uri: str) -> Iterator[str]:
+    """A local folder to write into: the place itself, or one whose files go to the store at the end."""
+    filesystem, path = open_filesystem(uri)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        os.makedirs(path, exist_ok=True)
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+        pafs.copy_files(folder, path, pafs.LocalFileSystem(), filesystem)
+
+
+@contextmanager
+def _local_copy(uri: str) -> Iterator[str]:
+    """A local folder to read from: the place itself, or a copy."""
+    filesystem, path = open_filesystem(uri)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        pafs.copy_files(path, folder, filesystem, pafs.LocalFileSystem())
+        yield folder
+
+
+def _write_at_once(uri: str, content: bytes) -> None:
+    """Writes a small file so that a reader sees the old one or the new one, never a part."""
+    filesystem, path = open_filesystem(uri)
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        write_bytes(uri, content)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    draft = f"{path}.{os.getpid()}"
+    with open(draft, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(draft, path)
+
+
+def _list_files(uri: str) -> dict[str, int]:
+    """Path below a folder -> bytes, of all its files."""
+    filesystem, path = open_filesystem(uri)
+    found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    return {info.path.removeprefix(path).lstrip("/"): info.size for info in found if info.is_file}
+
+
+def _list_folders(uri: str) -> list[str]:
+    filesystem, path = open_filesystem(uri)
+    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return [info.base_name for info in found if info.type == pafs.FileType.Directory]
+
+
+def _delete(uri: str) -> None:
+    filesystem, path = open_filesystem(uri)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        shutil.rmtree(path, ignore_errors=True)
+    elif filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        filesystem.delete_dir(path)

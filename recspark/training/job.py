@@ -1,0 +1,124 @@
+"""The stage `train`: walks or sessions -> checkpoints -> models/<model_id>, user_embeddings, item_embeddings.
+
+One process or many (torchrun): all ranks run `train`, rank 0 speaks and writes.
+"""
+
+import os
+import time
+from typing import Any
+
+from recspark.config import Run
+from recspark.lake.arrow import find_done
+from recspark.lake.storage import join
+from recspark.logs import log
+from recspark.training.backend import CPU, Backend, choose_backend
+from recspark.training.checkpoint import Checkpoints
+from recspark.training.data import LaneReader
+from recspark.training.export import TrainedModel, find_model, publish_model, write_embeddings
+from recspark.training.inputs import TrainInputs, find_inputs
+from recspark.training.negatives import build_noise, keep_probabilities
+from recspark.training.trainer import Trainer, TrainState
+from recspark.training.world import Launch, World, find_launch, open_world
+
+
+def train(run: Run) -> None:
+    """Trains the run's model from its latest checkpoint, publishes it and commits its embeddings.
+
+    Raises: LakeError when an input is missing; DataError when the corpus holds nothing to learn from; TrainingError
+    when training cannot start, be resumed or go on; SystemExit with `trainer.EXIT_TERMINATED` after SIGTERM.
+    """
+    launch = find_launch()
+    done = find_done(run.lake, run.stages["train"])
+    if done:
+        _say(launch, f"already done at version {done[0]}")
+        return
+    inputs = find_inputs(run)
+    model = find_model(run)
+    if model is None:
+        model = _fit(run, inputs, launch)
+        if model and launch.rank == 0:
+            publish_model(run, model, inputs.versions)
+    elif launch.rank == 0:
+        log("train", f"model {run.stages['train'].id} is published already; writing its embeddings")
+    if model and launch.rank == 0:
+        write_embeddings(run, model, inputs)
+
+
+def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
+    """Trains on all ranks; the model on rank 0, None elsewhere."""
+    config = run.config.training
+    name, device, reason = choose_backend(config, launch)
+    reader = LaneReader(inputs.open_corpus(), config.num_lanes, run.seed)
+    num_threads = config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
+    _say(launch, f"backend {name} on {device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
+         num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
+    with open_world(launch, device, config.timeout_seconds) as world:
+        backend = _build_backend(run, inputs, name, world, num_threads)
+        trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world)
+        started = time.monotonic()
+        state = trainer.train()
+        tables = backend.tables()
+    if tables is None:
+        return None
+    left_out = reader.rows_left_out(config.batch_sequences)
+    counts = _counts(state, trainer.schedule.num_steps, config.epochs, left_out)
+    log("train", "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
+    return TrainedModel(tables, counts, _facts(run, name))
+
+
+def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
+    config, dim = run.config.training, run.config.model.embedding_dim
+    noise = build_noise(inputs.num_events, config.noise_exponent)
+    keep = keep_probabilities(inputs.num_events, config.subsample)
+    if name == CPU:
+        from recspark.training.cpu_backend import CpuBackend
+
+        return CpuBackend(dim, noise, keep, config, run.seed)
+    from recspark.training.torch_backend import TorchBackend
+
+    return TorchBackend(dim, noise, keep, config, run.seed, world, num_threads)
+
+
+def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: LaneReader) -> Checkpoints:
+    """The run's checkpoints, with all that a resume depends on."""
+    stage = run.stages["train"]
+    facts: dict[str, Any] = {
+        "key": stage.key,
+        "backend": backend,
+        "config": stage.sections,
+        "tables": inputs.versions,
+        "num_items": len(inputs.num_events),
+        "num_lanes": reader.num_lanes,
+        "sequences": reader.num_rows,
+    }
+    return Checkpoints(join(run.lake, "checkpoints", stage.key), run.config.training.keep_checkpoints, facts)
+
+
+def _counts(state: TrainState, num_steps: int, epochs: int, rows_left_out: int) -> dict[str, Any]:
+    return {
+        "tokens": state.tokens,
+        "pairs": state.pairs,
+        "steps": num_steps,
+        "epochs": epochs,
+        "rows_left_out": rows_left_out,
+        "final_loss": state.final_loss,
+        "seconds": round(state.seconds, 1),
+    }
+
+
+def _facts(run: Run, backend: str) -> dict[str, Any]:
+    model = run.config.model
+    return {
+        "metric": model.metric,
+        "embedding_dim": model.embedding_dim,
+        "model_id": run.stages["train"].id,
+        "model_kind": model.kind,
+        "readout": model.readout,
+        "backend": backend,
+    }
+
+
+def _say(launch: Launch, message: str, **facts: Any) -> None:
+    """Rank 0 speaks for all."""
+    if launch.rank == 0:
+        log("train", message, **facts)

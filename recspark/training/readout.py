@@ -1,0 +1,97 @@
+"""From trained tables to what is served: candidate vectors, query vectors, a bias, and vectors of users.
+
+score(query, candidate) = sim(query vector, vector) + bias. Queries use `query_vector` where it differs from `vector`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from recspark.config.schema import ModelConfig
+from recspark.training.tables import SkipGramTables
+
+_USERS_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Of each item: ``vector`` float32 [V, dim], ``query`` the same array unless queries differ, ``bias`` float32 [V].
+
+    Rows of items that are not ``is_trained`` are zero.
+    """
+
+    vector: NDArray[np.float32]
+    query: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    is_trained: NDArray[np.bool_]
+
+    @property
+    def has_query(self) -> bool:
+        """Whether queries use other vectors than candidates."""
+        return self.query is not self.vector
+
+
+def read_out(tables: SkipGramTables, num_events: NDArray[np.int64], config: ModelConfig) -> ItemVectors:
+    """The item vectors that ``model.readout`` names, centred and with the popularity term as the config says."""
+    is_trained = tables.is_trained
+    if config.readout == "sum":
+        vector = query = _finish(tables.input + tables.output, is_trained, config.centred)
+    elif config.readout == "input_output":
+        query = _finish(tables.input, is_trained, config.centred)
+        vector = _finish(tables.output, is_trained, config.centred)
+    else:
+        chosen = tables.input if config.readout == "input" else tables.output
+        vector = query = _finish(chosen, is_trained, config.centred)
+    return ItemVectors(vector, query, popularity_bias(num_events, is_trained, config.popularity_term), is_trained)
+
+
+def popularity_bias(
+    num_events: NDArray[np.int64], is_trained: NDArray[np.bool_], popularity_term: float
+) -> NDArray[np.float32]:
+    """``popularity_term`` x (log n - mean of log n over trained items), n = train events (at least 1): float32 [V]."""
+    logs = np.log(np.maximum(num_events, 1).astype(np.float64))
+    centre = logs[is_trained].mean() if is_trained.any() else 0.0
+    return np.where(is_trained, popularity_term * (logs - centre), 0.0).astype(np.float32)
+
+
+def mean_user_vectors(
+    item_idx: NDArray[np.int32], offsets: NDArray[np.int64], num_train: NDArray[np.int32], items: ItemVectors
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(vectors float32 [users, dim], which users have one): the mean of unit query vectors over the train history.
+
+    User u's items are ``item_idx[offsets[u]:offsets[u] + num_train[u]]``; a repeated item counts as often as it is
+    there, an untrained one not at all. Users without a trained item have none.
+    """
+    norms = np.linalg.norm(items.query, axis=1, keepdims=True)
+    unit = items.query / np.maximum(norms, 1e-12)
+    vectors = np.zeros((len(num_train), unit.shape[1]), np.float32)
+    counts = np.zeros(len(num_train), np.int64)
+    for start in range(0, len(num_train), _USERS_AT_ONCE):
+        users = slice(start, min(start + _USERS_AT_ONCE, len(num_train)))
+        history = _train_matrix(item_idx, offsets[users], num_train[users], items.is_trained)
+        counts[users] = np.asarray(history.sum(axis=1)).ravel()
+        vectors[users] = (history @ unit) / np.maximum(counts[users], 1)[:, None]
+    return vectors, counts > 0
+
+
+def _finish(vectors: NDArray[np.float32], is_trained: NDArray[np.bool_], is_centred: bool) -> NDArray[np.float32]:
+    """Zero rows for untrained items; the others less their mean where asked for."""
+    out = np.where(is_trained[:, None], vectors, np.float32(0)).astype(np.float32)
+    if is_centred and is_trained.any():
+        out[is_trained] -= out[is_trained].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return out
+
+
+def _train_matrix(
+    item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32], is_trained: NDArray[np.bool_]
+) -> sp.csr_matrix:
+    """Users x items: how often a trained item is in the train history."""
+    ends = np.cumsum(num_train, dtype=np.int64)
+    before = np.repeat(starts - (ends - num_train), num_train)
+    items = item_idx[before + np.arange(len(before))]
+    users = np.repeat(np.arange(len(num_train)), num_train)
+    known = is_trained[items]
+    shape = (len(num_train), len(is_trained))
+    return sp.csr_matrix((np.ones(known.sum(), np.float32), (users[known], items[known])), shape=shape)

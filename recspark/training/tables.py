@@ -1,0 +1,15 @@
+"""A trained skip-gram as plain arrays in item order: what every backend yields and the export reads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SkipGramTables:
+    """``input`` and ``output`` float32 [V, dim]; ``is_trained`` bool [V]: the input vector has got a gradient."""
+
+    input: NDArray[np.float32]
+    output: NDArray[np.float32]
+    is_trained: NDArray[np.bool_]

@@ -1,0 +1,118 @@
+"""The processes that train together: who this one is, where it computes, how it talks to the others.
+
+Started plainly, a process is alone: no process group, no collectives. Under torchrun the group is gloo on CPUs; with a
+GPU a rank, NCCL carries GPU tensors and gloo what lies on the CPU. Torch is imported only where it is needed.
+"""
+
+import datetime as dt
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recspark.errors import SetupError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What torchrun told this process; rank 0 of 1 where it was started plainly."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+
+
+def find_launch() -> Launch:
+    """Reads torchrun's environment variables."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    defaults = ("0", "1", "0", "1")
+    return Launch(*(int(os.environ.get(name, default)) for name, default in zip(names, defaults, strict=True)))
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its ``world_size`` ranks; ``device`` is cpu or cuda:N, ``transport`` none, gloo or nccl.
+
+    Not yet run on CUDA.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: str = "cpu"
+    transport: str = "none"
+
+    def exchange(self, rows: "Tensor", send_counts: Sequence[int], receive_counts: Sequence[int]) -> "Tensor":
+        """Sends ``rows``, cut by ``send_counts``, to ranks 0, 1, ...; what they sent, in rank order."""
+        import torch.distributed as dist
+
+        # gloo moves CPU tensors only: two ranks on one GPU go through the host.
+        carried = rows if self.transport == "nccl" or not rows.is_cuda else rows.cpu()
+        received = carried.new_empty((sum(receive_counts), *carried.shape[1:]))
+        dist.all_to_all_single(received, carried.contiguous(), list(receive_counts), list(send_counts))
+        return received.to(rows.device)
+
+    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
+        """The sums of numbers over all ranks, in float64. Collective."""
+        if self.world_size == 1:
+            return list(values)
+        import torch
+        import torch.distributed as dist
+
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return [float(value) for value in total]
+
+    def barrier(self) -> None:
+        """Waits for all ranks; a rank that never comes is named by the error. Collective."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.monitored_barrier(wait_all_ranks=True)
+
+
+@contextmanager
+def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[World]:
+    """The world of a launch, its process group closed at the end; ``device`` is cpu or cuda.
+
+    Raises: SetupError when the other ranks can't be reached.
+    """
+    if device == "cuda":
+        device = _use_gpu(launch)
+    if launch.world_size == 1:
+        yield World(device=device)
+        return
+    import torch
+    import torch.distributed as dist
+
+    # NCCL refuses two ranks on one GPU.
+    has_own_gpu = device != "cpu" and torch.cuda.device_count() >= launch.local_world_size
+    transport = "nccl" if has_own_gpu else "gloo"
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if has_own_gpu else "cpu:gloo", timeout=dt.timedelta(seconds=timeout_seconds)
+        )
+    except (RuntimeError, ValueError) as error:
+        raise SetupError(
+            f"rank {launch.rank} of {launch.world_size} could not join the others within {timeout_seconds:.0f} s "
+            f"({error}); start all ranks with torchrun, and check that they reach MASTER_ADDR"
+        ) from error
+    try:
+        yield World(launch.rank, launch.world_size, device, transport)
+    finally:
+        dist.destroy_process_group()
+
+
+def _use_gpu(launch: Launch) -> str:
+    """Binds this process to its GPU. Sums are made in a fixed order, so that a resumed run repeats to the bit."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    index = launch.local_rank % torch.cuda.device_count()
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"
