@@ -52,6 +52,7 @@ def write_sessions(
     num_events: list[int],
     users: list[Parts],
     ids: tuple[list[str], list[str]] | None = None,
+    counts: dict[str, Any] | None = None,
     **features: list[Any],
 ) -> None:
     """Items with their train events and users with their histories; by default called i0, i1, ... and u0, u1, ..."""
@@ -63,7 +64,7 @@ def write_sessions(
         "users": rows_of("users", people),
         "user_histories": build_histories(users),
     }
-    write_stage(run, "sessions", tables)
+    write_stage(run, "sessions", tables, counts=counts or {})
 
 
 def build_histories(users: list[Parts]) -> pa.Table:
