@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from recspark.graph.csr import Csr
 from recspark.walks.alias import pair_columns
 from recspark.walks.rng import mix
 
@@ -64,20 +65,15 @@ class WalkGraph(NamedTuple):
     bloom: NDArray[np.uint64]  # [2^k / 64]: one bit an edge
 
 
-def build_walk_graph(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    weights: NDArray[np.float32],
-    bias: Bias,
-    weighted: bool = True,
-) -> WalkGraph:
-    """The tables that walks under ``bias`` need, over a CSR whose rows are sorted by neighbour and hold each once.
+def build_walk_graph(graph: Csr, bias: Bias, weighted: bool = True) -> WalkGraph:
+    """The tables that walks under ``bias`` need.
 
     ``weighted=False`` walks uniformly over neighbours. Costs one pass over the edges (two with an outlier area) and
     16 (records) + 4 (return weights) + 2 to 4 (Bloom filter) bytes an edge.
     """
-    n, m = len(indptr) - 1, len(indices)
-    weights = weights if weighted else np.ones(m, np.float32)
+    n, m = graph.num_nodes, graph.num_edges
+    indptr, indices = graph.indptr, graph.indices
+    weights = graph.weights if weighted else np.ones(m, np.float32)
     records = np.empty((m if weighted else 0, 4), np.int32)
     weight_sums = np.zeros(n if bias.has_outlier else 0, np.float64)
     return_weights = np.empty(m if bias.has_outlier else 0, np.float32)

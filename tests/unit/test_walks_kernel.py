@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from recspark.graph.csr import Csr
 from recspark.walks.kernel import walk, walk_keys
 from recspark.walks.walk_graph import build_walk_graph, make_bias, walk_graph_bytes
 
@@ -11,11 +12,11 @@ NUM_STEPS = 1_000_000
 
 
 def csr(num_nodes, edges):
-    """CSR of {(src, dst): weight}."""
+    """The graph of {(src, dst): weight}."""
     ordered = sorted(edges)
     indptr = np.cumsum([0, *np.bincount([s for s, _ in ordered], minlength=num_nodes)]).astype(np.int64)
     weights = np.array([edges[e] for e in ordered], np.float32)
-    return indptr, np.array([d for _, d in ordered], np.int32), weights
+    return Csr(indptr, np.array([d for _, d in ordered], np.int32), weights)
 
 
 def both_ways(edges):
@@ -58,7 +59,7 @@ def transition(edges, p, q, previous, node):
 def run(num_nodes, edges, p, q, num_walks, walk_length, *, weighted=True, seed=1, block_size=256, starts=None):
     """(nodes, lengths) of ``num_walks`` walks."""
     bias = make_bias(p, q)
-    graph = build_walk_graph(*csr(num_nodes, edges), bias, weighted)
+    graph = build_walk_graph(csr(num_nodes, edges), bias, weighted)
     starts = np.arange(num_walks, dtype=np.int32) % num_nodes if starts is None else np.asarray(starts, np.int32)
     keys = walk_keys(seed, np.zeros(len(starts), np.int32), starts, np.arange(len(starts), dtype=np.int32))
     nodes, lengths = np.full((len(starts), walk_length), -1, np.int32), np.zeros(len(starts), np.int32)
@@ -191,7 +192,7 @@ def test_deepwalk_is_the_general_path_at_one():
     found = []
     for bias in (special, general):
         nodes, lengths = np.empty((1200, 20), np.int32), np.empty(1200, np.int32)
-        walk(build_walk_graph(*csr(num_nodes, edges), bias), bias, starts, keys, nodes, lengths, 64)
+        walk(build_walk_graph(csr(num_nodes, edges), bias), bias, starts, keys, nodes, lengths, 64)
         found.append(nodes)
     np.testing.assert_array_equal(*found)
 
@@ -213,12 +214,12 @@ def test_no_walks_are_none():
 def test_bytes_are_those_of_the_graph(p, q, weighted):
     num_nodes, edges = GRAPHS["random"]
     bias = make_bias(p, q)
-    graph = build_walk_graph(*csr(num_nodes, edges), bias, weighted)
+    graph = build_walk_graph(csr(num_nodes, edges), bias, weighted)
     assert walk_graph_bytes(num_nodes, len(edges), bias, weighted) == sum(a.nbytes for a in graph)
 
 
 def test_return_weights_are_those_of_the_reverse_edge():
     edges = {(0, 1): 5.0, (1, 0): 7.0, (1, 2): 3.0}
-    graph = build_walk_graph(*csr(3, edges), make_bias(0.5, 1.0))
+    graph = build_walk_graph(csr(3, edges), make_bias(0.5, 1.0))
     assert graph.return_weights.tolist() == [7.0, 5.0, 0.0]
     assert graph.weight_sums.tolist() == [5.0, 10.0, 0.0]
