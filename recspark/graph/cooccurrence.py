@@ -1,0 +1,107 @@
+"""The co-occurrence graph on Spark: one scan for counts, one shuffle of units, rows of `item_graph` out.
+
+    item_idx [4, 9, 4]  ->  src_idx 4, dst_idx [9], score [0.7], count [1]
+                            src_idx 9, dst_idx [4], score [0.7], count [1]
+
+`session_units` or `user_units` -> `count_units` -> `plan_graph` -> `build_edges`. A self-join would ship every pair;
+here each unit travels once to each block of items that it touches, and pairs exist only in a kernel's accumulator.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark.config.schema import GraphConfig
+from recspark.contracts import columns as c
+from recspark.contracts.tables import ITEM_GRAPH
+from recspark.graph import stats as st
+from recspark.graph.blocks import UnitStats, byte_costs, plan_blocks
+from recspark.graph.kernel import PLAIN
+from recspark.graph.pairs import PairWeights, UnitShape, pair_weights, unit_shape
+from recspark.graph.scores import score_rule
+from recspark.graph.shuffle import PACKED_SCHEMA, GraphPlan, pack_batches, reduce_batches
+from recspark.graph.units import TIME_US
+from recspark.lake.spark import spark_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    Batches = Iterator[pa.RecordBatch]
+    Work = Callable[[Batches], Batches]
+
+
+def session_units(sessions: DataFrame, shape: UnitShape) -> DataFrame:
+    """Train sessions as units: items, and what of weights and end times is used."""
+    train = sessions.where(F.col(c.SPLIT) == c.TRAIN)
+    return train.select(*_used(shape, F.col(c.ITEM_IDX), F.col(c.WEIGHT), F.unix_micros(c.END_TS)))
+
+
+def user_units(histories: DataFrame, shape: UnitShape) -> DataFrame:
+    """The train part of each user's history as a unit; its time is the user's newest train event."""
+    train = histories.where(F.col(c.NUM_TRAIN) > 0)
+    items, weights = (F.slice(column, 1, F.col(c.NUM_TRAIN)) for column in (c.ITEM_IDX, c.WEIGHT))
+    return train.select(*_used(shape, items, weights, F.element_at(c.TS, F.col(c.NUM_TRAIN))))
+
+
+def _used(shape: UnitShape, items: Any, weights: Any, time_us: Any) -> list[Any]:
+    used = [items.alias(c.ITEM_IDX)]
+    if shape.use_event_weights:
+        used.append(weights.alias(c.WEIGHT))
+    if shape.use_times:
+        used.append(time_us.alias(TIME_US))
+    return used
+
+
+def count_units(units: DataFrame, shape: UnitShape, num_items: int) -> UnitStats:
+    """Counts and costs of all items, in one scan; the driver holds arrays of ``num_items`` only."""
+    merged = _merge(units, lambda batches: st.count_batches(batches, shape, num_items), num_items, 2)
+    return st.read_stats(merged, num_items)
+
+
+def sum_rows(units: DataFrame, shape: UnitShape, weights: PairWeights, num_items: int) -> NDArray[np.float64]:
+    """Total weight of each item's pairs [num_items], in a second scan: PPMI needs every row's sum before any score."""
+    merged = _merge(units, lambda batches: st.sum_batches(batches, shape, weights, num_items), num_items, 1)
+    row_sums: NDArray[np.float64] = st.read_sums(merged, num_items, 1)[0][0] / weights.rule.scale
+    return row_sums
+
+
+def _merge(units: DataFrame, work: "Work", num_items: int, num_values: int) -> "pa.Table":
+    """Partial rows of each partition, joined by part where they lie, not on the driver."""
+    partial = units.mapInArrow(work, st.PARTIAL_SCHEMA).repartitionById(st.num_parts(num_items), "part")
+    return partial.mapInArrow(
+        lambda batches: st.merge_batches(batches, num_items, num_values), st.PARTIAL_SCHEMA
+    ).toArrow()
+
+
+def plan_graph(units: DataFrame, stats: UnitStats, config: GraphConfig) -> GraphPlan:
+    """Blocks, weights and scores for these units; for PPMI, one more scan.
+
+    Raises: DataError when a task cannot stay within ``graph.task_memory_mb``.
+    """
+    shape = unit_shape(config)
+    max_weight = stats.max_item_weight if shape.use_event_weights else 1.0
+    weights = pair_weights(config, stats.num_units, stats.longest, max_weight, stats.newest_us)
+    costs = byte_costs(shape.ordered, weights.rule.mode != PLAIN, shape.use_event_weights)
+    blocks = plan_blocks(
+        stats,
+        costs,
+        num_cores=units.sparkSession.sparkContext.defaultParallelism,
+        task_memory_mb=config.task_memory_mb,
+        num_blocks=config.num_blocks,
+    )
+    num_items = len(stats.costs)
+    row_sums = sum_rows(units, shape, weights, num_items) if config.score == "ppmi" else None
+    return GraphPlan(shape, weights, blocks, score_rule(config, stats.unit_counts, row_sums))
+
+
+def build_edges(units: DataFrame, plan: GraphPlan) -> DataFrame:
+    """Rows of `item_graph`, not yet computed: pack, one shuffle with exactly one block a task, reduce."""
+    shared = units.sparkSession.sparkContext.broadcast(plan)
+    packed = units.mapInArrow(lambda batches: pack_batches(batches, shared.value), PACKED_SCHEMA)
+    # The column must be INT; other partitionings put blocks together and leave tasks empty.
+    by_block = packed.repartitionById(plan.blocks.num_tasks, "block")
+    return by_block.mapInArrow(lambda batches: reduce_batches(batches, shared.value), spark_schema(ITEM_GRAPH))

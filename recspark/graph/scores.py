@@ -1,0 +1,59 @@
+"""From weighted sums to scores: the two terms of each formula that stand still while a row is summed.
+
+With c, n and r as `recspark.graph.pairs` defines them (n unweighted: with ``length_power: 0`` and no other weights the
+cosine is the textbook's), a = ``source_exponent``, b = ``candidate_exponent``:
+
+    count    c(i,j)
+    cosine   c(i,j) / (n(i)^a n(j)^b)
+    jaccard  c(i,j) / (n(i) + n(j) - c(i,j))
+    ppmi     max(0, log(c(i,j) S / (r(i) r(j)^s)) - log shift),   S = sum over k of r(k)^s,   s = ``ppmi_smoothing``
+
+Scores are computed in float64 and stored, compared and ordered as float32; equal ones by the smaller dst_idx.
+
+Source: PPMI with context smoothing and shift: Levy, Goldberg and Dagan 2015, section 3; P(i,j) / (P(i) P_s(j)) with
+P(i,j) = c / C, P(i) = r(i) / C and P_s(j) = r(j)^s / S gives the line above.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recspark.config.schema import GraphConfig
+from recspark.graph import kernel
+
+KINDS = {"count": kernel.COUNT, "cosine": kernel.COSINE, "jaccard": kernel.JACCARD, "ppmi": kernel.PPMI}
+
+
+def score_rule(
+    config: GraphConfig, unit_counts: NDArray[np.int64], row_sums: NDArray[np.float64] | None = None
+) -> kernel.ScoreRule:
+    """The score of a config over items with these counts [num_items]; ``row_sums`` only for PPMI."""
+    source_terms, candidate_terms = _terms(config, unit_counts.astype(np.float64), row_sums)
+    return kernel.ScoreRule(
+        kind=KINDS[config.score],
+        source_terms=source_terms,
+        candidate_terms=candidate_terms,
+        min_support=config.min_support,
+        limit=min(config.num_neighbours or len(unit_counts), len(unit_counts)),
+    )
+
+
+def _terms(
+    config: GraphConfig, counts: NDArray[np.float64], row_sums: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if config.score == "cosine":
+        return _power(counts, -config.source_exponent), _power(counts, -config.candidate_exponent)
+    if config.score == "jaccard":
+        return counts, counts
+    if config.score == "ppmi":
+        assert row_sums is not None
+        smoothed = _power(row_sums, config.ppmi_smoothing)
+        source_terms = _power(row_sums, -1.0) / config.ppmi_shift
+        return source_terms, float(smoothed.sum()) * _power(row_sums, -config.ppmi_smoothing)
+    return np.ones(len(counts)), np.ones(len(counts))
+
+
+def _power(values: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
+    """values^exponent, 0 where the value is 0 (an item without units has no pairs)."""
+    powers = np.zeros(len(values))
+    np.power(values, exponent, out=powers, where=values > 0)
+    return powers
