@@ -13,10 +13,11 @@ repeats to the bit, with more it does not.
 """
 
 import functools
-from collections.abc import Iterator
+import importlib.util
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -29,7 +30,7 @@ from recspark.training.rng import draw, stream_key
 from recspark.training.sentences import check_items, draw_sentences, plan_blocks, plan_pieces
 from recspark.training.sequence_files import Sequences
 
-BLOCK_TOKENS = 32
+BLOCK_TOKENS = 48
 """Short sentences share negatives until a block holds so many tokens."""
 MAX_SENTENCE = 256
 """Longer sequences are cut into equal parts; the pairs across a cut are lost."""
@@ -37,6 +38,8 @@ EPSILON = np.float32(1e-8)
 """Of Adagrad."""
 _NOISE_SALT = 0xB10C
 _CLAMP = np.float32(13)
+_LINEAR = np.float32(9)  # from this score on, a loss is taken as linear
+_FLOOR = np.float32(1 / (1 + np.exp(9.0)))
 _FAST = {"reassoc", "contract", "arcp", "nsz"}  # not nnan: a loss that is no number has to come out as one
 
 
@@ -95,12 +98,32 @@ def train_batch(
         )  # fmt: skip
         return found
 
-    if num_threads == 1:
-        return train(0, len(blocks) - 1)
+    # Blocks are dealt by tokens; each thread takes a range of them.
     cuts = np.searchsorted(borders[blocks], np.linspace(0, len(tokens), num_threads + 1)[1:-1])
     bounds = [0, *cuts.tolist(), len(blocks) - 1]
-    results = list(_threads(num_threads).map(train, bounds[:-1], bounds[1:]))
+    with _one_blas_thread():
+        if num_threads == 1:
+            return train(*bounds)
+        results = list(_threads(num_threads).map(train, bounds[:-1], bounds[1:]))
     return sum(loss for loss, _ in results), sum(pairs for _, pairs in results)
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Keeps BLAS from starting threads for GEMMs this small, where threadpoolctl (of scikit-learn) is installed.
+
+    Elsewhere set OPENBLAS_NUM_THREADS=1 before the process starts; results are the same, only slower.
+    """
+    controller = _blas_controller()
+    return controller.limit(limits=1, user_api="blas") if controller else nullcontext()
+
+
+@functools.cache
+def _blas_controller() -> Any:
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return None
+    # numba's np.dot is scipy's BLAS: loaded first, so that the controller finds it.
+    importlib.import_module("scipy.linalg.cython_blas")
+    return importlib.import_module("threadpoolctl").ThreadpoolController()
 
 
 @functools.cache
@@ -116,13 +139,14 @@ def draw_negatives(seed, epoch, step, block, threshold, alias, out):  # type: ig
         out[n] = draw_item(draw(key, np.uint64(n)), threshold, alias)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def sigmoid(x):  # type: ignore[no-untyped-def]
     """1 / (1 + exp(-x)) in float32 to about 1e-6, without a call, so that loops over it become vector code.
 
     tanh as a quotient of polynomials in x^2 (the coefficients are those of Eigen's `ptanh`), x clamped to +-13.
     """
-    h = np.float32(0.5) * min(max(x, -_CLAMP), _CLAMP)
+    h = x if x < _CLAMP else _CLAMP
+    h = np.float32(0.5) * (h if h > -_CLAMP else -_CLAMP)
     q = h * h
     p = np.float32(-2.76076847742355e-16)
     p = p * q + np.float32(2.00018790482477e-13)
@@ -139,11 +163,11 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _train_blocks(
+def _train_blocks(  # type: ignore[no-untyped-def]
     tokens, windows, borders, blocks, first, last,
     input_vectors, output_vectors, input_squares, output_squares,
     threshold, alias, num_negatives, shared_negatives, is_masked, learning_rate, seed, epoch, step,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """(loss sum, pairs) of blocks first..last-1. T = tokens of a block, N = shared negatives, D = embedding_dim."""
     dim, N = input_vectors.shape[1], shared_negatives
     weight = np.float32(num_negatives) / np.float32(N)
@@ -155,7 +179,7 @@ def _train_blocks(
     flat_dx, flat_dy = np.empty(most * dim, np.float32), np.empty(most * dim, np.float32)
     flat_g = np.empty(most * N, np.float32)
     noise_ND, dnoise_ND = np.empty((N, dim), np.float32), np.empty((N, dim), np.float32)
-    negatives = np.empty(N, np.int64)
+    negatives = np.empty(N, np.int32)
     reach = np.empty(most, np.float32)  # pairs in which a token is the input
     loss, num_pairs = 0.0, 0
     for block in range(first, last):
@@ -165,18 +189,18 @@ def _train_blocks(
         dx_TD, dy_TD = flat_dx[: T * dim].reshape(T, dim), flat_dy[: T * dim].reshape(T, dim)
         g_TN = flat_g[: T * N].reshape(T, N)
         draw_negatives(seed, epoch, step, block, threshold, alias, negatives)
-        for t in range(T):
-            x_TD[t] = input_vectors[tokens[start + t]]
-            y_TD[t] = output_vectors[tokens[start + t]]
-        for n in range(N):
-            noise_ND[n] = output_vectors[negatives[n]]
+        _gather_rows(input_vectors, tokens[start:stop], x_TD)
+        _gather_rows(output_vectors, tokens[start:stop], y_TD)
+        _gather_rows(output_vectors, negatives, noise_ND)
         num_pairs += _count_reach(windows, borders, blocks[block], blocks[block + 1], reach)
 
         np.dot(x_TD, noise_ND.T, g_TN)
         loss += _score_negatives(g_TN, reach, weight)
         if is_masked:
-            loss -= _mask_positives(tokens, windows, borders, blocks[block], blocks[block + 1], negatives, reach, weight,
-                                    x_TD, noise_ND, g_TN)  # fmt: skip
+            loss -= _mask_positives(
+                tokens, windows, borders, blocks[block], blocks[block + 1], negatives, reach, weight,
+                x_TD, noise_ND, g_TN,
+            )  # fmt: skip
         np.dot(g_TN, noise_ND, dx_TD)
         np.dot(g_TN.T, x_TD, dnoise_ND)
         dy_TD[:] = 0
@@ -191,6 +215,16 @@ def _train_blocks(
         for n in range(N):
             _step_row(output_vectors, output_squares, negatives[n], dnoise_ND[n], learning_rate)
     return loss, num_pairs
+
+
+@njit(cache=True, nogil=True)
+def _gather_rows(vectors, rows, out):  # type: ignore[no-untyped-def]
+    # An explicit loop: numba's row assignment costs as much again as the copy.
+    dim = vectors.shape[1]
+    for r in range(len(rows)):
+        row = rows[r]
+        for d in range(dim):
+            out[r, d] = vectors[row, d]
 
 
 @njit(cache=True, nogil=True)
@@ -214,31 +248,32 @@ def _count_reach(windows, borders, first_piece, last_piece, reach):  # type: ign
 def _score_negatives(g_TN, reach, weight):  # type: ignore[no-untyped-def]
     """Turns scores into minus the loss's derivatives, in place; the loss.
 
-    log(1 - sigmoid) is summed as the log of a product: one log for 16 negatives, none of which falls below 1e-6.
+    Logs are dear: 1 - sigmoid is multiplied up over 64 negatives before one is taken. Up to a score of 9 that is the
+    loss; what lies beyond counts as it is (log(1 + e^x) = x + e^-x), so no product of 64 underflows.
     """
-    N = g_TN.shape[1]
     loss = 0.0
     for t in range(g_TN.shape[0]):
         factor = -weight * reach[t]
-        row = g_TN[t]
         logs, beyond = 0.0, np.float32(0)
-        for low in range(0, N, 16):
+        for low in range(0, g_TN.shape[1], 64):
+            part = g_TN[t, low : low + 64]
             product = 1.0
-            for n in range(low, min(low + 16, N)):
-                x = row[n]
+            for n in range(len(part)):
+                x = part[n]
                 s = sigmoid(x)
-                product *= max(np.float32(1) - s, np.float32(1e-6))
-                beyond += max(x, _CLAMP) - _CLAMP
-                row[n] = factor * s
+                rest = np.float32(1) - s
+                product *= np.float64(rest if rest > _FLOOR else _FLOOR)
+                beyond += np.float32(0) if x <= _LINEAR else x - _LINEAR
+                part[n] = factor * s
             logs += np.log(product)
         loss += np.float64(factor) * (logs - np.float64(beyond))
     return loss
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _mask_positives(
+def _mask_positives(  # type: ignore[no-untyped-def]
     tokens, windows, borders, first_piece, last_piece, negatives, reach, weight, x_TD, noise_ND, g_TN
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Sets the derivatives of negatives that are a centre of the same input to 0; the loss they stood for."""
     start = borders[first_piece]
     loss = 0.0
@@ -274,8 +309,8 @@ def _score_positives(windows, low, high, x_TD, y_TD, dx_TD, dy_TD):  # type: ign
             for d in range(dim):
                 score += x[d] * y[d]
             s = sigmoid(score)
-            beyond += max(-score, _CLAMP) - _CLAMP
-            product *= max(s, np.float32(1e-6))
+            beyond += np.float32(0) if -score <= _LINEAR else -score - _LINEAR
+            product *= np.float64(s if s > _FLOOR else _FLOOR)
             if product < 1e-200:
                 loss -= np.log(product)
                 product = 1.0

@@ -27,8 +27,8 @@ def check_items(values: NDArray[np.int32], num_items: int) -> None:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= num_items:
         raise DataError(
-            f"a sequence holds item_idx {low if low < 0 else high}, but `items` has rows 0..{num_items - 1}: corpus and "
-            f"vocabulary are not of one build; run the stages before train again"
+            f"a sequence holds item_idx {low if low < 0 else high}, but `items` has rows 0..{num_items - 1}: corpus "
+            f"and vocabulary are not of one build; run the stages before train again"
         )
 
 
