@@ -13,7 +13,7 @@ from recspark.config import Run
 from recspark.contracts.commits import CommitRecord
 from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
-from recspark.lake.arrow import TABLE_PROPERTIES, TableAt, find_commit, table_uri
+from recspark.lake.arrow import TABLE_PROPERTIES, TableAt, find_commit, open_table, table_uri
 from recspark.lake.jars import DELTA_PACKAGE, check_pair, find_delta_jars, has_delta_jars
 from recspark.lake.java import use_java
 
@@ -97,6 +97,8 @@ def write_table(frame: DataFrame, lake: str, spec: TableSpec, record: CommitReco
     )
     writer.save(table_uri(lake, spec.name))
     found = find_commit(lake, spec.name, record.key, record.run_id)
+    if found is None and replace is not None:  # Delta makes no commit where nothing is replaced by nothing
+        return int(open_table(lake, spec.name).version())
     assert found, "the commit just made carries its record"
     return found[0]
 

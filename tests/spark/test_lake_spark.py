@@ -43,6 +43,13 @@ def test_a_slice_is_replaced_alone(spark, run):
     assert sorted((r["stage"], r["reason"]) for r in rows) == [("ingest", "c"), ("sessions", "b")]
 
 
+def test_nothing_in_place_of_nothing_is_no_commit(spark, run):
+    rows = spark.createDataFrame([("ingest", "k", "a", "{}", "f", "r")], spark_schema(QUARANTINE))
+    write_table(rows, run.lake, QUARANTINE, run.record("ingest", is_marker=False), replace="stage = 'ingest'")
+    record = run.record("sessions", is_marker=False)
+    assert write_table(rows.limit(0), run.lake, QUARANTINE, record, replace="stage = 'sessions'") == 0
+
+
 def test_rows_that_do_not_fit_are_named(spark, run):
     rows = spark.range(1).selectExpr(
         "cast(id as long) src_idx", "array(1) dst_idx", "array(1.0f) scor", "array(1) count"
