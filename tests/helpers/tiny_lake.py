@@ -98,7 +98,8 @@ def write_embeddings(
         }
         for idx, vector in vectors.items()
     ]
-    facts = {"metric": metric, "model_id": model_id}
+    dim = run.config.model.embedding_dim
+    facts = {"metric": metric, "model_id": model_id, "embedding_dim": dim}
     write_stage(run, "train", {"item_embeddings": rows_of("item_embeddings", rows)}, facts=facts)
 
 

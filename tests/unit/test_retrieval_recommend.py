@@ -88,3 +88,18 @@ def test_users_without_a_known_item_get_the_highest_bias_through_the_index_too()
     history = Ragged.from_rows([[1, 3], [0]])  # odd items have no vector
     found = recommend(vectors, history, history.distinct(), 4, ExactIndex(vectors, num_missing=3))
     assert found.ids[0].tolist() == (np.argsort(-vectors.bias)[:4] * 2).tolist()
+
+
+def test_user_vectors_equal_the_trainers():
+    """Two rooms, one formula: `user_embeddings` of a model are what retrieval builds from the same train history."""
+    readout = pytest.importorskip("recspark.training.readout")
+    vectors, history = make_vectors(), histories()
+    is_trained = np.zeros(100, dtype=bool)
+    is_trained[vectors.item_idx] = True
+    query = np.zeros((100, 4), dtype=np.float32)
+    query[is_trained] = vectors.query_vectors
+    trained = readout.ItemVectors(np.zeros_like(query), query, np.zeros(100, np.float32), is_trained)
+    expected, has_vector = readout.mean_user_vectors(history.values, history.offsets, history.lengths, trained)
+    found = build_user_vectors(vectors, history)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert has_vector.tolist() == found.any(axis=1).tolist()
