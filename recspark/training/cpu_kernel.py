@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 
 from recspark.config.schema import TrainingConfig
 from recspark.training.init import init_rows
-from recspark.training.negatives import NoiseDistribution, draw_item
+from recspark.training.negatives import NoiseDistribution
 from recspark.training.rng import draw, stream_key
 from recspark.training.sentences import check_items, draw_sentences, plan_blocks, plan_pieces
 from recspark.training.sequence_files import Sequences
+from recspark.walks.alias import draw_alias
 
 BLOCK_TOKENS = 48
 """Short sentences share negatives until a block holds so many tokens."""
@@ -136,7 +137,7 @@ def draw_negatives(seed, epoch, step, block, threshold, alias, out):  # type: ig
     """Fills ``out`` with the negatives of a block."""
     key = stream_key(seed + _NOISE_SALT, epoch, step, block)
     for n in range(len(out)):
-        out[n] = draw_item(draw(key, np.uint64(n)), threshold, alias)
+        out[n] = draw_alias(threshold, alias, draw(key, np.uint64(n)))
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")

@@ -7,15 +7,16 @@ from numba import njit
 from numpy.typing import NDArray
 
 from recspark.errors import DataError
-from recspark.training.rng import draw, stream_key, to_below, to_unit
+from recspark.training.rng import draw, stream_key
+from recspark.walks.alias import build_alias, draw_alias
 
 
 @dataclass(frozen=True)
 class NoiseDistribution:
     """Items with probability in proportion to count^exponent; an item that was never seen is never drawn.
 
-    ``probabilities`` float64 [V]; ``threshold`` float32 [V] and ``alias`` int32 [V] draw from it in one step (Vose's
-    alias tables): pick a row, take it when a uniform number is below its threshold, else its alias.
+    ``probabilities`` float64 [V]; ``threshold`` float32 [V] and ``alias`` int32 [V] draw from it in one step, see
+    `recspark.walks.alias`.
     """
 
     probabilities: NDArray[np.float64]
@@ -66,43 +67,6 @@ def keep_probabilities(counts: NDArray[np.int64], subsample: float) -> NDArray[n
 
 
 @njit(cache=True, nogil=True)
-def draw_item(bits, threshold, alias):  # type: ignore[no-untyped-def]
-    """The item (int64) that one uint64 draw stands for: high bits pick the row, low bits decide for row or alias."""
-    item = to_below(bits, len(threshold))
-    return item if to_unit(bits) < threshold[item] else np.int64(alias[item])
-
-
-@njit(cache=True, nogil=True)
 def _draw_many(key, threshold, alias, out):  # type: ignore[no-untyped-def]
     for i in range(len(out)):
-        out[i] = draw_item(draw(key, np.uint64(i)), threshold, alias)
-
-
-@njit(cache=True, nogil=True)
-def build_alias(probabilities):  # type: ignore[no-untyped-def]
-    """(threshold float32 [n], alias int32 [n]) of a distribution. Source: Vose 1991."""
-    n = len(probabilities)
-    mass = probabilities * n
-    threshold, alias = np.ones(n, np.float32), np.arange(n).astype(np.int32)
-    small, large = np.empty(n, np.int32), np.empty(n, np.int32)
-    num_small = num_large = 0
-    for i in range(n):
-        if mass[i] < 1:
-            small[num_small] = i
-            num_small += 1
-        else:
-            large[num_large] = i
-            num_large += 1
-    while num_small > 0 and num_large > 0:
-        num_small -= 1
-        num_large -= 1
-        giver, taker = large[num_large], small[num_small]
-        threshold[taker], alias[taker] = mass[taker], giver
-        mass[giver] += mass[taker] - 1
-        if mass[giver] < 1:
-            small[num_small] = giver
-            num_small += 1
-        else:
-            large[num_large] = giver
-            num_large += 1
-    return threshold, alias
+        out[i] = draw_alias(threshold, alias, draw(key, np.uint64(i)))
