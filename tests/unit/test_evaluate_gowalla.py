@@ -1,0 +1,35 @@
+"""The protocol against a published figure: popularity on Gowalla (LightGCN split), full ranking, train items masked."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+
+from recspark.baselines.popularity import rank_by_popularity
+from recspark.evaluate.histories import CaseSpec, build_cases
+from recspark.evaluate.measure import measure, overall
+
+NUM_USERS = 29_858
+
+
+def read_user_histories(folder):
+    """(user_histories columns that count, train events of each item) from the adjacency matrix and test.txt."""
+    train = sp.load_npz(folder / "s_adj_mat.npz").tocsr()[:NUM_USERS, NUM_USERS:].tocsr()
+    test = {}
+    for line in (folder / "test.txt").read_text().splitlines():
+        user, *items = map(int, line.split())
+        test[user] = items
+    rows = [[*row, *test.get(u, [])] for u, row in enumerate(np.split(train.indices, train.indptr[1:-1]))]
+    num_train = np.diff(train.indptr)
+    columns = {"user_idx": np.arange(NUM_USERS), "item_idx": pa.array(rows, pa.list_(pa.int32()))}
+    counts = {"num_train": num_train, "num_valid": num_train * 0, "num_context": num_train * 0}
+    return pa.table(columns | counts), np.bincount(train.indices, minlength=train.shape[1])
+
+
+def test_popularity_on_gowalla_is_the_published_one(shared_data):
+    user_histories, num_events = read_user_histories(shared_data / "gowalla-lightgcn")
+    cases = build_cases(user_histories, num_events, CaseSpec())
+    assert (len(cases), cases.counts["relevant_items"]) == (NUM_USERS, 217_242)
+    found = overall(measure(rank_by_popularity(num_events, cases.masked, 20).ids, cases, num_events, (20,)))
+    assert found["recall@20"] == pytest.approx(0.0416, abs=5e-4)
+    assert found["ndcg@20"] == pytest.approx(0.0317, abs=5e-4)
