@@ -20,16 +20,21 @@ from recspark.contracts.tables import METRICS, RECOMMENDATIONS
 from recspark.evaluate.histories import Cases, CaseSpec, build_cases
 from recspark.evaluate.inputs import read_ids, read_num_events, take_ids, to_recommendations
 from recspark.evaluate.measure import MetricValue, measure, overall, to_metrics_table
-from recspark.evaluate.top_k import FloatArray, Ranked, rank_all
+from recspark.evaluate.top_k import FloatArray, Ranked, blocks, concatenate, rank_all
 from recspark.faults import fault_point
 from recspark.lake.arrow import TableAt, find_table, read_table, write_table
-from recspark.logs import log, timed
+from recspark.logs import Progress, log, timed
 from recspark.retrieval.item_vectors import read_item_vectors
 from recspark.retrieval.recommend import Searcher, recommend
 
 STAGE = "evaluate"
 PURPOSE = "test"
 ORACLE = "oracle"
+BLOCK_USERS = 10_000
+"""Users ranked between two lines of progress."""
+RankBlock = Callable[[int, int], Ranked]
+"""(start, stop) of the cases -> their lists."""
+
 _TABLES = ("user_histories", "items", "users", "item_embeddings")
 _HISTORY_COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT]
 
@@ -70,7 +75,7 @@ def evaluate(run: Run) -> None:
     """
     setting = _open_setting(run)
     log(STAGE, "scores users", **setting.cases.counts)
-    models = [_evaluate_model(setting, label, rank) for label, rank in _rankers(setting).items()]
+    models = [_evaluate_model(setting, label, build) for label, build in _choose_models(setting).items()]
     version = _write_recommendations(setting, models)
     fault_point("evaluate.recommendations")
     key = run.stages[STAGE].key
@@ -105,28 +110,37 @@ def _open_setting(run: Run) -> _Setting:
     return _Setting(run, config, tables, cases, num_events, item_ids, user_ids)
 
 
-def _rankers(setting: _Setting) -> dict[str, Callable[[_Setting], Ranked]]:
-    """What lists each model, by its label, in the order of the report."""
-    names = setting.run.config.baselines.names
-    known = {"item_knn": _rank_item_knn, "popularity": _rank_popularity}
-    rankers: dict[str, Callable[[_Setting], Ranked]] = {setting.run.config.model.kind: _rank_model}
-    rankers |= {name: rank for name, rank in known.items() if name in names}
+def _choose_models(setting: _Setting) -> dict[str, Callable[[_Setting], RankBlock]]:
+    """What builds each model's ranker, by label, in the order of the report."""
+    known = {"item_knn": _build_item_knn, "popularity": _build_popularity}
+    models: dict[str, Callable[[_Setting], RankBlock]] = {setting.run.config.model.kind: _build_trained}
+    models |= {name: build for name, build in known.items() if name in setting.run.config.baselines.names}
     if setting.run.config.source.kind == "synthetic":
-        rankers[ORACLE] = _rank_oracle
-    return rankers
+        models[ORACLE] = _build_oracle
+    return models
 
 
-def _evaluate_model(setting: _Setting, label: str, rank: Callable[[_Setting], Ranked]) -> _Evaluated:
+def _evaluate_model(setting: _Setting, label: str, build: Callable[[_Setting], RankBlock]) -> _Evaluated:
+    progress = Progress(STAGE, len(setting.cases), f"users by {label}")
     with timed(STAGE, f"scored {label}") as shown:
-        ranked = rank(setting)
+        rank_block, parts = build(setting), []
+        for start, stop in blocks(len(setting.cases), BLOCK_USERS):
+            parts.append(rank_block(start, stop))
+            progress.update(stop)
+        ranked = concatenate(parts, setting.k)
         values = measure(ranked.ids, setting.cases, setting.num_events, setting.config.ks)
         shown.update({k: round(v, 4) for k, v in overall(values).items() if k.startswith("recall")})
     return _Evaluated(label, model_id_of(setting.run, label), ranked, values)
 
 
-def _rank_model(setting: _Setting) -> Ranked:
-    vectors = read_item_vectors(setting.tables["item_embeddings"])
-    return recommend(vectors, setting.cases.history, setting.cases.masked, setting.k, _open_index(setting))
+def _build_trained(setting: _Setting) -> RankBlock:
+    vectors, index = read_item_vectors(setting.tables["item_embeddings"]), _open_index(setting)
+    history, masked = setting.cases.history, setting.cases.masked
+
+    def rank_block(start: int, stop: int) -> Ranked:
+        return recommend(vectors, history.block(start, stop), masked.block(start, stop), setting.k, index)
+
+    return rank_block
 
 
 def _open_index(setting: _Setting) -> Searcher | None:
@@ -138,17 +152,26 @@ def _open_index(setting: _Setting) -> Searcher | None:
     return index
 
 
-def _rank_popularity(setting: _Setting) -> Ranked:
-    return rank_by_popularity(setting.num_events, setting.cases.masked, setting.k)
+def _build_popularity(setting: _Setting) -> RankBlock:
+    def rank_block(start: int, stop: int) -> Ranked:
+        return rank_by_popularity(setting.num_events, setting.cases.masked.block(start, stop), setting.k)
+
+    return rank_block
 
 
-def _rank_item_knn(setting: _Setting) -> Ranked:
+def _build_item_knn(setting: _Setting) -> RankBlock:
     edges = read_table(setting.tables["item_graph"], [c.SRC_IDX, c.DST_IDX, c.SCORE])
     scores = build_score_matrix(edges, len(setting.num_events))
-    return rank_by_neighbours(scores, setting.cases.history, setting.cases.masked, setting.k, setting.num_events > 0)
+    history, masked, candidates = setting.cases.history, setting.cases.masked, setting.num_events > 0
+
+    def rank_block(start: int, stop: int) -> Ranked:
+        users = history.block(start, stop), masked.block(start, stop)
+        return rank_by_neighbours(scores, *users, setting.k, candidates)
+
+    return rank_block
 
 
-def _rank_oracle(setting: _Setting) -> Ranked:
+def _build_oracle(setting: _Setting) -> RankBlock:
     """The planted truth's lists, over the same candidates as everyone's: the most that can be reached."""
     from recspark.sources.planted import PlantedWorld, item_number, user_number
 
@@ -156,10 +179,14 @@ def _rank_oracle(setting: _Setting) -> Ranked:
     items = np.array([item_number(i) for i in setting.item_ids.to_pylist()], dtype=np.int64)
     users = np.array([user_number(u) for u in setting.user_ids.to_pylist()], dtype=np.int64)
 
-    def score_block(start: int, stop: int) -> FloatArray:
-        return world.score_items(users[start:stop])[:, items]
+    def rank_block(start: int, stop: int) -> Ranked:
+        def score_block(first: int, last: int) -> FloatArray:
+            return world.score_items(users[start + first : start + last])[:, items]
 
-    return rank_all(score_block, setting.cases.masked, len(items), setting.k, setting.num_events > 0)
+        masked = setting.cases.masked.block(start, stop)
+        return rank_all(score_block, masked, len(items), setting.k, setting.num_events > 0)
+
+    return rank_block
 
 
 def _write_recommendations(setting: _Setting, models: list[_Evaluated]) -> int:

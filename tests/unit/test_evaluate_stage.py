@@ -120,7 +120,8 @@ def test_search_through_the_index_asks_the_index(tmp_path, monkeypatch):
     assert record.inputs["index"] == run.stages["index"].id
 
 
-def test_the_oracle_stands_beside_the_models_of_a_synthetic_source(tmp_path):
+def test_the_oracle_stands_beside_the_models_of_a_synthetic_source(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate_stage, "BLOCK_USERS", 7)
     planted = pytest.importorskip("recspark.sources.planted")
     sizes = {"num_users": 30, "num_items": 40, "num_clusters": 4, "sessions_per_user": 3}
     run = plan_tiny(tmp_path, source={"kind": "synthetic", "synthetic": sizes}, evaluate={"ks": [5]})
@@ -149,3 +150,10 @@ def test_history_with_the_scored_slice_in_it_is_refused(tmp_path):
     conf.write_text("split: {kind: leave_last_out, valid: {}}\nevaluate: {split: valid, history: train+valid}\n")
     with pytest.raises(ConfigError, match=r"evaluate: history train\+valid holds the items that split valid scores"):
         load_config(conf)
+
+
+def test_blocks_of_users_give_the_lists_of_one_block(run, monkeypatch):
+    whole = {label: lists_of(run, label) for label in ("skip_gram", "item_knn", "popularity")}
+    monkeypatch.setattr(evaluate_stage, "BLOCK_USERS", 1)
+    evaluate(run)
+    assert {label: lists_of(run, label) for label in whole} == whole
