@@ -77,7 +77,7 @@ def evaluate(run: Run) -> None:
     log(STAGE, "scores users", **setting.cases.counts)
     models = [_evaluate_model(setting, label, build) for label, build in _choose_models(setting).items()]
     version = _write_recommendations(setting, models)
-    fault_point("evaluate.recommendations")
+    fault_point("evaluate.between_tables")
     key = run.stages[STAGE].key
     record = run.record(
         STAGE,

@@ -1,11 +1,16 @@
 """The whole stage on a tiny lake: lists, metrics, counts and slices by hand."""
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 
 from recspark.config import load_config
 from recspark.contracts import columns as c
 from recspark.errors import ConfigError, LakeError
+from recspark.faults import FAULT_VARIABLE
 from recspark.lake.arrow import find_done, find_table, open_table, read_table
 from recspark.pipeline import evaluate_stage
 from recspark.pipeline.evaluate_stage import evaluate, model_id_of
@@ -102,6 +107,26 @@ def test_running_again_replaces_its_own_rows_only(run):
     before = [open_table(run.lake, name).to_pyarrow_table().num_rows for name in ("recommendations", "metrics")]
     evaluate(run)
     assert [open_table(run.lake, n).to_pyarrow_table().num_rows for n in ("recommendations", "metrics")] == before
+
+
+def evaluate_and_die(folder):
+    """In a process of its own: the stage, killed between its two commits."""
+    os.environ[FAULT_VARIABLE] = "evaluate.between_tables"
+    evaluate(plan_tiny(folder))
+
+
+def test_a_kill_between_the_commits_leaves_nothing_done_and_is_mended(tmp_path):
+    run = plan_tiny(tmp_path)
+    fill(run)
+    process = multiprocessing.get_context("spawn").Process(target=evaluate_and_die, args=(tmp_path,))
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+    assert open_table(run.lake, "recommendations").version() == 0
+    assert find_done(run.lake, run.stages["evaluate"]) is None
+    evaluate(run)
+    assert lists_of(run, "skip_gram") == {"u0": ["i3", "i2", "i1"], "u1": ["i0", "i2", "i1"]}
+    assert open_table(run.lake, "recommendations").to_pyarrow_table().num_rows == 6
 
 
 def test_search_through_the_index_asks_the_index(tmp_path, monkeypatch):
