@@ -1,0 +1,140 @@
+"""The one place where model scores become a space that faiss can search: score = sim(query, vector) + bias.
+
+Inner products lose recall in a product quantizer, so every index is L2. A vector is augmented until the nearest
+neighbour under L2 is the best score, and distances map back to scores exactly:
+
+    cosine            v / |v|                                                 d^2 = 2 - 2 score
+    ip, or any bias   (v, b - shift, sqrt(M^2 - |v|^2 - (b - shift)^2))       d^2 = M^2 + |q'|^2 - 2 a (score - shift)
+
+where M is the largest norm of (v, b - shift), shift centres the bias and a stretches the query (q, 1, 0) to length M,
+so that queries and vectors lie on one sphere and coarse quantisation compares like with like.
+Source: Bachrach et al. 2014, "Speeding up the Xbox recommender system", with bias and stretch added.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recspark.contracts.shards import shard_range
+
+Floats = NDArray[np.float32]
+
+
+class EncodedQueries(NamedTuple):
+    """Queries in the index's space: ``points`` float32[Q, padded_dim], ``stretch`` float64[Q] (a above)."""
+
+    points: Floats
+    stretch: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Space:
+    """How one index augments vectors and queries, and maps distances back; recorded in its manifest.
+
+    ``num_parts`` is the m of a product quantizer (1 without one): the columns are spread over that many equal parts,
+    each filled up with zeros, so that no part codes nothing but padding.
+    """
+
+    metric: str
+    dim: int
+    has_bias: bool
+    num_parts: int = 1
+    max_norm: float = 1.0
+    bias_shift: float = 0.0
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether a column that evens out the norms is needed."""
+        return self.has_bias or self.metric == "ip"
+
+    @property
+    def augmented_dim(self) -> int:
+        """Columns that carry something."""
+        return augmented_dim(self.metric, self.dim, self.has_bias)
+
+    @property
+    def padded_dim(self) -> int:
+        """Columns of the faiss index, a multiple of ``num_parts``."""
+        return padded_dim(self.augmented_dim, self.num_parts)
+
+    def to_facts(self) -> dict[str, Any]:
+        """Plain values for the manifest; ``Space(**facts)`` gives it back."""
+        return asdict(self)
+
+    def comparable(self, vectors: Floats) -> Floats:
+        """The vectors whose inner product is the similarity: unit length for cosine (zero stays zero), as is for ip."""
+        return unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
+
+    def encode_vectors(self, vectors: Floats, bias: Floats) -> Floats:
+        """float32[N, padded_dim] to add to the index, from float32[N, dim] and float32[N]."""
+        columns = [self.comparable(vectors)]
+        if self.has_bias:
+            columns.append((bias.astype(np.float64) - self.bias_shift).astype(np.float32)[:, None])
+        if self.is_augmented:
+            rest = self.max_norm**2 - sum(np.square(c, dtype=np.float64).sum(axis=1) for c in columns)
+            columns.append(np.sqrt(np.maximum(rest, 0.0)).astype(np.float32)[:, None])
+        return self._spread(np.hstack(columns))
+
+    def encode_queries(self, queries: Floats) -> EncodedQueries:
+        """float32[Q, dim] queries as points of the space."""
+        columns = [self.comparable(queries)]
+        stretch = np.ones(len(queries))
+        if self.is_augmented:
+            columns += [np.ones((len(queries), 1), np.float32)] * self.has_bias
+            norms = np.sqrt(sum(np.square(c, dtype=np.float64).sum(axis=1) for c in columns))
+            np.divide(self.max_norm, norms, out=stretch, where=norms > 0)
+            columns.append(np.zeros((len(queries), 1), np.float32))
+        points = np.hstack(columns) * stretch[:, None]
+        return EncodedQueries(self._spread(points.astype(np.float32)), stretch)
+
+    def scores(self, distances: Floats, queries: EncodedQueries) -> Floats:
+        """sim + bias, float32[Q, k], from faiss's squared distances float32[Q, k]; infinitely far is -inf."""
+        lengths = np.square(queries.points, dtype=np.float64).sum(axis=1)
+        products = (self.max_norm**2 + lengths[:, None] - distances.astype(np.float64)) / 2
+        scores: Floats = (products / queries.stretch[:, None] + self.bias_shift).astype(np.float32)
+        return scores
+
+    def _spread(self, columns: Floats) -> Floats:
+        if self.num_parts == 1:
+            return np.ascontiguousarray(columns)
+        padded = np.zeros((len(columns), self.padded_dim), np.float32)
+        padded[:, column_places(self.augmented_dim, self.num_parts)] = columns
+        return padded
+
+
+def fit_space(metric: str, vectors: Floats, bias: Floats, num_parts: int = 1) -> Space:
+    """The space that holds these vectors: its radius and the middle of the bias are read off them."""
+    shift = (float(bias.max()) + float(bias.min())) / 2
+    has_bias = bool(np.any(bias != 0))
+    flat = Space(metric, vectors.shape[1], has_bias, num_parts, 1.0, shift if has_bias else 0.0)
+    if not flat.is_augmented:
+        return flat
+    norms = np.square(flat.comparable(vectors), dtype=np.float64).sum(axis=1)
+    if has_bias:
+        norms += np.square(bias.astype(np.float64) - shift)
+    return Space(metric, flat.dim, has_bias, num_parts, float(np.sqrt(norms.max())) or 1.0, flat.bias_shift)
+
+
+def augmented_dim(metric: str, dim: int, has_bias: bool) -> int:
+    """Columns of a vector after augmentation."""
+    return dim + has_bias + (has_bias or metric == "ip")
+
+
+def padded_dim(dim: int, num_parts: int) -> int:
+    """The next multiple of ``num_parts``."""
+    return -(-dim // num_parts) * num_parts
+
+
+def column_places(dim: int, num_parts: int) -> NDArray[np.int64]:
+    """Where each of ``dim`` columns goes among ``padded_dim``: every part gets as many, give or take one."""
+    width = padded_dim(dim, num_parts) // num_parts
+    parts = [shard_range(part, num_parts, dim) for part in range(num_parts)]
+    return np.array([part * width + i for part, columns in enumerate(parts) for i in range(len(columns))], np.int64)
+
+
+def unit_rows(vectors: Floats) -> Floats:
+    """Rows divided by their norms; a zero row stays zero."""
+    norms = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
+    return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)

@@ -1,0 +1,144 @@
+"""What an index loses against exact search, and what a search costs, over a sweep of its effort (nprobe, ef_search)."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recspark.index.engine import faiss
+from recspark.index.metric import Floats, unit_rows
+from recspark.index.search import ShardedIndex
+from recspark.index.topk import NO_ID, Ids, largest_k
+from recspark.index.vectors import ItemVectors
+
+DEPTHS = (1, 10, 100)
+"""k of the recalls; index.target_recall means the one at 10."""
+_EXACT_BLOCK = 262_144
+_NUM_TIMED = 200
+"""Single queries timed a point of the curve."""
+_TIE = 1e-5
+"""Scores this close, relative to the largest, count as equal: an item as good as the k-th is no miss."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One setting of the sweep; latencies are of single queries, ``queries_per_second`` of one large batch."""
+
+    effort: int | None
+    recall_at_1: float
+    recall_at_10: float
+    recall_at_100: float
+    p50_ms: float
+    p99_ms: float
+    queries_per_second: float
+
+    def to_facts(self) -> dict[str, Any]:
+        """Plain values, rounded for the manifest."""
+        return {key: value if value is None else round(value, 5) for key, value in asdict(self).items()}
+
+
+class ExactSearch:
+    """All items' scores, block by block: the yardstick. Used by the build only."""
+
+    def __init__(self, items: ItemVectors, metric: str) -> None:
+        self._items, self._metric = items, metric
+
+    def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
+        """(item_idx, scores), each [Q, k], best first, ties by smaller id, for float32[Q, dim] queries."""
+        points = self._query_points(queries)
+        ids = np.empty((len(queries), 0), np.int64)
+        scores = np.empty((len(queries), 0), np.float32)
+        for start in range(0, len(self._items), _EXACT_BLOCK):
+            rows = np.arange(start, min(start + _EXACT_BLOCK, len(self._items)))
+            depth = min(k, len(rows))
+            found, places = faiss.knn(points, self._item_points(rows), depth, metric=faiss.METRIC_INNER_PRODUCT)
+            scores, ids = largest_k(np.hstack([scores, found]), np.hstack([ids, self._items.item_idx[rows[places]]]), k)
+        return ids, scores
+
+    def scores_of(self, queries: Floats, item_idx: Ids) -> Floats:
+        """Exact scores float32[Q, K] of given items [Q, K]; -inf for -1."""
+        rows = np.searchsorted(self._items.item_idx, np.maximum(item_idx, self._items.item_idx[0]))
+        points = self._query_points(queries)
+        scores = np.stack([self._item_points(r) @ p for r, p in zip(rows, points, strict=True)])
+        return np.where(item_idx == NO_ID, -np.inf, scores).astype(np.float32)
+
+    def _query_points(self, queries: Floats) -> Floats:
+        return np.hstack([self._comparable(queries), np.ones((len(queries), 1), np.float32)])
+
+    def _item_points(self, rows: NDArray[np.int64]) -> Floats:
+        return np.hstack([self._comparable(self._items.vectors[rows]), self._items.bias[rows, None]])
+
+    def _comparable(self, vectors: Floats) -> Floats:
+        return unit_rows(vectors) if self._metric == "cosine" else vectors
+
+
+def measure_recall(
+    index: ShardedIndex, exact: ExactSearch, queries: Floats, own_idx: Ids, efforts: list[int | None], target: float
+) -> list[CurvePoint]:
+    """The curve over ``efforts`` in ascending order, ended by the second point at or above ``target`` recall@10.
+
+    ``own_idx`` int64[Q] are the items the queries come from; they are left out of both lists.
+    """
+    depth = min(DEPTHS[-1], max(len(index) - 1, 1))
+    wanted = without_own(*exact.search(queries, depth + 1), own_idx, depth)
+    points: list[CurvePoint] = []
+    for effort in efforts:
+        points.append(_measure_point(index, exact, queries, own_idx, effort, wanted, depth))
+        if sum(point.recall_at_10 >= target for point in points) == 2:
+            break
+    return points
+
+
+def _measure_point(
+    index: ShardedIndex, exact: ExactSearch, queries: Floats, own_idx: Ids, effort: int | None,
+    wanted: tuple[Ids, Floats], depth: int,
+) -> CurvePoint:  # fmt: skip
+    started = time.perf_counter()
+    found = index.search(queries, depth + 1, effort=effort)
+    seconds = time.perf_counter() - started
+    ids, _ = without_own(*found, own_idx, depth)
+    reached = exact.scores_of(queries, ids)
+    at_1, at_10, at_100 = (recall_at(min(k, depth), reached, wanted[1]) for k in DEPTHS)
+    p50_ms, p99_ms = _latency_ms(index, queries[:_NUM_TIMED], effort)
+    return CurvePoint(effort, at_1, at_10, at_100, p50_ms, p99_ms, len(queries) / max(seconds, 1e-9))
+
+
+def recall_at(k: int, reached: Floats, wanted: Floats) -> float:
+    """Mean share of the k exact results that were found.
+
+    ``reached`` float32[Q, K] are exact scores of what was found (-inf: nothing), ``wanted`` float32[Q, K] those of the
+    exact results, best first. A found item counts when it scores like the exact k-th or better, so that equal
+    items stand in for each other.
+    """
+    scale = max(float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)), 1e-30)
+    real = np.isfinite(wanted[:, :k]).sum(axis=1)
+    last = np.where(np.isfinite(wanted[:, :k]), wanted[:, :k], np.inf).min(axis=1)
+    hits = (reached[:, :k] >= last[:, None] - _TIE * scale).sum(axis=1)
+    return float(np.mean(np.minimum(hits, real) / np.maximum(real, 1)))
+
+
+def without_own(ids: Ids, scores: Floats, own_idx: Ids, k: int) -> tuple[Ids, Floats]:
+    """The first k results [Q, k] of lists [Q, k + 1], less each query's own item."""
+    own = ids == own_idx[:, None]
+    order = np.argsort(own, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def choose_effort(curve: list[CurvePoint], target: float, asked: int | None = None) -> CurvePoint:
+    """The point that was asked for, else the cheapest that reaches ``target`` recall@10, else the best there is."""
+    if asked is not None:
+        return next(point for point in curve if point.effort == asked)
+    reaching = [point for point in curve if point.recall_at_10 >= target]
+    return reaching[0] if reaching else max(curve, key=lambda point: point.recall_at_10)
+
+
+def _latency_ms(index: ShardedIndex, queries: Floats, effort: int | None) -> tuple[float, float]:
+    """(p50, p99) milliseconds of top-10 searches, one query at a time."""
+    times = []
+    for row in range(len(queries)):
+        started = time.perf_counter()
+        index.search(queries[row : row + 1], 10, effort=effort)
+        times.append(1000 * (time.perf_counter() - started))
+    return float(np.percentile(times, 50)), float(np.percentile(times, 99))

@@ -1,0 +1,78 @@
+"""The second stage: full vectors in half or a quarter of their size, memory-mapped, that rank candidates again.
+
+A file `refine-00000.npy` holds one row of codes an item of shard 0, in ascending item_idx; row by row the order of
+the shard's rows in `ids.parquet`. All share `refine-scale.npy`, float32[2, dim]: vector = scale[0] + scale[1] * code.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recspark.index.metric import Floats, Space
+
+Codes = NDArray[np.float16] | NDArray[np.uint8]
+
+_BLOCK_BYTES = 64 << 20
+"""Candidate vectors decoded at a time."""
+_SQ8_STEPS = 255
+
+
+def fit_scale(kind: str, vectors: Floats) -> Floats:
+    """float32[2, D] (offset, step) for ``fp16`` or ``sq8`` codes of these comparable vectors.
+
+    fp16 divides by the largest absolute value, so that nothing overflows; sq8 spans each column's own range.
+    """
+    scale = np.zeros((2, vectors.shape[1]), np.float32)
+    if kind == "fp16":
+        scale[1] = max(float(vectors.max()), -float(vectors.min())) or 1.0
+    else:
+        scale[0] = vectors.min(axis=0)
+        spans = vectors.max(axis=0) - scale[0]
+        scale[1] = np.where(spans > 0, spans, 1.0) / _SQ8_STEPS
+    return scale
+
+
+def encode_refine(kind: str, vectors: Floats, scale: Floats) -> Codes:
+    """Codes [N, D] of comparable vectors."""
+    steps = (vectors - scale[0]) / scale[1]
+    codes: Codes = steps.astype(np.float16) if kind == "fp16" else np.rint(steps).clip(0, _SQ8_STEPS).astype(np.uint8)
+    return codes
+
+
+@dataclass(frozen=True)
+class RefineVectors:
+    """The opened codes of every shard, and their scale."""
+
+    codes: list[Codes]
+    scale: Floats
+
+    def similarities(self, space: Space, queries: Floats, shards: NDArray[np.int32], rows: NDArray[np.int64]) -> Floats:
+        """sim(query, item) float32[Q, K] for the items at (shard, row) [Q, K], from float32[Q, dim] queries."""
+        comparable = space.comparable(queries)
+        scaled = comparable * self.scale[1]
+        offset = comparable @ self.scale[0]
+        block = max(_BLOCK_BYTES // (4 * max(rows.shape[1], 1) * rows_width(self.scale)), 1)
+        found = np.empty(rows.shape, np.float32)
+        for start in range(0, len(rows), block):
+            part = slice(start, start + block)
+            vectors = self._decode(shards[part], rows[part])
+            # One inner loop a pair: equal vectors get equal scores wherever they stand, as in no blocked product.
+            np.einsum("qd,qkd->qk", scaled[part], vectors, out=found[part])
+        found += offset[:, None]
+        return found
+
+    def _decode(self, shards: NDArray[np.int32], rows: NDArray[np.int64]) -> Floats:
+        vectors = np.empty((*rows.shape, rows_width(self.scale)), np.float32)
+        if len(self.codes) == 1:
+            vectors[:] = self.codes[0][rows]
+            return vectors
+        for shard, codes in enumerate(self.codes):
+            here = shards == shard
+            vectors[here] = codes[rows[here]]
+        return vectors
+
+
+def rows_width(scale: Floats) -> int:
+    """Dimensions of a row of codes."""
+    return int(scale.shape[1])

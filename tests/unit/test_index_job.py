@@ -1,0 +1,270 @@
+"""The index stage as a whole: what it publishes, repeats, keeps of a killed build, and refuses."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recspark.errors import IndexBuildError
+from recspark.faults import FAULT_VARIABLE
+from recspark.index import build as build_steps
+from recspark.index.job import build_index
+from recspark.index.store import open_index
+from recspark.lake.folders import read_manifest
+from tests.helpers.index_lake import make_items, plan_index_run, take_items, write_items
+
+KNOBS = {"kind": "ivf_pq", "num_shards": 3, "nprobe": 2, "nbits": 4}
+
+
+def manifest_of(run):
+    return read_manifest(run.lake, "indexes", run.stages["index"].id)
+
+
+def build(lake, items, **index):
+    """The run after its index stage."""
+    run = plan_index_run(lake, dim=items.dim, **index)
+    write_items(run, items)
+    build_index(run)
+    return run
+
+
+def test_the_manifest_says_what_it_was_made_of(lake):
+    run = build(lake, make_items(500, 16, bias=0.2), kind="ivf_pq", num_shards=3)
+    manifest = manifest_of(run)
+    facts = manifest.facts
+    assert manifest.counts["vectors"] == 500 == sum(manifest.counts["per_shard"])
+    assert manifest.inputs == {"item_embeddings": 0, "model_id": run.stages["train"].id}
+    assert manifest.config["index"]["num_shards"] == 3
+    assert manifest.run_id == run.run_id
+    assert (facts["metric"], facts["dim"], facts["padded_dim"]) == ("cosine", 16, 20)
+    assert facts["plan"]["reasons"][0] == "ivf_pq: asked for by index.kind"
+    assert facts["nprobe"] == facts["effort"] in [point["effort"] for point in facts["curve"]]
+    assert {"recall_at_1", "recall_at_10", "recall_at_100", "p50_ms", "p99_ms"} < set(facts["curve"][0])
+    assert facts["sample"]["size"] == 500
+    names = {entry.path for entry in manifest.files}
+    shards = {f"shard-0000{n}.faiss" for n in range(3)} | {f"refine-0000{n}.npy" for n in range(3)}
+    assert names == shards | {"trained.faiss", "refine-scale.npy", "ids.parquet"}
+
+
+def test_small_catalogues_get_a_flat_index(lake):
+    run = build(lake, make_items(200, 8))
+    assert manifest_of(run).facts["plan"]["kind"] == "flat"
+    assert manifest_of(run).facts["recall_at_10"] == 1.0
+
+
+def test_the_catalogue_may_be_one_item(lake):
+    run = build(lake, make_items(1, 8))
+    ids, _ = open_index(run.lake, run.stages["index"].id).search(make_items(1, 8).vectors, 2)
+    assert ids[0, 1] == -1
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_pq", "hnsw"])
+def test_the_same_vectors_make_the_same_files(tmp_path, kind):
+    items = make_items(900, 16, bias=0.2)
+    shuffled = take_items(items, np.random.default_rng(3).permutation(900))
+    runs = [build(tmp_path / str(n), i, kind=kind, num_shards=2) for n, i in enumerate([items, shuffled])]
+    assert manifest_of(runs[0]).files == manifest_of(runs[1]).files
+
+
+def test_done_is_done(lake, capfd):
+    run = build(lake, make_items(200, 8))
+    before = manifest_of(run)
+    build_index(run)
+    assert "already done" in capfd.readouterr().err
+    assert manifest_of(run) == before
+
+
+def test_nprobe_is_the_smallest_that_reaches_the_target(lake):
+    run = build(lake, make_items(4000, 16), kind="ivf_flat", target_recall=0.9)
+    facts = manifest_of(run).facts
+    reaching = [p["effort"] for p in facts["curve"] if p["recall_at_10"] >= 0.9]
+    assert facts["nprobe"] == min(reaching)
+    assert min(p["effort"] for p in facts["curve"]) == 1 < facts["nprobe"]
+    recalls = [p["recall_at_10"] for p in facts["curve"]]
+    assert recalls == sorted(recalls)
+
+
+def test_an_asked_nprobe_is_measured_beside_the_others(lake):
+    run = build(lake, make_items(4000, 16), kind="ivf_flat", nprobe=3)
+    facts = manifest_of(run).facts
+    assert facts["nprobe"] == 3
+    assert [p["effort"] for p in facts["curve"]] == [1, 2, 3, 4, 8, 16, 32, 64]
+    assert open_index(run.lake, run.stages["index"].id).effort == 3
+
+
+def test_hnsw_chooses_ef_search(lake):
+    run = build(lake, make_items(900, 16), kind="hnsw", num_shards=2)
+    assert manifest_of(run).facts["ef_search"] in (16, 32, 64, 128, 256, 512)
+
+
+def test_recall_below_the_floor_publishes_nothing(lake):
+    items = make_items(4000, 16)
+    run = plan_index_run(lake, kind="ivf_pq", m=1, refine="none", nprobe=1, min_recall=0.9)
+    write_items(run, items)
+    with pytest.raises(IndexBuildError, match=r"recall@10 is 0\.\d+ at ivf_pq effort 1, below index\.min_recall 0\.9"):
+        build_index(run)
+    assert manifest_of(run) is None
+
+
+BUILD = """
+import sys
+from recspark.index.job import build_index
+from tests.helpers.index_lake import plan_index_run
+build_index(plan_index_run(sys.argv[1], **eval(sys.argv[2])))
+"""
+
+
+def build_in_process(lake, fault=None, **index):
+    """(exit code, log) of the stage in a process of its own."""
+    environment = {**os.environ, "RECSPARK_LOG_FORMAT": "text"} | ({FAULT_VARIABLE: fault} if fault else {})
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", BUILD, str(lake), repr(index)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=root, check=False)
+    return done.returncode, done.stderr
+
+
+def test_a_killed_build_keeps_what_was_finished(lake, tmp_path):
+    items = make_items(600, 16, bias=0.2)
+    run = plan_index_run(lake, **KNOBS)
+    write_items(run, items)
+    assert build_in_process(lake, "index.shard:0", **KNOBS)[0] == -signal.SIGKILL
+    code, log = build_in_process(lake, "index.shard:1", **KNOBS)
+    assert code == -signal.SIGKILL
+    assert "shard 0 kept" in log
+    assert manifest_of(run) is None
+    shard = Path(lake) / "indexes" / run.stages["index"].id / "shard-00000.faiss"
+    written = shard.stat().st_mtime_ns
+    code, log = build_in_process(lake, **KNOBS)
+    assert code == 0, log
+    assert "quantizers kept from an earlier build" in log
+    assert "shard 0 kept from an earlier build" in log
+    assert "shard 1 kept from an earlier build" in log
+    assert "shard 2 built" in log
+    assert shard.stat().st_mtime_ns == written
+    assert manifest_of(run).files == manifest_of(build(tmp_path / "calm", items, **KNOBS)).files
+
+
+def test_a_half_written_shard_is_built_again(lake, capfd):
+    items = make_items(600, 16)
+    run = build(lake, items, **KNOBS)
+    folder = Path(lake) / "indexes" / run.stages["index"].id
+    before = manifest_of(run).files
+    (folder / "manifest.json").unlink()
+    (folder / "shard-00001.faiss").write_bytes(b"half")
+    (folder / "shard-00002.json").unlink()
+    capfd.readouterr()
+    build_index(run)
+    log = capfd.readouterr().err
+    assert "shard 0 kept" in log
+    assert "shard 1 built" in log
+    assert "shard 2 built" in log
+    assert manifest_of(run).files == before
+
+
+def test_new_vectors_under_the_same_key_keep_nothing(lake, capfd):
+    run = build(lake, make_items(600, 16), **KNOBS)
+    (Path(lake) / "indexes" / run.stages["index"].id / "manifest.json").unlink()
+    write_items(run, make_items(600, 16, seed=9))
+    capfd.readouterr()
+    build_index(run)
+    assert "kept" not in capfd.readouterr().err
+    assert manifest_of(run).inputs["item_embeddings"] == 1
+
+
+def test_shards_of_another_training_are_not_kept(lake):
+    """A receipt that names other quantizers, as of a host that trained on its own, does not count."""
+    items = make_items(600, 16)
+    run = build(lake, items, **KNOBS)
+    folder = Path(lake) / "indexes" / run.stages["index"].id
+    receipt = json.loads((folder / "shard-00001.json").read_text())
+    trained = build_steps.read_trained(str(folder), receipt["build"])
+    assert (
+        build_steps.read_built(str(folder), receipt["build"], trained, 1).count
+        == manifest_of(run).counts["per_shard"][1]
+    )
+    other = dataclasses.replace(trained, fingerprint="0" * 64)
+    assert build_steps.read_built(str(folder), receipt["build"], other, 1) is None
+    with pytest.raises(IndexBuildError, match="shards 0, 1, 2 are not finished; run the index stage again"):
+        build_steps.collect_shards(str(folder), receipt["build"], other)
+
+
+def spoil(items, rows, value):
+    vectors = items.vectors.copy()
+    vectors[rows] = value
+    return dataclasses.replace(items, vectors=vectors, queries=vectors)
+
+
+@pytest.mark.parametrize(
+    ("items", "index", "message"),
+    [
+        (spoil(make_items(50, 8), [3, 7], np.nan), {}, "2 of 50 vectors hold NaN or infinite values: item-"),
+        (spoil(make_items(50, 8), [3], np.inf), {"metric": "ip"}, "1 of 50 vectors hold NaN or infinite values"),
+        (spoil(make_items(50, 8), range(9), 0), {}, "9 of 50 vectors are zero, which cosine cannot compare: item-"),
+        (make_items(3, 8), {"num_shards": 5}, "index.num_shards 5 is more than the 3 items"),
+        (make_items(50, 8), {"kind": "ivf_flat", "nlist": 60}, "set index.nlist to at most 50"),
+        (make_items(50, 8), {"kind": "ivf_pq"}, "trains 256 centroids a sub-vector, there are only 50"),
+        (make_items(300, 8), {"kind": "ivf_pq", "m": 9}, "index.m 9 is more than the 8 dimensions"),
+    ],
+    ids=["nan", "inf", "zero", "shards", "nlist", "centroids", "m"],
+)
+def test_what_cannot_be_built_is_refused_and_nothing_written(lake, items, index, message):
+    run = plan_index_run(lake, dim=8, **index)
+    write_items(run, items)
+    with pytest.raises(IndexBuildError) as caught:
+        build_index(run)
+    assert message in str(caught.value)
+    assert not (Path(lake) / "indexes").exists()
+
+
+def test_bad_vectors_are_named_by_their_first_ids(lake):
+    items = spoil(make_items(50, 8), range(9), 0)
+    run = plan_index_run(lake, dim=8)
+    write_items(run, items)
+    with pytest.raises(IndexBuildError) as caught:
+        build_index(run)
+    assert ", ".join(items.item_id[:5].to_pylist()) + ", ..." in str(caught.value)
+
+
+def test_bad_query_vectors_are_refused(lake):
+    items = make_items(50, 8, queries=True)
+    items.queries[4] = np.nan
+    run = plan_index_run(lake, dim=8)
+    write_items(run, items)
+    with pytest.raises(IndexBuildError, match="1 of 50 vectors have query vectors with NaN"):
+        build_index(run)
+
+
+def test_zero_vectors_are_fine_for_inner_products(lake):
+    build(lake, spoil(make_items(50, 8), [3], 0), metric="ip")
+
+
+def test_another_length_than_recorded_is_refused(lake):
+    run = plan_index_run(lake, dim=8)
+    write_items(run, make_items(50, 8), embedding_dim=9)
+    with pytest.raises(IndexBuildError, match="holds a vector of 8 floats, its record says embedding_dim 9"):
+        build_index(run)
+
+
+def test_too_little_memory_stops_before_anything_is_spent(lake, monkeypatch):
+    monkeypatch.setattr("recspark.index.job.free_memory_bytes", lambda: 50_000)
+    run = plan_index_run(lake, kind="ivf_flat")
+    write_items(run, make_items(500, 16))
+    with pytest.raises(
+        IndexBuildError, match=r"needs about .* MiB to build, 0\.0 MiB is free; set index\.kind to ivf_pq"
+    ):
+        build_index(run)
+    assert not (Path(lake) / "indexes").exists()
+
+
+def test_query_vectors_are_what_recall_is_measured_with(lake):
+    items = make_items(2000, 16, queries=True)
+    run = build(lake, items, kind="ivf_flat", metric="ip")
+    index = open_index(run.lake, run.stages["index"].id)
+    assert manifest_of(run).facts["recall_at_10"] >= 0.95
+    assert index.metric == "ip"

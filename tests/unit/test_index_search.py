@@ -1,0 +1,182 @@
+"""Sharded search against exact arithmetic and against one faiss index over all vectors."""
+
+import faiss
+import numpy as np
+import pytest
+
+from recspark.errors import QueryError
+from recspark.index.job import build_index
+from recspark.index.store import open_index
+from tests.helpers.index_lake import clustered, exact_top, make_items, plan_index_run, write_items
+
+
+def built(lake, items, **index):
+    """The opened index of a run over these items."""
+    run = plan_index_run(lake, dim=items.dim, **index)
+    write_items(run, items)
+    build_index(run)
+    return open_index(run.lake, run.stages["index"].id)
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+@pytest.mark.parametrize("bias", [0.0, 0.3])
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_flat_is_exact(lake, metric, bias, num_shards):
+    items = make_items(700, 16, bias=bias, queries=True)
+    index = built(lake, items, metric=metric, kind="flat", num_shards=num_shards)
+    ids, scores = index.search(items.queries[:60], 20)
+    wanted_ids, wanted_scores = exact_top(items, items.queries[:60], 20, metric)
+    np.testing.assert_array_equal(ids, wanted_ids)
+    np.testing.assert_allclose(scores, wanted_scores, atol=2e-6 * max(1, np.abs(wanted_scores).max()))
+    assert scores.dtype == np.float32
+    assert ids.dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", ["ivf_flat", "hnsw", "ivf_pq"])
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_every_kind_scores_what_it_finds(lake, metric, kind):
+    """What is found carries sim + bias: exact with full vectors, to fp16 precision after refining."""
+    items = make_items(900, 16, bias=0.3, queries=True)
+    index = built(lake, items, metric=metric, kind=kind, num_shards=2)
+    ids, scores = index.search(items.queries[:60], 10)
+    _, all_scores = exact_top(items, items.queries[:60], 900, metric)
+    all_ids, _ = exact_top(items, items.queries[:60], 900, metric)
+    for row in range(60):
+        exact = dict(zip(all_ids[row], all_scores[row], strict=True))
+        scale = np.abs(all_scores).max()
+        np.testing.assert_allclose(scores[row], [exact[i] for i in ids[row]], atol=1e-3 * scale)
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, all_ids[:, :10], strict=True)])
+    assert recall > 0.9
+
+
+def one_faiss_index(index, items, nprobe):
+    """All vectors in one plain faiss index with the same quantizers, as faiss itself would search it."""
+    single = faiss.clone_index(index.shards[0])
+    single.reset()
+    single.add_with_ids(index.space.encode_vectors(items.vectors, items.bias), items.item_idx)
+    single.nprobe = nprobe
+    return single
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 7])
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+@pytest.mark.parametrize("kind", ["ivf_flat", "ivf_pq"])
+def test_sharded_equals_single_at_the_plans_own_nprobe(lake, kind, metric, num_shards):
+    items = make_items(3000, 16, bias=0.3)
+    index = built(lake, items, kind=kind, metric=metric, num_shards=num_shards, refine="none", target_recall=0.6)
+    nprobe, nlist = index.effort, index.shards[0].nlist
+    assert 1 <= nprobe < nlist / 2
+    assert sum(shard.ntotal for shard in index.shards) == 3000
+    queries = clustered(200, 16, seed=5)
+    encoded = index.space.encode_queries(queries)
+    distances, wanted = one_faiss_index(index, items, nprobe).search(encoded.points, 30)
+    ids, scores = index.search(queries, 30)
+    np.testing.assert_array_equal(ids, wanted)
+    filled = wanted >= 0
+    np.testing.assert_array_equal(scores[filled], index.space.scores(distances, encoded)[filled])
+
+
+@pytest.mark.parametrize("refine", ["fp16", "sq8"])
+@pytest.mark.parametrize("nbits", [8, 4])
+def test_shards_and_one_shard_agree_after_refining(tmp_path, nbits, refine):
+    items = make_items(3000, 16, bias=0.3, queries=True)
+    knobs = {"kind": "ivf_pq", "nbits": nbits, "refine": refine, "nprobe": 4, "metric": "ip"}
+    one, three = (built(tmp_path / str(n), items, num_shards=n, **knobs) for n in (1, 3))
+    left, right = (index.search(items.queries[:200], 10) for index in (one, three))
+    if nbits == 8:
+        np.testing.assert_array_equal(left[0], right[0])
+        np.testing.assert_array_equal(left[1], right[1])
+    else:  # 4-bit sums are 16-bit integers: many ties at the end of the candidates, broken by place
+        assert np.mean(left[0] == right[0]) > 0.98
+
+
+def test_refine_lifts_recall(lake, tmp_path):
+    items = make_items(6000, 32, seed=3)
+    found = {}
+    for refine in ("none", "sq8", "fp16"):
+        knobs = {"kind": "ivf_pq", "m": 4, "nprobe": 16, "refine": refine, "num_shards": 2}
+        found[refine] = built(tmp_path / refine, items, **knobs).facts["recall_at_10"]
+    assert found["fp16"] > found["none"] + 0.1
+    assert found["fp16"] > 0.9
+    assert found["sq8"] > found["fp16"] - 0.02
+
+
+def test_more_than_there_is_pads(lake):
+    items = make_items(6, 4)
+    index = built(lake, items, kind="flat", num_shards=2)
+    ids, scores = index.search(items.vectors[:3], 9)
+    assert (ids[:, 6:] == -1).all()
+    assert np.isneginf(scores[:, 6:]).all()
+    assert [sorted(row) for row in ids[:, :6].tolist()] == [items.item_idx.tolist()] * 3
+
+
+def test_pads_when_the_probed_lists_run_dry(lake):
+    items = make_items(900, 16)
+    index = built(lake, items, kind="ivf_pq", nprobe=1)
+    ids, scores = index.search(items.vectors[:20], 900)
+    assert ((ids == -1) == np.isneginf(scores)).all()
+    assert (ids[:, -1] == -1).all()
+    assert (ids[:, 0] >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_pq"])
+def test_equal_vectors_come_by_smaller_id(lake, kind):
+    items = make_items(600, 16)
+    items.vectors[300:320] = items.vectors[300]
+    index = built(lake, items, kind=kind, num_shards=3, target_recall=1.0)
+    ids, scores = index.search(items.vectors[300:301], 20)
+    assert ids[0].tolist() == items.item_idx[300:320].tolist()
+    assert len(set(scores[0].tolist())) == 1
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_pq", "hnsw"])
+def test_filters_hold_for_every_kind(lake, kind):
+    items = make_items(1500, 16, queries=True)
+    index = built(lake, items, kind=kind, num_shards=2, target_recall=1.0)
+    queries = items.queries[:40]
+    odd = items.item_idx[items.item_idx % 2 == 1]
+    few = items.item_idx[::100]
+    ids, _ = index.search(queries, 10, allowed=odd)
+    assert (ids % 2 == 1).all()
+    ids, _ = index.search(queries, 10, blocked=odd)
+    assert (ids % 2 == 0).all()
+    ids, _ = index.search(queries, 10, allowed=odd, blocked=odd[5:])
+    assert set(ids.ravel().tolist()) <= {-1, *odd[:5].tolist()}
+    ids, _ = index.search(queries, 10, allowed=few)
+    everything = exact_top(items, queries, 1500, "cosine")[0]
+    wanted = np.stack([row[np.isin(row, few)][:10] for row in everything])
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, wanted, strict=True)]) > 0.95
+    unknown = np.array([-5, 10**6])
+    assert (index.search(queries, 3, allowed=unknown)[0] == -1).all()
+
+
+def test_blocks_of_queries_change_nothing(lake, monkeypatch):
+    items = make_items(900, 16, queries=True)
+    index = built(lake, items, kind="ivf_pq", num_shards=2)
+    whole = index.search(items.queries[:50], 10)
+    monkeypatch.setattr("recspark.index.search.QUERY_BLOCK", 7)
+    monkeypatch.setattr("recspark.index.refine._BLOCK_BYTES", 64 * 80 * 3)
+    parts = index.search(items.queries[:50], 10)
+    np.testing.assert_array_equal(whole[0], parts[0])
+    np.testing.assert_array_equal(whole[1], parts[1])
+
+
+def test_item_ids_map_and_translate(lake):
+    items = make_items(30, 4)
+    index = built(lake, items, kind="flat", num_shards=3)
+    first = int(items.item_idx[0])
+    assert index.item_ids[first] == f"item-{first}"
+    assert dict(index.item_ids) == {int(i): f"item-{i}" for i in items.item_idx}
+    missing = next(i for i in range(90) if i not in set(items.item_idx.tolist()))
+    with pytest.raises(KeyError):
+        index.item_ids[missing]
+    assert index.item_ids.of(np.array([[first, -1]])) == [[f"item-{first}", None]]
+
+
+def test_queries_that_cannot_be_compared_are_refused(lake):
+    index = built(lake, make_items(30, 4), kind="flat")
+    with pytest.raises(QueryError, match=r"queries are \(2, 5\), the index takes \[Q, 4\]"):
+        index.search(np.zeros((2, 5), np.float32), 3)
+    with pytest.raises(QueryError, match="NaN or infinite"):
+        index.search(np.full((2, 4), np.nan, np.float32), 3)
+    assert index.search(np.zeros((0, 4), np.float32), 3)[0].shape == (0, 3)
