@@ -39,8 +39,7 @@ def test_every_kind_scores_what_it_finds(lake, metric, kind):
     items = make_items(900, 16, bias=0.3, queries=True)
     index = built(lake, items, metric=metric, kind=kind, num_shards=2)
     ids, scores = index.search(items.queries[:60], 10)
-    _, all_scores = exact_top(items, items.queries[:60], 900, metric)
-    all_ids, _ = exact_top(items, items.queries[:60], 900, metric)
+    all_ids, all_scores = exact_top(items, items.queries[:60], 900, metric)
     for row in range(60):
         exact = dict(zip(all_ids[row], all_scores[row], strict=True))
         scale = np.abs(all_scores).max()
@@ -91,14 +90,14 @@ def test_shards_and_one_shard_agree_after_refining(tmp_path, nbits, refine):
 
 
 def test_refine_lifts_recall(lake, tmp_path):
-    items = make_items(6000, 32, seed=3)
+    items = make_items(3000, 32, seed=3)
     found = {}
     for refine in ("none", "sq8", "fp16"):
         knobs = {"kind": "ivf_pq", "m": 4, "nprobe": 16, "refine": refine, "num_shards": 2}
         found[refine] = built(tmp_path / refine, items, **knobs).facts["recall_at_10"]
     assert found["fp16"] > found["none"] + 0.1
     assert found["fp16"] > 0.9
-    assert found["sq8"] > found["fp16"] - 0.02
+    assert found["fp16"] >= found["sq8"] > 0.95
 
 
 def test_more_than_there_is_pads(lake):

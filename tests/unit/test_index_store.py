@@ -23,9 +23,19 @@ def build(lake, seed=1, **index):
     return Path(lake) / "indexes" / index_id, lambda **how: open_index(run.lake, index_id, **how)
 
 
+@pytest.fixture(scope="module")
+def built_lake(tmp_path_factory):
+    """One build for all tests; each damages a copy."""
+    lake = tmp_path_factory.mktemp("built") / "lake"
+    return build(lake)[0]
+
+
 @pytest.fixture
-def index(lake):
-    return build(lake)
+def index(built_lake, lake):
+    """(folder, function that opens it) of a copy."""
+    folder = Path(lake) / "indexes" / built_lake.name
+    shutil.copytree(built_lake, folder)
+    return folder, lambda **how: open_index(lake, folder.name, **how)
 
 
 @pytest.fixture
@@ -69,10 +79,11 @@ def test_one_flipped_bit_is_named(index, no_faiss, name, place):
         opened()
 
 
-def test_a_shard_of_another_build_is_refused(index, tmp_path, no_faiss):
+def test_a_shard_of_another_build_is_refused(index, tmp_path, request):
     folder, opened = index
     other, _ = build(tmp_path / "other", seed=2)
     shutil.copy(other / "shard-00001.faiss", folder / "shard-00001.faiss")
+    request.getfixturevalue("no_faiss")
     with pytest.raises(IndexReadError, match=r"shard-00001\.faiss: "):
         opened()
 
