@@ -8,7 +8,7 @@ than a share of a block is *hot*: map tasks sum its row themselves and send part
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ PACK_VALUES = 8_000_000
 """Items that one packed batch may hold (32 MB)."""
 ROW_BUFFER = 1 << 20
 """Neighbours that a reduce task gathers before it hands a batch on."""
+ROW_BYTES = 12
+"""Of a neighbour: id, score, count."""
+POSTING_BYTES = 4
+POINTER_BYTES = 8
 MB = 1 << 20
 
 
@@ -70,7 +74,6 @@ class BlockPlan:
     """Expected, before compression, if items were spread over blocks at random (skew makes it less)."""
     task_bytes: int
     """Most that one task holds."""
-    facts: dict[str, object] = field(default_factory=dict)
 
     @property
     def num_tasks(self) -> int:
@@ -110,24 +113,35 @@ def plan_blocks(
     Raises: DataError when a task cannot stay within ``task_memory_mb``, with the setting that would help.
     """
     budget = task_memory_mb * MB
-    num_items = len(stats.costs)
-    fixed = num_items * costs.per_item + 12 * max(ROW_BUFFER, num_items)
+    fixed = len(stats.costs) * costs.per_item + ROW_BYTES * max(ROW_BUFFER, len(stats.costs))
     if fixed > budget // 2:
         raise DataError(
-            f"graph.task_memory_mb is {task_memory_mb}, but dense rows over {num_items:,} items take "
+            f"graph.task_memory_mb is {task_memory_mb}, but dense rows over {len(stats.costs):,} items take "
             f"{fixed // MB + 1:,} MB of each task, and units need room beside them; set graph.task_memory_mb to at "
             f"least {2 * fixed // MB + 1:,}, or drop rare items (vocabulary.min_item_events)"
         )
-    wanted = num_blocks or _choose_num_blocks(stats, costs, num_cores, budget - fixed)
-    hot_items = _find_hot_items(stats.costs, wanted, int(budget * HOT_MEMORY_SHARE) // (num_items * costs.per_hot_item))
-    block_of = cut_blocks(stats.costs, stats.unit_counts, wanted, hot_items)
-    task_bytes = fixed + max(
-        _held_bytes(_largest_block(stats.costs, block_of, wanted), stats, costs),
-        len(hot_items) * num_items * costs.per_hot_item + _packed_bytes(stats, costs, wanted),
-    )
-    if task_bytes > budget:
-        raise DataError(_advise(stats, task_bytes, task_memory_mb, wanted, costs))
-    return BlockPlan(block_of, wanted, hot_items, expected_shuffle_bytes(stats, costs, wanted), task_bytes)
+    most_blocks = max(1, int(np.count_nonzero(stats.costs)))
+    by_cores = min(BLOCKS_A_CORE * num_cores, stats.pair_cost // MIN_BLOCK_COST)
+    wanted = num_blocks or max(1, min(by_cores, most_blocks))
+    while True:
+        plan = _plan_so_many(stats, costs, wanted, budget, fixed)
+        if plan.task_bytes <= budget:
+            return plan
+        is_pack_too_large = fixed + _packed_bytes(stats, costs, wanted) > budget  # only grows with more blocks
+        if num_blocks or wanted == most_blocks or is_pack_too_large:
+            raise DataError(_advise(stats, plan, task_memory_mb))
+        wanted = min(math.ceil(1.5 * wanted), most_blocks)
+
+
+def _plan_so_many(stats: UnitStats, costs: Costs, num_blocks: int, budget: int, fixed: int) -> BlockPlan:
+    num_items = len(stats.costs)
+    hot_room = int(budget * HOT_MEMORY_SHARE) // max(1, num_items * costs.per_hot_item)
+    hot_items = _find_hot_items(stats.costs, num_blocks, hot_room)
+    block_of = cut_blocks(stats.costs, stats.unit_counts, num_blocks, hot_items)
+    map_bytes = len(hot_items) * num_items * costs.per_hot_item + _packed_bytes(stats, costs, num_blocks)
+    reduce_bytes = _held_bytes(_largest_block(stats.costs, block_of, num_blocks), stats, costs)
+    shuffle_bytes = expected_shuffle_bytes(stats, costs, num_blocks)
+    return BlockPlan(block_of, num_blocks, hot_items, shuffle_bytes, fixed + max(map_bytes, reduce_bytes))
 
 
 def cut_blocks(
@@ -154,26 +168,20 @@ def expected_shuffle_bytes(stats: UnitStats, costs: Costs, num_blocks: int) -> i
     return int((stats.lengths * copies * (lengths * costs.per_event + costs.per_unit)).sum())
 
 
-def _choose_num_blocks(stats: UnitStats, costs: Costs, num_cores: int, room: int) -> int:
-    by_cores = min(BLOCKS_A_CORE * num_cores, stats.pair_cost // MIN_BLOCK_COST)
-    by_memory = 1
-    if _held_bytes(stats.pair_cost, stats, costs) > room:
-        by_memory = math.ceil(_held_bytes(stats.pair_cost, None, costs) / (room * (1 - HOT_SHARE / 2)))
-    num_items_with_pairs = int(np.count_nonzero(stats.costs))
-    return max(1, min(max(by_cores, by_memory), num_items_with_pairs))
+def _held_bytes(block_cost: int, stats: UnitStats, costs: Costs) -> int:
+    """Most bytes of a block's units and postings, at worst: each item has units of its own, and short ones.
 
-
-def _held_bytes(block_cost: int, stats: UnitStats | None, costs: Costs) -> int:
-    """Most bytes of a block's units: at worst each of its items has units of its own; never more than all units.
-
-    Twice, because parts that arrive are joined; and four bytes a step of postings.
+    Units count twice, because the parts that arrive are joined.
     """
-    if stats is None:
-        num_events, num_units = block_cost, block_cost // 2
-    else:
-        num_events = min(block_cost, int((stats.lengths * np.arange(len(stats.lengths))).sum()))
-        num_units = min(num_events // 2, int(stats.lengths.sum()))
-    return 2 * (num_events * costs.per_event + num_units * (costs.per_unit + 8)) + 4 * num_events
+    events = np.cumsum(stats.lengths * np.arange(len(stats.lengths)))  # of the units up to each length
+    num_events = min(block_cost, int(events[-1]) if len(events) else 0)
+    whole = int(np.searchsorted(events, num_events, side="right"))  # lengths below this are in with all their units
+    num_units = int(stats.lengths[:whole].sum())
+    if whole < len(events):
+        num_units += (num_events - int(events[whole - 1])) // whole + 1
+    return (
+        2 * (num_events * costs.per_event + num_units * (costs.per_unit + POINTER_BYTES)) + POSTING_BYTES * num_events
+    )
 
 
 def _packed_bytes(stats: UnitStats, costs: Costs, num_blocks: int) -> int:
@@ -199,11 +207,11 @@ def _largest_block(costs: NDArray[np.int64], block_of: NDArray[np.int32], num_bl
     return int(by_block.max())
 
 
-def _advise(stats: UnitStats, task_bytes: int, task_memory_mb: int, num_blocks: int, costs: Costs) -> str:
-    dearest = int(np.argmax(stats.costs))
+def _advise(stats: UnitStats, plan: BlockPlan, task_memory_mb: int) -> str:
+    dearest, task_mb = int(np.argmax(stats.costs)), plan.task_bytes // MB + 1
     return (
-        f"graph.task_memory_mb is {task_memory_mb}, but with {num_blocks} blocks one task may hold "
-        f"{task_bytes // MB + 1:,} MB (longest unit {stats.longest:,} events, dearest item {dearest} in "
+        f"graph.task_memory_mb is {task_memory_mb}, but with {plan.num_blocks} blocks one task may hold "
+        f"{task_mb:,} MB (longest unit {stats.longest:,} events, dearest item {dearest} in "
         f"{int(stats.unit_counts[dearest]):,} of {stats.num_units:,} units); set graph.task_memory_mb to at least "
-        f"{task_bytes // MB + 1:,}, raise graph.num_blocks, or lower graph.max_session_items"
+        f"{task_mb:,}, raise graph.num_blocks, or lower graph.max_session_items"
     )

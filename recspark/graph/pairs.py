@@ -25,16 +25,18 @@ overflow: the sums do not depend on the order of arrival. A pair whose sum is 0 
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recspark.config.schema import GraphConfig
 from recspark.graph import kernel
 
+if TYPE_CHECKING:  # workers import this module: no pydantic there
+    from recspark.config.schema import GraphConfig
+
 MAX_SHIFT = 52
-SECONDS_A_DAY = 86_400
-MICROSECONDS = 1_000_000
+DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class PairWeights:
         return weights
 
 
-def unit_shape(config: GraphConfig) -> UnitShape:
+def unit_shape(config: "GraphConfig") -> UnitShape:
     """What of a unit the config asks for."""
     return UnitShape(
         max_items=config.max_session_items,
@@ -79,7 +81,7 @@ def unit_shape(config: GraphConfig) -> UnitShape:
 
 
 def pair_weights(
-    config: GraphConfig, num_units: int, longest: int, max_item_weight: float, newest_us: int
+    config: "GraphConfig", num_units: int, longest: int, max_item_weight: float, newest_us: int
 ) -> PairWeights:
     """The weights of a config over units whose counts are known.
 
@@ -105,7 +107,7 @@ def pair_weights(
         decay=decay,
         scale=1.0 if mode == kernel.PLAIN else 2.0 ** fixed_point_shift(num_units, largest),
     )
-    half_life_us = config.half_life_days and config.half_life_days * SECONDS_A_DAY * MICROSECONDS
+    half_life_us = config.half_life_days and config.half_life_days * DAY_US
     return PairWeights(rule, length_weights, half_life_us, newest_us)
 
 
@@ -115,7 +117,7 @@ def fixed_point_shift(num_terms: int, largest_term: float) -> int:
     return min(MAX_SHIFT, 61 - math.ceil(math.log2(bound)))
 
 
-def _mode(config: GraphConfig) -> int:
+def _mode(config: "GraphConfig") -> int:
     if config.distance_decay < 1 or config.window is not None:
         return kernel.ORDERED
     if config.use_event_weights:

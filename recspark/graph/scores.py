@@ -14,17 +14,21 @@ Source: PPMI with context smoothing and shift: Levy, Goldberg and Dagan 2015, se
 P(i,j) = c / C, P(i) = r(i) / C and P_s(j) = r(j)^s / S gives the line above.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from recspark.config.schema import GraphConfig
 from recspark.graph import kernel
+
+if TYPE_CHECKING:  # workers import this module: no pydantic there
+    from recspark.config.schema import GraphConfig
 
 KINDS = {"count": kernel.COUNT, "cosine": kernel.COSINE, "jaccard": kernel.JACCARD, "ppmi": kernel.PPMI}
 
 
 def score_rule(
-    config: GraphConfig, unit_counts: NDArray[np.int64], row_sums: NDArray[np.float64] | None = None
+    config: "GraphConfig", unit_counts: NDArray[np.int64], row_sums: NDArray[np.float64] | None = None
 ) -> kernel.ScoreRule:
     """The score of a config over items with these counts [num_items]; ``row_sums`` only for PPMI."""
     source_terms, candidate_terms = _terms(config, unit_counts.astype(np.float64), row_sums)
@@ -38,7 +42,7 @@ def score_rule(
 
 
 def _terms(
-    config: GraphConfig, counts: NDArray[np.float64], row_sums: NDArray[np.float64] | None
+    config: "GraphConfig", counts: NDArray[np.float64], row_sums: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if config.score == "cosine":
         return _power(counts, -config.source_exponent), _power(counts, -config.candidate_exponent)

@@ -19,6 +19,8 @@ from recspark.graph.pairs import PairWeights, UnitShape
 TIME_US = "time_us"
 BATCH_EVENTS = 500_000
 """Events that small Arrow batches are joined to before a kernel call."""
+NO_WEIGHTS = pa.array([], pa.float32()).to_numpy()
+"""Read-only, as Arrow's arrays are: the kernel is compiled for one kind."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def prepared_batches(batches: Iterable[pa.RecordBatch], shape: UnitShape, num_it
     for batch in join_batches(batches):
         offsets, items = flatten(batch.column(c.ITEM_IDX))
         assert not len(items) or (items.min() >= 0 and items.max() < num_items), "item_idx outside the vocabulary"
-        event_weights = np.empty(0, np.float32)
+        event_weights = NO_WEIGHTS
         if shape.use_event_weights:
             event_weights = flatten(batch.column(c.WEIGHT))[1]
             assert len(event_weights) == len(items), "weights and items of the units differ in number"

@@ -1,5 +1,9 @@
 """The whole plan without Spark: count, merge, plan, pack, a shuffle by hand, reduce; against brute force and scipy."""
 
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -76,6 +80,7 @@ def run(some_units, config, num_items=NUM_ITEMS, num_partitions=1, num_blocks=1)
         partial = [stats.sum_batches(p, shape, weights, num_items) for p in partitions]
         row_sums = stats.read_sums(merge(partial, num_items, 1), num_items, 1)[0][0] / weights.rule.scale
     graph_plan = shuffle.GraphPlan(shape, weights, plan, score_rule(config, counted.unit_counts, row_sums))
+    graph_plan = pickle.loads(pickle.dumps(graph_plan))  # as broadcast
     packed = [b for p in partitions for b in shuffle.pack_batches(p, graph_plan)]
     rows = pa.Table.from_batches(packed, schema=packed[0].schema)
     reduced = []
@@ -147,22 +152,22 @@ def test_what_the_cap_cuts_is_counted():
 
 @pytest.mark.parametrize("use_event_weights", [False, True])
 def test_the_graph_equals_scipy(use_event_weights):
-    """Weighted X.T @ X over 3,000 units: every count, and the sums to seven digits."""
+    """Weighted X.T @ X over 1,500 units: every count, and the sums to seven digits."""
     config = GraphConfig(score="count", num_neighbours=None, length_power=0.5, use_event_weights=use_event_weights)
-    some_units = random_units(seed=9, num_units=3000, num_items=300, longest=20)
+    some_units = random_units(seed=9, num_units=1500, num_items=200, longest=20)
     rows = [
         (n, i, w if use_event_weights else 1.0)
         for n, u in enumerate(some_units)
         for i, w in zip(u.items, u.weights, strict=True)
     ]
     where = (np.array([r[0] for r in rows]), np.array([r[1] for r in rows]))
-    X = sp.csr_matrix((np.array([r[2] for r in rows]), where), shape=(3000, 300))
+    X = sp.csr_matrix((np.array([r[2] for r in rows]), where), shape=(1500, 200))
     ones = (X > 0).astype(np.float64)
     X = X if use_event_weights else ones
     length_weights = sp.diags(np.asarray(ones.sum(axis=1)).ravel() ** -0.5)
     sums, supports = (X.T @ length_weights @ X).toarray(), (ones.T @ ones).toarray()
-    found, _ = run(some_units, config, num_items=300, num_partitions=3, num_blocks=4)
-    for i in range(300):
+    found, _ = run(some_units, config, num_items=200, num_partitions=3, num_blocks=4)
+    for i in range(200):
         row = {dst: (score, count) for dst, score, count in found.get(i, [])}
         expected = {j: (sums[i, j], supports[i, j]) for j in np.flatnonzero(supports[i]) if j != i}
         assert sorted(row) == sorted(expected)
@@ -269,6 +274,52 @@ def test_bad_weights_are_counted():
     batch = pa.RecordBatch.from_arrays([items, bad, batch["time_us"]], batch.schema.names)
     assert stats.count_partition([batch], unit_shape(GraphConfig(use_event_weights=True)), NUM_ITEMS).bad_weights == 3
     assert stats.count_partition([batch], unit_shape(GraphConfig()), NUM_ITEMS).bad_weights == 0
+
+
+def test_a_block_holds_no_more_than_planned():
+    """What really arrives at each block, against the bound that memory is planned by."""
+    for seed, longest in ((16, 4), (17, 25)):
+        some_units = random_units(seed, longest=longest)
+        _, plan = run(some_units, GraphConfig(), num_blocks=5)
+        counted = stats.count_partition(make_batches(some_units), plan.shape, NUM_ITEMS)
+        costs = blocks.byte_costs(False, True, False)
+        arrived = {}
+        for batch in shuffle.pack_batches(make_batches(some_units), plan):
+            for row in batch.to_pylist():
+                num_events, num_units = len(row["items"]) // 4, len(row["lengths"]) // 4
+                held = (
+                    2 * (len(row["items"]) + len(row["lengths"]) + len(row["weights"]) + 8 * num_units) + 4 * num_events
+                )
+                arrived[row["block"]] = arrived.get(row["block"], 0) + held
+        for block in range(plan.blocks.num_blocks):
+            cost = int(counted.costs[plan.blocks.block_of == block].sum())
+            assert 0 < arrived[block] <= blocks._held_bytes(cost, counted, costs)
+
+
+COMPILE = """
+from recspark.config.schema import GraphConfig
+from recspark.graph import kernel
+from recspark.graph.warm_up import compile_kernels
+from recspark.graph.warm_up import compile_kernels
+from tests.helpers.graph_oracle import random_units
+from tests.unit.test_graph_cooccurrence import WEIGHTS, run
+
+def signatures():
+    return {name: len(f.signatures) for name, f in vars(kernel).items() if hasattr(f, "signatures")}
+
+compile_kernels()
+before = signatures()
+for weights in WEIGHTS.values():
+    run(random_units(seed=18), GraphConfig(score="ppmi", **weights), num_blocks=2)
+assert len(before) > 10, before
+assert signatures() == before, (before, signatures())
+"""
+
+
+def test_the_driver_compiles_what_workers_need():
+    """Every config uses the signatures that `compile_kernels` puts into the cache, in a fresh process."""
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_empty_partition_yields_nothing():
