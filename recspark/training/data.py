@@ -39,7 +39,7 @@ __all__ = ["LaneReader", "SequenceFiles", "Sequences", "open_sequences"]
 
 MIN_LANE_ROWS = 4
 """A table with fewer rows a lane gets fewer lanes."""
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 2048
 """Rows of a lane that are shuffled among each other."""
 CACHE_BYTES = 1 << 30
 """Tables up to this size are decoded once and kept; larger ones are streamed, each lane by itself."""
@@ -116,9 +116,8 @@ class LaneReader:
         rows_per_lane = self._rows_per_lane(batch_sequences)
         first_row = first_step * rows_per_lane
         order = self.epoch_segments(epoch)
-        streams = [self._open_lane(order, epoch, lane, first_row) for lane in lanes]
-        starts = range(first_row, self.lane_rows, rows_per_lane)
-        return prefetched(lambda: _batches(streams, starts, rows_per_lane, self.lane_rows), self._prefetch)
+        opened = [self._open_lane(order, epoch, lane, first_row) for lane in lanes]
+        return prefetched(lambda: _batches(opened, first_row, rows_per_lane, self.lane_rows), self._prefetch)
 
     def epoch_segments(self, epoch: int) -> list[Segment]:
         """The epoch's rows in order: a seeded permutation of row groups, turned by a seeded number of rows.
@@ -129,7 +128,7 @@ class LaneReader:
         order = _permutation(len(groups), self._seed, epoch, 0)
         segments = [Segment(groups[g], 0, groups[g].num_rows) for g in order]
         total = sum(g.num_rows for g in groups)
-        turn = int(hash_ids(np.array([epoch]), self._seed)[0] % np.uint64(total))
+        turn = _hash_place(self._seed, epoch) % total
         return cut_segments(segments, turn, total) + cut_segments(segments, 0, turn)
 
     def _rows_per_lane(self, batch_sequences: int) -> int:
@@ -142,12 +141,11 @@ class LaneReader:
             )
         return batch_sequences // self.num_lanes
 
-    def _open_lane(self, order: list[Segment], epoch: int, lane: int, first_row: int) -> "_LaneStream":
+    def _open_lane(self, order: list[Segment], epoch: int, lane: int, first_row: int) -> "_Lane":
         first_block = first_row // BLOCK_ROWS
         start, stop = lane * self.lane_rows, (lane + 1) * self.lane_rows
         segments = cut_segments(order, start + first_block * BLOCK_ROWS, stop)
-        shuffle_key = int(hash_ids(np.array([lane]), int(hash_ids(np.array([epoch + 1]), self._seed)[0]))[0])
-        return _LaneStream(_Rows(self._read_segments(segments)), shuffle_key, first_row)
+        return _Lane(_Rows(self._read_segments(segments)), _hash_place(self._seed, epoch, 1 + lane))
 
     def _read_segments(self, segments: list[Segment]) -> Iterator[Sequences]:
         for segment in segments:
@@ -211,32 +209,45 @@ class _Rows:
         return parts
 
 
-class _LaneStream:
-    """One lane's rows from ``first_row`` on, shuffled by blocks."""
+@dataclass(frozen=True)
+class _Lane:
+    """One lane's rows from the start of some block on."""
 
-    def __init__(self, rows: _Rows, shuffle_key: int, first_row: int) -> None:
-        self._rows, self._shuffle_key = rows, shuffle_key
-        self._block = first_row // BLOCK_ROWS
-        self._skip = first_row % BLOCK_ROWS
-        self._shuffled = _Rows(self._blocks())
+    rows: _Rows
+    shuffle_key: int
 
-    def take(self, num_rows: int) -> list[Sequences]:
-        """The next rows, in parts."""
-        return self._shuffled.take(num_rows)
-
-    def _blocks(self) -> Iterator[Sequences]:
-        while parts := self._rows.take(BLOCK_ROWS):
-            block = concatenate(parts)
-            order = _permutation(block.num_rows, self._shuffle_key, self._block, 1)
-            shuffled = _gather(block, order)
-            yield shuffled.slice(self._skip, shuffled.num_rows)
-            self._block, self._skip = self._block + 1, 0
+    def read_block(self, block: int) -> tuple[list[Sequences], NDArray[np.int64]]:
+        """The next block's rows as they are stored, in parts, and the order they are to be read in."""
+        parts = self.rows.take(BLOCK_ROWS)
+        return parts, _permutation(sum(p.num_rows for p in parts), self.shuffle_key, block)
 
 
-def _batches(streams: list[_LaneStream], starts: range, rows_per_lane: int, lane_rows: int) -> Iterator[Sequences]:
-    for start in starts:
+def _batches(lanes: list[_Lane], first_row: int, rows_per_lane: int, lane_rows: int) -> Iterator[Sequences]:
+    """Batches of rows first_row..lane_rows-1 of every lane, in lane order.
+
+    Lanes are as long as each other, so their blocks end together: ``pool`` holds one block of all of them, and row i of
+    lane l is ``order[l, i]`` in it. A batch is one gather, however many lanes there are.
+    """
+    block, skipped = divmod(first_row, BLOCK_ROWS)
+    pool, order = concatenate([]), np.empty((len(lanes), 0), np.int64)
+    for start in range(first_row, lane_rows, rows_per_lane):
         num_rows = min(rows_per_lane, lane_rows - start)
-        yield concatenate([part for stream in streams for part in stream.take(num_rows)])
+        while order.shape[1] < num_rows:
+            pool, order = _add_block(pool, order, [lane.read_block(block) for lane in lanes])
+            order, block, skipped = order[:, skipped:], block + 1, 0
+        yield _gather(pool, order[:, :num_rows].ravel())
+        order = order[:, num_rows:]
+
+
+def _add_block(
+    pool: Sequences, order: NDArray[np.int64], blocks: list[tuple[list[Sequences], NDArray[np.int64]]]
+) -> tuple[Sequences, NDArray[np.int64]]:
+    """What is left of the pool and a further block of every lane: (pool, order)."""
+    left = _gather(pool, order.ravel())
+    starts = np.cumsum([left.num_rows, *(len(o) for _, o in blocks)])
+    added = np.stack([start + o for start, (_, o) in zip(starts, blocks, strict=False)])
+    kept = np.arange(left.num_rows).reshape(order.shape)
+    return concatenate([left, *(part for parts, _ in blocks for part in parts)]), np.hstack([kept, added])
 
 
 def prefetched(make: Callable[[], Iterator[T]], depth: int) -> Iterator[T]:
@@ -289,19 +300,24 @@ def _put(ready: "queue.Queue[tuple[bool, T | BaseException | None]]", item: tupl
     return False
 
 
-def _permutation(size: int, seed: int, *place: int) -> NDArray[np.int64]:
-    """0..size-1 in an order that depends on seed and place alone, not on any library's generator."""
+def _permutation(size: int, *place: int) -> NDArray[np.int64]:
+    """0..size-1 in an order that depends on the place alone, not on any library's generator."""
+    return np.argsort(hash_ids(np.arange(size), _hash_place(*place)), kind="stable")
+
+
+def _hash_place(*place: int) -> int:
+    """64 bits that stand for a place such as (seed, epoch, lane); the parts' order matters."""
+    key = 0
     for part in place:
-        seed = int(hash_ids(np.array([part]), seed)[0])
-    return np.argsort(hash_ids(np.arange(size), seed), kind="stable")
+        key = int(hash_ids(np.array([part], np.uint64), key)[0])
+    return key
 
 
-def _gather(block: Sequences, order: NDArray[np.int64]) -> Sequences:
-    lengths = np.diff(block.offsets)[order]
-    offsets = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    values = np.empty(len(block.values), np.int32)
-    _gather_rows(block.values, block.offsets, order, offsets, values)
+def _gather(pool: Sequences, rows: NDArray[np.int64]) -> Sequences:
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum((pool.offsets[1:] - pool.offsets[:-1])[rows], out=offsets[1:])
+    values = np.empty(offsets[-1], np.int32)
+    _gather_rows(pool.values, pool.offsets, rows, offsets, values)
     return Sequences(values, offsets)
 
 

@@ -144,11 +144,13 @@ def decode_row_group(group: RowGroup, column: str) -> Sequences:
 
 def concatenate(parts: list[Sequences]) -> Sequences:
     """The sequences of several batches in one, with offsets from 0; a copy."""
+    offsets = np.zeros(sum(p.num_rows for p in parts) + 1, np.int64)
+    row = 0
+    for p in parts:
+        np.add(p.offsets[1:], offsets[row] - p.offsets[0], out=offsets[row + 1 : row + 1 + p.num_rows])
+        row += p.num_rows
     values = [p.values[p.offsets[0] : p.offsets[-1]] for p in parts]
-    lengths = [np.diff(p.offsets) for p in parts]
-    offsets = np.zeros(sum(map(len, lengths)) + 1, np.int64)
-    np.cumsum(np.concatenate(lengths), out=offsets[1:])
-    return Sequences(np.concatenate(values), offsets)
+    return Sequences(np.concatenate([np.empty(0, np.int32), *values]), offsets)
 
 
 def _flatten(lists: pa.ListArray, path: str, column: str) -> Sequences:
