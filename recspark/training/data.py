@@ -13,11 +13,8 @@ So every number of ranks that divides ``num_lanes`` sees the same global batches
 only its own rows, and goes on from any (epoch, step).
 """
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numba import njit
@@ -25,6 +22,7 @@ from numpy.typing import NDArray
 
 from recspark.contracts.shards import hash_ids, shard_range
 from recspark.errors import DataError, TrainingError
+from recspark.training.prefetch import prefetched
 from recspark.training.sequence_files import (
     RowGroup,
     SequenceFiles,
@@ -35,7 +33,7 @@ from recspark.training.sequence_files import (
     read_row_group,
 )
 
-__all__ = ["LaneReader", "SequenceFiles", "Sequences", "open_sequences"]
+__all__ = ["LaneReader", "SequenceFiles", "Sequences", "open_sequences", "prefetched"]
 
 MIN_LANE_ROWS = 4
 """A table with fewer rows a lane gets fewer lanes."""
@@ -43,8 +41,6 @@ BLOCK_ROWS = 2048
 """Rows of a lane that are shuffled among each other."""
 CACHE_BYTES = 1 << 30
 """Tables up to this size are decoded once and kept; larger ones are streamed, each lane by itself."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -248,56 +244,6 @@ def _add_block(
     added = np.stack([start + o for start, (_, o) in zip(starts, blocks, strict=False)])
     kept = np.arange(left.num_rows).reshape(order.shape)
     return concatenate([left, *(part for parts, _ in blocks for part in parts)]), np.hstack([kept, added])
-
-
-def prefetched(make: Callable[[], Iterator[T]], depth: int) -> Iterator[T]:
-    """The same items, read ahead by a thread that holds at most ``depth`` of them; errors come through.
-
-    The thread ends when the iterator is closed or dropped.
-    """
-    if depth == 0:
-        yield from make()
-        return
-    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
-    stopped = threading.Event()
-    thread = threading.Thread(target=_fill, args=(make, ready, stopped), name="recspark-prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            is_item, found = ready.get()
-            if is_item:
-                yield found  # type: ignore[misc]
-            elif isinstance(found, BaseException):
-                raise found
-            else:
-                return
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _fill(make: Callable[[], Iterator[T]], ready: "queue.Queue[tuple[bool, T | BaseException | None]]",
-          stopped: threading.Event) -> None:  # fmt: skip
-    end: BaseException | None = None
-    try:
-        for item in make():
-            if not _put(ready, (True, item), stopped):
-                return
-    except BaseException as error:
-        end = error
-    _put(ready, (False, end), stopped)
-
-
-def _put(ready: "queue.Queue[tuple[bool, T | BaseException | None]]", item: tuple[bool, T | BaseException | None],
-         stopped: threading.Event) -> bool:  # fmt: skip
-    """Whether the item went in before the reader stopped."""
-    while not stopped.is_set():
-        try:
-            ready.put(item, timeout=0.05)
-            return True
-        except queue.Full:
-            continue
-    return False
 
 
 def _permutation(size: int, *place: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -324,6 +325,25 @@ def test_resume_reads_no_file_before_its_place(lake, monkeypatch):
     monkeypatch.setattr(data, "read_row_group", lambda group, column: opened.append(group) or read(group, column))
     list(reader.read(0, 900, 1, [0]))
     assert 1 <= len(opened) <= 3  # the last 100 rows, from the start of their block: two row groups, or three turned
+
+
+def test_python_does_not_touch_single_rows(lake, monkeypatch):
+    monkeypatch.setattr(data, "BLOCK_ROWS", 2048)
+    monkeypatch.setattr("recspark.training.sequence_files._STREAM_ROWS", 8192)
+    reader = LaneReader(open_sequences(write_sequences(lake, [20_000], 5000), "walk"), 4, 1, prefetch=0)
+    calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        num_rows = sum(batch.num_rows for batch in reader.read(0, 0, 1000, range(4)))
+    finally:
+        sys.setprofile(None)
+    assert num_rows == 20_000
+    assert calls < num_rows / 4
 
 
 def test_leaving_the_loop_ends_the_reading_thread(layouts):
