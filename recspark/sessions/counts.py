@@ -125,20 +125,16 @@ def find_event_types(prepared: DataFrame) -> list[str]:
 def count_vocabulary(items: DataFrame, min_item_events: int) -> dict[str, int]:
     """Numbers of items, of active and of rare ones, and the train events of the rare.
 
-    Raises: DataError when fewer than two items are active, or an item has two rows of features.
+    Raises: DataError when fewer than two items are active.
     """
     is_rare = (F.col(TRAIN_EVENTS) > 0) & ~F.col(c.ACTIVE)
     row = items.agg(
         F.count("*").alias("num_items"),
-        F.count_distinct(c.ITEM_ID).alias("distinct"),
         F.count(F.when(F.col(c.ACTIVE), 1)).alias("num_active_items"),
         F.count(F.when(is_rare, 1)).alias("num_rare_items"),
         F.sum(F.when(is_rare, F.col(TRAIN_EVENTS)).otherwise(0)).alias("rare_events"),
         F.max(TRAIN_EVENTS).alias("most"),
     ).collect()[0]
-    if row["distinct"] != row["num_items"]:
-        twice = row["num_items"] - row["distinct"]
-        raise DataError(f"features: {twice:,} rows repeat an item id; keep one row an item in the feature files")
     if row["num_active_items"] < _MIN_ACTIVE_ITEMS:
         raise DataError(
             f"vocabulary: {row['num_active_items']} items have at least {min_item_events} train events, "

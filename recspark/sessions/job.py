@@ -6,7 +6,7 @@ counts, vocabulary and grouping), the events grouped by user, and what the kerne
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -74,9 +74,11 @@ def build_sessions(spark: SparkSession, run: Run) -> None:
     """
     check_config(run.config)
     events_at = find_table(run.lake, run.producer("events"), "events")
-    features = _read_features(spark, run)
+    item_features, user_features = _read_features(spark, run)
+    item_ids = None if item_features is None else item_features.select(c.ITEM_ID)
     with _holding() as hold:
-        tables = build_tables(read_table(spark, events_at), run.config, features, hold)
+        tables = build_tables(read_table(spark, events_at), item_ids, run.config, hold)
+        tables = _add_features(tables, item_features, user_features, run)
         version = _commit(run, tables, events_at)
     shown = ("events_in", "kept", "collapsed", "num_sessions", "num_users", "num_items", "num_active_items")
     log(STAGE, f"done at version {version}", **{name: tables.counts[name] for name in shown})
@@ -123,10 +125,10 @@ def _holding() -> Iterator[Hold]:
             frame.unpersist()
 
 
-def build_tables(
-    events: DataFrame, config: RunConfig, features: tuple[DataFrame | None, DataFrame | None], hold: Hold
-) -> SessionTables:
-    """All tables of the stage from the events and the (item, user) features; counted and checked, not yet written.
+def build_tables(events: DataFrame, feature_items: DataFrame | None, config: RunConfig, hold: Hold) -> SessionTables:
+    """All tables of the stage, without features; counted and checked, not yet written.
+
+    ``feature_items`` holds the item ids known by features, which become items of no event.
 
     Raises: DataError as `build_sessions`.
     """
@@ -137,7 +139,7 @@ def build_tables(
     _log_absent_types(config, event_types)
 
     min_item_events, order = config.vocabulary.min_item_events, config.source.order
-    items = hold(build_items(count_items(prepared), features[0], min_item_events))
+    items = hold(build_items(count_items(prepared), feature_items, min_item_events))
     vocabulary = count_vocabulary(items, min_item_events)
 
     by_basket = config.sessions.group_by == "basket"
@@ -150,7 +152,7 @@ def build_tables(
     return SessionTables(
         refused=prepared.where(F.col(REASON).isin(*QUARANTINE_REASONS)),
         items=items,
-        users=build_users(histories, features[1]),
+        users=build_users(histories),
         histories=histories,
         sessions=name_sessions(sessions),
         counts=counts,
@@ -182,10 +184,21 @@ def _read_features(spark: SparkSession, run: Run) -> tuple[DataFrame | None, Dat
     return read_item_features(spark, run), read_user_features(spark, run)
 
 
-def build_users(histories: DataFrame, features: DataFrame | None) -> DataFrame:
+def _add_features(
+    tables: SessionTables, item_features: DataFrame | None, user_features: DataFrame | None, run: Run
+) -> SessionTables:
+    if item_features is None and user_features is None:
+        return tables
+    from recspark.sources.features import add_item_features, add_user_features
+
+    items = add_item_features(tables.items, item_features, run).orderBy(c.ITEM_IDX)
+    users = add_user_features(tables.users, user_features, run).orderBy(c.USER_IDX)
+    return replace(tables, items=items, users=users)
+
+
+def build_users(histories: DataFrame) -> DataFrame:
     """The table `users`: everyone with a kept event; ``user_idx`` follows the order of ``user_id``."""
-    users = histories.select(c.USER_IDX, c.USER_ID, F.col(c.NUM_TRAIN).cast("long").alias(c.NUM_EVENTS))
-    return users if features is None else users.join(features, c.USER_ID, "left")
+    return histories.select(c.USER_IDX, c.USER_ID, F.col(c.NUM_TRAIN).cast("long").alias(c.NUM_EVENTS))
 
 
 def name_sessions(sessions: DataFrame) -> DataFrame:

@@ -1,7 +1,7 @@
 """Dense item ids: by number of train events, the most popular first.
 
-in   kept events with their split; item features
-out  items: item_idx 0, item_id 'B7', num_events 812, first_seen 2026-01-05 ..., active true, f_genre 'Drama'
+in   kept events with their split; ids of the items that features know
+out  items: item_idx 0, item_id 'B7', num_events 812, first_seen 2026-01-05 ..., active true
 
 `num_events` counts train events and nothing else. Items seen only in valid, test or context, items with fewer train
 events than `vocabulary.min_item_events` (rare), and items known only by features have 0 and are not active; they come
@@ -28,14 +28,16 @@ def count_items(prepared: DataFrame) -> DataFrame:
     )
 
 
-def build_items(counted: DataFrame, features: DataFrame | None, min_item_events: int) -> DataFrame:
-    """The table `items`, sorted by its dense ``item_idx``, and ``TRAIN_EVENTS``.
+def build_items(counted: DataFrame, feature_items: DataFrame | None, min_item_events: int) -> DataFrame:
+    """The table `items` without features, sorted by its dense ``item_idx``, and ``TRAIN_EVENTS``.
+
+    ``feature_items`` holds each id that features know once; those of no event are appended.
 
     Ids are the places in a sort by (num_events desc, item_id), a total order: the same for any partitioning and retry,
     without a window over all items.
     """
-    if features is not None:
-        counted = counted.join(features, c.ITEM_ID, "full_outer")
+    if feature_items is not None:
+        counted = counted.join(feature_items, c.ITEM_ID, "full_outer")
     train_events = F.coalesce(TRAIN_EVENTS, F.lit(0))
     items = (
         counted.withColumn(TRAIN_EVENTS, train_events)
