@@ -139,6 +139,12 @@ class GraphConfig(Section):
     task_memory_mb: PositiveInt = 1024
     """What one task may hold."""
 
+    @model_validator(mode="after")
+    def _check_score(self) -> "GraphConfig":
+        if self.score == "jaccard" and self.use_event_weights:
+            raise ValueError("score: jaccard needs pairs that weigh at most 1; turn use_event_weights off")
+        return self
+
 
 class WalksConfig(Section):
     """Second-order random walks over the item graph (node2vec)."""
