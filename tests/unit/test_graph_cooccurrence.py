@@ -300,7 +300,6 @@ COMPILE = """
 from recspark.config.schema import GraphConfig
 from recspark.graph import kernel
 from recspark.graph.warm_up import compile_kernels
-from recspark.graph.warm_up import compile_kernels
 from tests.helpers.graph_oracle import random_units
 from tests.unit.test_graph_cooccurrence import WEIGHTS, run
 
