@@ -47,11 +47,7 @@ def build_noise(counts: NDArray[np.int64], exponent: float) -> NoiseDistribution
     weights = np.zeros(len(counts), np.float64)
     weights[seen] = counts[seen].astype(np.float64) ** exponent
     probabilities = weights / weights.sum()
-    threshold, alias = build_alias(probabilities)
-    # Rounding may leave a row that nothing should draw with a threshold of its own.
-    threshold[~seen] = 0
-    alias[~seen] = np.where(probabilities[alias[~seen]] > 0, alias[~seen], probabilities.argmax())
-    return NoiseDistribution(probabilities, threshold, alias)
+    return NoiseDistribution(probabilities, *build_alias(probabilities))
 
 
 def keep_probabilities(counts: NDArray[np.int64], subsample: float) -> NDArray[np.float32]:
