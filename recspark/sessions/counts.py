@@ -79,8 +79,9 @@ def check_events(counts: EventCounts, config: RunConfig) -> None:
         )
     if counts.num_kept == 0:
         raise DataError(f"clean: none of {counts.num_in:,} events is left ({_show(counts.dropped)}); loosen `clean`")
-    needed = [c.TRAIN] + ([c.VALID] if config.split.valid else []) + ([c.TEST] if config.evaluate else [])
-    if missing := [split for split in needed if not counts.kept[split]]:
+    needed = {c.TRAIN} | ({c.VALID} if config.split.valid else set())
+    needed |= {config.evaluate.split} if config.evaluate else set()
+    if missing := [split for split in c.SPLITS if split in needed and not counts.kept[split]]:
         raise DataError(_describe_empty_split(missing, counts, config))
 
 
@@ -98,7 +99,7 @@ def _describe_empty_split(missing: list[str], counts: EventCounts, config: RunCo
     else:
         advice = {
             "time": f"split.cut is {split.cut}: move it into that range",
-            "given": f"the source's split column must say {c.TRAIN} and {c.TEST}",
+            "given": f"the source's split column never says {' or '.join(missing)}",
             "leave_last_out": "no user has two events; use split.kind time or given",
         }[split.kind]
     if missing == [c.TEST]:

@@ -26,6 +26,7 @@ def test_good_counts_pass():
     check_events(make_counts(), make_config())
     check_events(make_counts(valid=1), make_config(split={"kind": "given", "valid": {"kind": "last_k"}}))
     check_events(make_counts(test=0), make_config(evaluate=None))
+    check_events(make_counts(valid=1, test=0), make_config(split={"kind": "given"}, evaluate={"split": "valid"}))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_good_counts_pass():
         (
             {"train": 0, "context": 2, "test": 0},
             {"split": {"kind": "given"}},
-            r"split: train and test would be empty; .*column must say train and test$",
+            r"split: train and test would be empty; .*column never says train or test$",
         ),
         ({"test": 0}, {"split": {"kind": "leave_last_out"}}, r"no user has two events; use split.kind time or given"),
         (
