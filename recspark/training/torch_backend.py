@@ -4,6 +4,9 @@ A step scores every pair of the global batch and its negatives, which all ranks 
 its owner: 1, 2 and 4 ranks learn the same up to the order of sums. Not yet run on CUDA.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -81,14 +84,16 @@ class TorchBackend:
     def save(self, folder: str) -> None:
         """Writes this rank's rows by torch's distributed checkpoint, in position order. Collective."""
         state = {name: self._as_global(tensor.cpu()) for name, tensor in self._model.state().items()}
-        save_distributed(state, checkpoint_id=folder, no_dist=self._world.world_size == 1)
+        with _quiet_alone():
+            save_distributed(state, checkpoint_id=folder, no_dist=self._world.world_size == 1)
 
     def load(self, folder: str) -> None:
         """Reads this rank's rows, whatever number of ranks wrote them. Collective."""
         own = self._model.state()
         read = {name: torch.empty_like(tensor, device="cpu") for name, tensor in own.items()}
         state = {name: self._as_global(tensor) for name, tensor in read.items()}
-        load_distributed(state, checkpoint_id=folder, no_dist=self._world.world_size == 1)
+        with _quiet_alone():
+            load_distributed(state, checkpoint_id=folder, no_dist=self._world.world_size == 1)
         for name, tensor in own.items():
             tensor.copy_(read[name])
 
@@ -125,6 +130,14 @@ class TorchBackend:
         parts = [torch.empty_like(padded) for _ in range(layout.world_size)] if self._world.rank == 0 else None
         dist.gather(padded, parts)
         return torch.cat(parts)[: layout.num_rows] if parts else None
+
+
+@contextmanager
+def _quiet_alone() -> Iterator[None]:
+    """Without torch's warning that one process has no process group, which is what we want."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
 
 
 def skip_gram_gradients(

@@ -130,6 +130,7 @@ class Trainer:
         waited_from = time.monotonic()
         for prepared, num_tokens in self._prepared(epoch, first_step):
             self._waited += time.monotonic() - waited_from
+            self._world.arrive(self._state.step)
             self._backend.step(prepared, self.schedule.rate(self._state.step))
             self._state.step += 1
             self._tokens += num_tokens

@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from recspark.errors import SetupError
+from recspark.errors import SetupError, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,13 +38,21 @@ def find_launch() -> Launch:
 class World:
     """This process among its ``world_size`` ranks; ``device`` is cpu or cuda:N, ``transport`` none, gloo or nccl.
 
-    Not yet run on CUDA.
+    Every rank notes in ``store`` which step it has reached, so that an error can name the one that is missing: gloo
+    and NCCL only say that time is up or that a connection broke. Not yet run on CUDA.
     """
 
     rank: int = 0
     world_size: int = 1
     device: str = "cpu"
     transport: str = "none"
+    store: Any = None
+    timeout_seconds: float = 0
+
+    def arrive(self, step: int) -> None:
+        """Notes that this rank is about to exchange data for a step."""
+        if self.world_size > 1:
+            self.store.set(f"step/{self.rank}", str(step))
 
     def exchange(self, rows: "Tensor", send_counts: Sequence[int], receive_counts: Sequence[int]) -> "Tensor":
         """Sends ``rows``, cut by ``send_counts``, to ranks 0, 1, ...; what they sent, in rank order."""
@@ -53,7 +61,8 @@ class World:
         # gloo moves CPU tensors only: two ranks on one GPU go through the host.
         carried = rows if self.transport == "nccl" or not rows.is_cuda else rows.cpu()
         received = carried.new_empty((sum(receive_counts), *carried.shape[1:]))
-        dist.all_to_all_single(received, carried.contiguous(), list(receive_counts), list(send_counts))
+        with self._naming_the_missing():
+            dist.all_to_all_single(received, carried.contiguous(), list(receive_counts), list(send_counts))
         return received.to(rows.device)
 
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
@@ -64,15 +73,39 @@ class World:
         import torch.distributed as dist
 
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total)
+        with self._naming_the_missing():
+            dist.all_reduce(total)
         return [float(value) for value in total]
 
     def barrier(self) -> None:
-        """Waits for all ranks; a rank that never comes is named by the error. Collective."""
-        if self.world_size > 1:
-            import torch.distributed as dist
+        """Waits for all ranks. Collective."""
+        self.sum_over_ranks([0.0])
 
-            dist.monitored_barrier(wait_all_ranks=True)
+    @contextmanager
+    def _naming_the_missing(self) -> Iterator[None]:
+        """Turns a broken or overdue exchange into an error that says which ranks did not come.
+
+        Raises: TrainingError.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            raise TrainingError(
+                f"rank {self.rank} of {self.world_size} waited for the others in vain (training.timeout_seconds "
+                f"{self.timeout_seconds:.0f}): {self._describe_missing()}. Look at that rank's log, then start again: "
+                f"training goes on from the last checkpoint. The transport said: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _describe_missing(self) -> str:
+        """Which ranks have not reached the step this one is at, as far as the store can still tell."""
+        try:
+            keys = [f"step/{rank}" for rank in range(self.world_size)]
+            steps = [int(self.store.get(key)) if self.store.check([key]) else -1 for key in keys]
+        except RuntimeError:
+            return "the rank that started the group is gone"
+        behind = [f"rank {rank} is at step {step}" for rank, step in enumerate(steps) if step < steps[self.rank]]
+        here = f"this one is at step {steps[self.rank]}"
+        return f"{', '.join(behind)}, {here}" if behind else f"all have reached this one's step {steps[self.rank]}"
 
 
 @contextmanager
@@ -88,13 +121,20 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     # NCCL refuses two ranks on one GPU.
     has_own_gpu = device != "cpu" and torch.cuda.device_count() >= launch.local_world_size
     transport = "nccl" if has_own_gpu else "gloo"
+    timeout = dt.timedelta(seconds=timeout_seconds)
     try:
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if has_own_gpu else "cpu:gloo", timeout=dt.timedelta(seconds=timeout_seconds)
+            "cpu:gloo,cuda:nccl" if has_own_gpu else "cpu:gloo",
+            store=store,
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=timeout,
         )
     except (RuntimeError, ValueError) as error:
         raise SetupError(
@@ -102,7 +142,7 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
             f"({error}); start all ranks with torchrun, and check that they reach MASTER_ADDR"
         ) from error
     try:
-        yield World(launch.rank, launch.world_size, device, transport)
+        yield World(launch.rank, launch.world_size, device, transport, store, timeout_seconds)
     finally:
         dist.destroy_process_group()
 
