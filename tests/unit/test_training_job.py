@@ -1,0 +1,313 @@
+"""The stage `train` on small lakes: quality, exact resume, export, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from safetensors.numpy import load_file
+
+from recspark.config import Run
+from recspark.errors import DataError, LakeError, TrainingError
+from recspark.lake.arrow import find_done, find_table, read_table
+from recspark.lake.folders import read_manifest
+from recspark.training import job
+from recspark.training.job import train
+from recspark.training.trainer import EXIT_TERMINATED
+from tests.helpers.ranks import ROOT
+from tests.helpers.tiny_lake import plan_tiny, rows_of, write_stage
+from tests.helpers.training_lake import (
+    TRAINING,
+    plan_training,
+    topic_purity,
+    topic_sequences,
+    vectors_of,
+    write_topic_sessions,
+)
+
+BACKENDS = ("cpu", "torch")
+
+
+def rows(run: Run, table: str) -> pa.Table:
+    """The run's own slice of an embedding table, by idx."""
+    stage = run.stages["train"]
+    found = read_table(find_table(run.lake, stage, table))
+    return found.filter(pc.equal(found["model_id"], stage.id)).sort_by("idx")
+
+
+def checkpoint_folder(run: Run) -> Path:
+    return Path(run.lake, "checkpoints", run.stages["train"].key)
+
+
+def train_in_child(folder: Path, fault: str = "", **training: Any) -> subprocess.CompletedProcess[str]:
+    """Trains `plan_training(folder, **training)` in a process of its own, where a fault may kill it."""
+    code = (
+        "import json, sys; from pathlib import Path; from tests.helpers.training_lake import plan_training; "
+        "from recspark.training.job import train; train(plan_training(Path(sys.argv[1]), **json.loads(sys.argv[2])))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, str(folder), json.dumps(training)],
+        cwd=ROOT, env=os.environ | {"RECSPARK_FAULT": fault}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """One finished run a backend: 2 epochs of 10 steps."""
+    runs = {}
+    for backend in BACKENDS:
+        run = plan_training(tmp_path_factory.mktemp(backend), backend=backend)
+        write_topic_sessions(run)
+        train(run)
+        runs[backend] = run
+    return runs
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_neighbours_are_of_the_planted_topic(trained: dict[str, Run], backend: str) -> None:
+    items = rows(trained[backend], "item_embeddings")
+    assert items["idx"].to_pylist() == list(range(58))
+    assert topic_purity(vectors_of(items)) > 0.95  # chance is 0.2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_marker_says_what_was_learned_from_what(trained: dict[str, Run], backend: str) -> None:
+    run = trained[backend]
+    version, record = find_done(run.lake, run.stages["train"]) or (None, None)
+    assert version == 0
+    assert record is not None
+    tokens = sum(map(len, topic_sequences(640, 58, 0)))
+    expected = {
+        "steps": 20, "epochs": 2, "tokens": 2 * tokens, "items": 58, "items_trained": 58, "items_untrained": 1,
+        "items_without_train_events": 1, "users": 640, "users_without_history": 1, "rows_left_out": 0,
+    }  # fmt: skip
+    assert {name: record.counts[name] for name in expected} == expected
+    assert 0 < record.counts["final_loss"] < 6 * np.log(2)  # below that of vectors that know nothing
+    assert record.facts == {
+        "metric": "cosine", "embedding_dim": 8, "model_id": run.stages["train"].id, "model_kind": "skip_gram",
+        "readout": "input", "backend": backend,
+    }  # fmt: skip
+    assert set(record.inputs) == {"sessions", "items", "users", "user_histories"}
+    assert record.tables == {"user_embeddings": 0}
+
+
+def test_both_backends_see_the_same_tokens_and_pairs(trained: dict[str, Run]) -> None:
+    counts = [find_done(run.lake, run.stages["train"])[1].counts for run in trained.values()]  # type: ignore[index]
+    assert counts[0]["pairs"] == counts[1]["pairs"] > 0
+    assert counts[0]["tokens"] == counts[1]["tokens"]
+
+
+def test_embeddings_are_the_readout_of_the_published_tables(trained: dict[str, Run]) -> None:
+    run = trained["torch"]
+    model_id = run.stages["train"].id
+    manifest = read_manifest(run.lake, "models", model_id)
+    assert manifest is not None
+    assert manifest.counts["steps"] == 20
+    tables = load_file(Path(run.lake, "models", model_id, "vectors.safetensors"))
+    items = rows(run, "item_embeddings")
+    np.testing.assert_array_equal(vectors_of(items), tables["input"][:58])
+    assert items["id"].to_pylist() == [f"i{i}" for i in range(58)]
+    assert items["query_vector"].null_count == 58
+    assert set(items["bias"].to_pylist()) == {0.0}
+    assert set(items["model_id"].to_pylist()) == {model_id}
+    unit = tables["input"] / np.linalg.norm(tables["input"], axis=1, keepdims=True)
+    users = rows(run, "user_embeddings")
+    assert users["id"].to_pylist() == [f"u{u}" for u in range(640)]
+    first = topic_sequences(640, 58, 0)[0]
+    np.testing.assert_allclose(vectors_of(users)[0], unit[first].mean(0), atol=1e-6)
+
+
+def test_input_output_writes_query_vectors_and_bias(tmp_path: Path) -> None:
+    model = {"readout": "input_output", "popularity_term": 0.1}
+    run = plan_training(tmp_path, model=model, backend="cpu", epochs=1)
+    write_topic_sessions(run)
+    train(run)
+    tables = load_file(Path(run.lake, "models", run.stages["train"].id, "vectors.safetensors"))
+    items = rows(run, "item_embeddings")
+    np.testing.assert_array_equal(vectors_of(items), tables["output"][:58])
+    np.testing.assert_array_equal(np.array(items["query_vector"].to_pylist(), np.float32), tables["input"][:58])
+    assert np.std(items["bias"].to_pylist()) > 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_killed_and_resumed_equals_undisturbed_to_the_bit(
+    trained: dict[str, Run], tmp_path: Path, backend: str
+) -> None:
+    run = plan_training(tmp_path, backend=backend)
+    write_topic_sessions(run)
+    killed = train_in_child(tmp_path, "train.step:13", backend=backend)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert find_done(run.lake, run.stages["train"]) is None
+    resumed = train_in_child(tmp_path, backend=backend)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed at step 10" in resumed.stderr
+    for table in ("item_embeddings", "user_embeddings"):
+        np.testing.assert_array_equal(vectors_of(rows(run, table)), vectors_of(rows(trained[backend], table)))
+    counts = [find_done(r.lake, r.stages["train"])[1].counts for r in (run, trained[backend])]  # type: ignore[index]
+    for found in counts:
+        del found["seconds"]
+    assert counts[0] == counts[1]
+    lines = [json.loads(line) for line in (checkpoint_folder(run) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert lines[0]["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize("fault", ["train.checkpoint.files", "train.model", "train.user_embeddings"])
+def test_a_crash_between_commits_is_mended_by_the_next_run(trained: dict[str, Run], tmp_path: Path, fault: str) -> None:
+    run = plan_training(tmp_path, backend="cpu")
+    write_topic_sessions(run)
+    assert train_in_child(tmp_path, fault, backend="cpu").returncode == -signal.SIGKILL
+    assert find_done(run.lake, run.stages["train"]) is None
+    train(run)
+    for table in ("item_embeddings", "user_embeddings"):
+        np.testing.assert_array_equal(vectors_of(rows(run, table)), vectors_of(rows(trained["cpu"], table)))
+
+
+def test_a_second_call_writes_nothing(trained: dict[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
+    train(trained["cpu"])
+    assert "already done at version 0" in capsys.readouterr().err
+
+
+def test_a_second_model_leaves_the_first_one_alone(tmp_path: Path) -> None:
+    runs = [plan_training(tmp_path, backend="cpu", epochs=1, window=window) for window in (1, 2)]
+    write_topic_sessions(runs[0])
+    before = []
+    for run in runs:
+        train(run)
+        before.append(vectors_of(rows(run, "item_embeddings")))
+    both = read_table(find_table(runs[1].lake, runs[1].stages["train"], "item_embeddings"))
+    assert len(both) == 2 * 58
+    for run, vectors in zip(runs, before, strict=True):
+        own = both.filter(pc.equal(both["model_id"], run.stages["train"].id)).sort_by("idx")
+        np.testing.assert_array_equal(vectors_of(own), vectors)
+
+
+def test_walks_over_an_edge_list_carry_every_node(tmp_path: Path) -> None:
+    run = plan_tiny(
+        tmp_path,
+        source={"kind": "edges", "path": "edges.csv", "format": "csv", "directed": False},
+        model={"embedding_dim": 8},
+        training=TRAINING | {"corpus": "walks", "backend": "cpu"},
+        evaluate=None,
+        run={"seed": 7},
+    )
+    walks = topic_sequences(300, 20, 0)
+    nodes = [{"item_idx": i, "item_id": f"n{i}", "num_events": int(i < 20)} for i in range(21)]
+    write_stage(run, "ingest", {"items": rows_of("items", nodes)})
+    walk_rows = [{"epoch": 0, "shard": 0, "start_idx": int(w[0]), "walk": w.tolist()} for w in walks]
+    write_stage(run, "walks", {"walks": rows_of("walks", walk_rows)})
+    train(run)
+    items = rows(run, "item_embeddings")
+    assert items["id"].to_pylist() == [f"n{i}" for i in range(21)]
+    assert not vectors_of(items)[20].any()  # isolated
+    assert topic_purity(vectors_of(items)[:20], k=3) > 0.9
+    _, record = find_done(run.lake, run.stages["train"]) or (None, None)
+    assert record is not None
+    assert record.tables == {}
+    assert record.counts["items_trained"] == 20
+
+
+def test_sigterm_leaves_a_checkpoint_and_its_own_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = plan_training(tmp_path, backend="cpu", checkpoint_steps=1000)
+    write_topic_sessions(run)
+    from recspark.training.cpu_backend import CpuBackend
+
+    steps = []
+    plain_step = CpuBackend.step
+
+    def step(self: CpuBackend, *args: Any) -> None:
+        plain_step(self, *args)
+        steps.append(1)
+        if len(steps) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(CpuBackend, "step", step)
+    with pytest.raises(SystemExit) as stopped:
+        train(run)
+    assert stopped.value.code == EXIT_TERMINATED == 143
+    assert json.loads((checkpoint_folder(run) / "LATEST").read_text())["state"]["step"] == 7
+    train(run)
+    assert find_done(run.lake, run.stages["train"]) is not None
+    assert len(steps) == 20
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loss_that_is_no_number_stops_with_its_place(tmp_path: Path, backend: str) -> None:
+    run = plan_training(tmp_path, backend=backend, learning_rate=3e38, max_loss_ratio=1e30)
+    write_topic_sessions(run)
+    with pytest.raises(TrainingError, match=r"diverged at step \d+ of 20 \(rank 0 of 1, epoch 0, lanes 0..3, batch"):
+        train(run)
+    assert find_done(run.lake, run.stages["train"]) is None
+
+
+def test_a_runaway_loss_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    run = plan_training(tmp_path, backend="torch", learning_rate=50.0, max_loss_ratio=1.5, checkpoint_steps=1)
+    write_topic_sessions(run)
+    with pytest.raises(
+        TrainingError, match=r"is above .* the checkpoint of step \d+ stays. Lower training.learning_ra"
+    ):
+        train(run)
+    assert (checkpoint_folder(run) / "LATEST").exists()
+
+
+def test_a_gradient_that_is_no_number_never_becomes_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = plan_training(tmp_path, backend="cpu")
+    write_topic_sessions(run)
+    from recspark.training.cpu_backend import CpuBackend
+
+    monkeypatch.setattr(CpuBackend, "is_finite", lambda self: False)
+    with pytest.raises(
+        TrainingError, match=r"diverged at step 5 of 20 .*a gradient is not a number; no checkpoint yet"
+    ):
+        train(run)
+    assert not (checkpoint_folder(run) / "LATEST").exists()
+
+
+def test_another_backend_is_refused_with_the_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = plan_training(tmp_path, backend="auto", epochs=4)
+    write_topic_sessions(run)
+    killed = train_in_child(tmp_path, "train.step:7", backend="auto", epochs=4)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    monkeypatch.setattr(job, "choose_backend", lambda config, launch: ("torch", "cpu", "test"))
+    with pytest.raises(TrainingError, match="backend: the checkpoint has cpu, this run has torch"):
+        train(run)
+
+
+def test_missing_inputs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="run `recspark run CONF --to sessions` first"):
+        train(plan_training(tmp_path))
+
+
+def write_sessions_of(run: Run, sessions: list[list[int]], item_idx: list[int]) -> None:
+    items = [{"item_idx": i, "item_id": f"i{i}", "num_events": 2} for i in item_idx]
+    split = [{"session_id": f"s{s}", "item_idx": values, "split": "train"} for s, values in enumerate(sessions)]
+    write_stage(run, "sessions", {"items": rows_of("items", items), "sessions": rows_of("sessions", split)})
+
+
+@pytest.mark.parametrize(
+    ("sessions", "item_idx", "error", "message"),
+    [
+        ([[0, 0]], [0], DataError, "1 items; a model needs at least 2"),
+        ([], [0, 1], DataError, "no sequences|no train"),
+        ([[0], [1]], [0, 1], DataError, "no pairs: every sequence holds fewer than two items"),
+        ([[0, 1], [1, 2]], [0, 1], DataError, "item_idx 2, but `items` has rows 0..1"),
+        ([[0, 1]], [0, 2], LakeError, r"item_idx is not 0\.\.1; build it again"),
+    ],
+)
+def test_a_corpus_that_teaches_nothing_is_refused(
+    tmp_path: Path, sessions: list[list[int]], item_idx: list[int], error: type[Exception], message: str
+) -> None:
+    run = plan_training(tmp_path, backend="cpu", batch_sequences=4)
+    write_sessions_of(run, sessions, item_idx)
+    with pytest.raises(error, match=message):
+        train(run)
+    assert find_done(run.lake, run.stages["train"]) is None
