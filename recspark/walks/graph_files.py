@@ -22,7 +22,7 @@ from recspark.walks.walk_graph import WalkGraph
 
 STARTS = "starts"
 ARRAYS = (*WalkGraph._fields, STARTS)
-_FOLDER_PREFIX = "recspark-walks-"
+_FOLDER_PREFIX, _DRAFT_PREFIX = "recspark-walks-", "recspark-draft-"
 _LOCK = "lock"
 _held_locks: list[IO[bytes]] = []
 
@@ -53,6 +53,7 @@ def write_graph(name: str, graph: WalkGraph, starts: NDArray[np.int32], root: st
     Raises: SetupError when the disk has no room for them.
     """
     root = root or tempfile.gettempdir()
+    os.makedirs(root, exist_ok=True)
     remove_leftovers(root)
     arrays: list[NDArray[Any]] = [*graph, starts]
     needed, free = sum(a.nbytes for a in arrays), shutil.disk_usage(root).free
@@ -69,10 +70,12 @@ def write_graph(name: str, graph: WalkGraph, starts: NDArray[np.int32], root: st
 
 def _make_folder(root: str) -> str:
     """A folder that is locked by this process and removed at its end."""
-    folder = tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=root)
-    lock = open(os.path.join(folder, _LOCK), "wb")  # noqa: SIM115 - held until the process ends
+    draft = tempfile.mkdtemp(prefix=_DRAFT_PREFIX, dir=root)
+    lock = open(os.path.join(draft, _LOCK), "wb")  # noqa: SIM115 - held until the process ends
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     _held_locks.append(lock)
+    folder = draft.replace(_DRAFT_PREFIX, _FOLDER_PREFIX)
+    os.rename(draft, folder)  # only now may others ask for its lock
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

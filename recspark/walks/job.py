@@ -41,8 +41,11 @@ def build_walks(spark: SparkSession, run: Run) -> None:
     bias = make_bias(config.p, config.q)
     plan = plan_walks(graph, config, bias, spark.sparkContext.defaultParallelism)
     log(STAGE, "plan", **plan.facts())
-    identity = {"table": graph_at.uri, "version": graph_at.version, **_deciding_knobs(config, bias)}
-    files = publish_graph(spark, identity, lambda: (build_walk_graph(graph, bias, config.weighted), find_starts(graph)))
+    files = publish_graph(
+        spark,
+        _identity(graph_at, config, bias),
+        lambda: (build_walk_graph(graph, bias, config.weighted), find_starts(graph)),
+    )
     task = plan_task(plan, files, config, run.seed)
     compile_kernels(task)
     counts = count_walks(spark, task, plan.num_partitions, plan.has_dead_ends)
@@ -99,9 +102,12 @@ def plan_task(plan: WalkPlan, files: GraphFiles, config: WalksConfig, seed: int)
     )
 
 
-def _deciding_knobs(config: WalksConfig, bias: Bias) -> dict[str, Any]:
-    """What decides the arrays of the walk graph, beside the table it is read from."""
+def _identity(graph_at: TableAt, config: WalksConfig, bias: Bias) -> dict[str, Any]:
+    """What decides the arrays of the walk graph: the table's very commit and the knobs they depend on."""
     return {
+        "table": graph_at.uri,
+        "version": graph_at.version,
+        "run_id": graph_at.record.run_id,
         "weighted": config.weighted,
         "symmetrize": config.symmetrize,
         "max_degree": config.max_degree,

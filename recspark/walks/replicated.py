@@ -5,6 +5,7 @@ Locally the workers read the driver's files; on a cluster Spark ships a copy to 
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -36,7 +37,7 @@ def publish_graph(
     name = "graph-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     place = (str(spark.sparkContext.applicationId), name)
     if place not in _published:
-        files = write_graph(name, *make(), root=spark.conf.get("spark.local.dir", None))
+        files = write_graph(name, *make(), _scratch_folder(spark))
         _published[place] = files if is_on_one_machine(spark) else _ship(spark, files)
     return _published[place]
 
@@ -45,6 +46,12 @@ def is_on_one_machine(spark: SparkSession) -> bool:
     """Whether workers see the driver's disk for certain: threads of the driver's JVM start them."""
     master = str(spark.sparkContext.master)
     return master.startswith("local") and not master.startswith("local-cluster")
+
+
+def _scratch_folder(spark: SparkSession) -> str | None:
+    """The first of Spark's own scratch folders, None where it is left to the system's default."""
+    folders = os.environ.get("SPARK_LOCAL_DIRS") or spark.sparkContext.getConf().get("spark.local.dir")
+    return folders.split(",")[0] if folders else None
 
 
 def _ship(spark: SparkSession, files: GraphFiles) -> GraphFiles:

@@ -1,7 +1,11 @@
 """The walk kernel against enumerated probabilities: chi-square over every (previous, current) pair of small graphs."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from recspark.graph.csr import Csr
@@ -223,3 +227,18 @@ def test_return_weights_are_those_of_the_reverse_edge():
     graph = build_walk_graph(csr(3, edges), make_bias(0.5, 1.0))
     assert graph.return_weights.tolist() == [7.0, 5.0, 0.0]
     assert graph.weight_sums.tolist() == [5.0, 10.0, 0.0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    edges=st.dictionaries(st.tuples(st.integers(0, 6), st.integers(0, 6)), st.floats(2**-10, 2**10, width=32)),
+    p=st.floats(1e-4, 1e4),
+    q=st.floats(1e-4, 1e4),
+    walk_length=st.integers(2, 9),
+    weighted=st.booleans(),
+)
+def test_walks_follow_edges_and_stop_only_where_there_are_none(edges, p, q, walk_length, weighted):
+    nodes, lengths = run(7, edges, p, q, 70, walk_length, weighted=weighted)
+    for row, length in zip(nodes.tolist(), lengths.tolist(), strict=True):
+        assert all(step in edges for step in pairwise(row[:length]))
+        assert length == walk_length or not any(src == row[length - 1] for src, _ in edges)
