@@ -225,7 +225,8 @@ def _search_bytes(
 ) -> int:
     tables = nlist * m * 2**nbits * 4 if m else 0
     tables = tables if tables <= _PRECOMPUTED_MAX_BYTES else 0
-    return num_vectors * code_bytes + num_shards * (nlist * padded * 4 + tables)
+    copies = num_shards if nbits == 4 else min(num_shards, 2)  # 8-bit shards are joined one by one as they are opened
+    return num_vectors * code_bytes + copies * (nlist * padded * 4 + tables)
 
 
 def _build_bytes(num_vectors: int, vector_dim: int, padded: int, train_size: int, search_bytes: int) -> int:

@@ -63,14 +63,14 @@ class RefineVectors:
         return found
 
     def _decode(self, shards: NDArray[np.int32], rows: NDArray[np.int64]) -> Floats:
-        vectors = np.empty((*rows.shape, rows_width(self.scale)), np.float32)
+        width = rows_width(self.scale)
         if len(self.codes) == 1:
-            vectors[:] = self.codes[0][rows]
-            return vectors
+            return self.codes[0][rows].astype(np.float32)
+        vectors = np.empty((rows.size, width), np.float32)
         for shard, codes in enumerate(self.codes):
-            here = shards == shard
-            vectors[here] = codes[rows[here]]
-        return vectors
+            here = np.flatnonzero(shards == shard)
+            vectors[here] = codes[rows.ravel()[here]]
+        return vectors.reshape(*rows.shape, width)
 
 
 def rows_width(scale: Floats) -> int:

@@ -24,7 +24,7 @@ from recspark.index.engine import FaissIndex, faiss
 from recspark.index.ids import read_ids
 from recspark.index.metric import Space
 from recspark.index.refine import RefineVectors
-from recspark.index.search import ShardedIndex
+from recspark.index.search import ShardedIndex, join_shards
 from recspark.lake.folders import check_file, folder_uri, read_manifest
 from recspark.lake.storage import join, open_filesystem, open_input
 
@@ -45,18 +45,18 @@ def refine_name(shard: int) -> str:
     return f"refine-{shard:05d}.npy"
 
 
-def open_index(lake: str, index_id: str, verify: bool = True) -> ShardedIndex:
+def open_index(lake: str, index_id: str, verify: bool = True, join_lists: bool = True) -> ShardedIndex:
     """A published index, ready to search.
 
     ``verify=False`` leaves out the SHA-256 of the files (not their presence and sizes), for a folder that was
-    verified before.
+    verified before. ``join_lists=False`` keeps IVF shards apart and asks them one by one, with the same results.
 
     Raises: IndexReadError, naming the file, when anything is missing, damaged, edited or of another build.
     """
     manifest = read_index_manifest(lake, index_id)
     for entry in manifest.files:
         check_entry(lake, index_id, entry, verify)
-    return assemble(folder_uri(lake, FOLDER, index_id), manifest.facts)
+    return assemble(folder_uri(lake, FOLDER, index_id), manifest.facts, join_lists)
 
 
 def read_index_manifest(lake: str, index_id: str) -> Manifest:
@@ -106,7 +106,7 @@ def check_entry(lake: str, index_id: str, entry: FileEntry, verify: bool) -> Non
         raise IndexReadError(f"{uri}: {found}, the manifest says {entry.bytes} bytes; restore it, or {_REBUILD}")
 
 
-def assemble(folder: str, facts: dict[str, Any]) -> ShardedIndex:
+def assemble(folder: str, facts: dict[str, Any], join_lists: bool = True) -> ShardedIndex:
     """The index of a folder whose files are known to be whole; ``facts`` as in the manifest.
 
     Raises: IndexReadError for a shard that faiss cannot read or that another training or build made.
@@ -119,12 +119,12 @@ def assemble(folder: str, facts: dict[str, Any]) -> ShardedIndex:
         raise IndexReadError(f"{join(folder, IDS)}: {len(item_ids)} items, the shards hold {num_rows}; {_REBUILD}")
     refine = None
     if plan["refine"] != "none":
-        codes = [read_array(join(folder, refine_name(shard))) for shard in range(len(shards))]
+        codes = [read_array(join(folder, refine_name(shard))) for shard in range(plan["num_shards"])]
         refine = RefineVectors(codes, read_array(join(folder, REFINE_SCALE)))
     return ShardedIndex(
         kind=plan["kind"],
         space=Space(**facts["space"]),
-        shards=shards,
+        shards=join_shards(plan["kind"], shards) if join_lists else shards,
         item_ids=item_ids,
         effort=facts.get("effort"),
         refine=refine,

@@ -10,12 +10,12 @@ from recspark.index.store import open_index
 from tests.helpers.index_lake import clustered, exact_top, make_items, plan_index_run, write_items
 
 
-def built(lake, items, **index):
+def built(lake, items, join=True, **index):
     """The opened index of a run over these items."""
     run = plan_index_run(lake, dim=items.dim, **index)
     write_items(run, items)
     build_index(run)
-    return open_index(run.lake, run.stages["index"].id)
+    return open_index(run.lake, run.stages["index"].id, join_lists=join)
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])
@@ -57,14 +57,15 @@ def one_faiss_index(index, items, nprobe):
     return single
 
 
-@pytest.mark.parametrize("num_shards", [1, 2, 7])
+@pytest.mark.parametrize(("num_shards", "join"), [(1, True), (2, False), (7, False), (7, True)])
 @pytest.mark.parametrize("metric", ["cosine", "ip"])
 @pytest.mark.parametrize("kind", ["ivf_flat", "ivf_pq"])
-def test_sharded_equals_single_at_the_plans_own_nprobe(lake, kind, metric, num_shards):
+def test_sharded_equals_single_at_the_plans_own_nprobe(lake, kind, metric, num_shards, join):
     items = make_items(3000, 16, bias=0.3)
-    index = built(lake, items, kind=kind, metric=metric, num_shards=num_shards, refine="none", target_recall=0.6)
+    index = built(lake, items, join, kind=kind, metric=metric, num_shards=num_shards, refine="none", target_recall=0.6)
     nprobe, nlist = index.effort, index.shards[0].nlist
     assert 1 <= nprobe < nlist / 2
+    assert len(index.shards) == (1 if join else num_shards)
     assert sum(shard.ntotal for shard in index.shards) == 3000
     queries = clustered(200, 16, seed=5)
     encoded = index.space.encode_queries(queries)
@@ -78,9 +79,9 @@ def test_sharded_equals_single_at_the_plans_own_nprobe(lake, kind, metric, num_s
 @pytest.mark.parametrize("refine", ["fp16", "sq8"])
 @pytest.mark.parametrize("nbits", [8, 4])
 def test_shards_and_one_shard_agree_after_refining(tmp_path, nbits, refine):
-    items = make_items(3000, 16, bias=0.3, queries=True)
+    items = make_items(2000, 16, bias=0.3, queries=True)
     knobs = {"kind": "ivf_pq", "nbits": nbits, "refine": refine, "nprobe": 4, "metric": "ip"}
-    one, three = (built(tmp_path / str(n), items, num_shards=n, **knobs) for n in (1, 3))
+    one, three = (built(tmp_path / str(n), items, join=False, num_shards=n, **knobs) for n in (1, 3))
     left, right = (index.search(items.queries[:200], 10) for index in (one, three))
     if nbits == 8:
         np.testing.assert_array_equal(left[0], right[0])
@@ -118,11 +119,13 @@ def test_pads_when_the_probed_lists_run_dry(lake):
     assert (ids[:, 0] >= 0).all()
 
 
+@pytest.mark.parametrize("join", [True, False])
 @pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_pq"])
-def test_equal_vectors_come_by_smaller_id(lake, kind):
+def test_equal_vectors_come_by_smaller_id(lake, kind, join):
+    """Also where more are equal than fit: the list ends with the smallest ids, whatever their shards."""
     items = make_items(600, 16)
-    items.vectors[300:320] = items.vectors[300]
-    index = built(lake, items, kind=kind, num_shards=3, target_recall=1.0)
+    items.vectors[300:500] = items.vectors[300]
+    index = built(lake, items, join, kind=kind, num_shards=3, target_recall=1.0, refine_factor=2)
     ids, scores = index.search(items.vectors[300:301], 20)
     assert ids[0].tolist() == items.item_idx[300:320].tolist()
     assert len(set(scores[0].tolist())) == 1
