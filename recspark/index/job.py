@@ -24,8 +24,8 @@ from recspark.index.build import (
 )
 from recspark.index.ids import write_ids
 from recspark.index.memory import free_memory_bytes, gib
-from recspark.index.plan import IndexPlan, check_memory, plan_index
-from recspark.index.recall import CurvePoint, ExactSearch, choose_effort, measure_recall
+from recspark.index.plan import IVF_KINDS, IndexPlan, check_memory, plan_index
+from recspark.index.recall import DEPTHS, CurvePoint, ExactSearch, choose_point, measure_recall
 from recspark.index.search import ShardedIndex
 from recspark.index.store import open_index
 from recspark.index.vectors import ItemVectors, check_vectors, hash_sample, read_item_vectors
@@ -111,9 +111,12 @@ def _finish(
         "sample": trained.facts["sample"],
         "shards": [shard.to_facts() for shard in shards],
     }
-    curve, chosen = _measure(store.assemble(folder, facts), items, config, run.seed)
-    facts |= {"effort": chosen.effort, plan.effort_name or "effort": chosen.effort}
-    facts |= {"recall_at_10": round(chosen.recall_at_10, 5), "curve": [point.to_facts() for point in curve]}
+    chosen, deep, curve = _measure(store.assemble(folder, facts), items, config, run.seed)
+    facts |= {"effort": chosen.effort, "deep_effort": deep.effort}
+    if plan.effort_name:
+        facts |= {plan.effort_name: chosen.effort, f"deep_{plan.effort_name}": deep.effort}
+    facts |= {"recall_at_10": round(chosen.recall_at_10, 5), "recall_at_100": round(deep.recall_at_100, 5)}
+    facts["curve"] = [point.to_facts() for point in curve]
     hashes = trained.files | {path: sha for shard in shards for path, sha in shard.files.items()}
     _publish(run, stage, folder, hashes, facts, {"item_embeddings": table.version, "model_id": _model_id(run, table)})
     log(_STAGE, f"done: {plan.name}", vectors=len(items), recall_at_10=round(chosen.recall_at_10, 4),
@@ -135,19 +138,17 @@ def _publish(
 
 def _measure(
     index: ShardedIndex, items: ItemVectors, config: IndexConfig, seed: int
-) -> tuple[list[CurvePoint], CurvePoint]:
-    """(curve, chosen point) over the config's queries.
+) -> tuple[CurvePoint, CurvePoint, list[CurvePoint]]:
+    """(point for up to 10 results, point for more, curve) over the config's queries.
 
-    Raises: IndexBuildError when the chosen point stays below ``index.min_recall``.
+    Raises: IndexBuildError when recall@10 stays below ``index.min_recall``.
     """
     rows = hash_sample(items.item_idx, config.num_queries, seed + _QUERY_SEED)
-    asked = config.nprobe if index.kind.startswith("ivf") else None
-    efforts = sweep(index, asked)
-    target = 2.0 if asked else config.target_recall  # a fixed nprobe is measured with all others
-    curve = measure_recall(
-        index, ExactSearch(items, index.metric), items.queries[rows], items.item_idx[rows], efforts, target
-    )
-    chosen = choose_effort(curve, config.target_recall, min(asked, index.shards[0].nlist) if asked else None)
+    exact = ExactSearch(items, index.metric)
+    asked = min(config.nprobe, index.shards[0].nlist) if config.nprobe and index.kind in IVF_KINDS else None
+    target = None if asked else config.target_recall  # beside a fixed nprobe all others are shown
+    curve = measure_recall(index, exact, items.queries[rows], items.item_idx[rows], sweep(index, asked), target)
+    chosen, deep = (choose_point(curve, k, config.target_recall, asked) for k in DEPTHS[1:])
     if chosen.recall_at_10 < config.min_recall:
         raise IndexBuildError(
             f"recall@10 is {chosen.recall_at_10:.4f} at {index.kind} effort {chosen.effort}, below index.min_recall "
@@ -156,7 +157,7 @@ def _measure(
     if chosen.recall_at_10 < config.target_recall:
         log(_STAGE, f"recall@10 {chosen.recall_at_10:.4f} stays below index.target_recall {config.target_recall}: "
             "raise index.m or index.refine_factor")  # fmt: skip
-    return curve, chosen
+    return chosen, deep, curve
 
 
 def sweep(index: ShardedIndex, asked: int | None) -> list[int | None]:

@@ -18,6 +18,7 @@ DEPTHS = (1, 10, 100)
 _EXACT_BLOCK = 262_144
 _NUM_TIMED = 200
 """Single queries timed a point of the curve."""
+_NEARLY = 0.005
 _TIE = 1e-5
 """Scores this close, relative to the largest, count as equal: an item as good as the k-th is no miss."""
 
@@ -33,6 +34,10 @@ class CurvePoint:
     p50_ms: float
     p99_ms: float
     queries_per_second: float
+
+    def recall_at(self, k: int) -> float:
+        """The recall at one of ``DEPTHS``."""
+        return {1: self.recall_at_1, 10: self.recall_at_10, 100: self.recall_at_100}[k]
 
     def to_facts(self) -> dict[str, Any]:
         """Plain values, rounded for the manifest."""
@@ -75,9 +80,14 @@ class ExactSearch:
 
 
 def measure_recall(
-    index: ShardedIndex, exact: ExactSearch, queries: Floats, own_idx: Ids, efforts: list[int | None], target: float
+    index: ShardedIndex,
+    exact: ExactSearch,
+    queries: Floats,
+    own_idx: Ids,
+    efforts: list[int | None],
+    target: float | None,
 ) -> list[CurvePoint]:
-    """The curve over ``efforts`` in ascending order, ended by the second point at or above ``target`` recall@10.
+    """The curve over ``efforts`` in ascending order, ended by the first point where all recalls reach ``target``.
 
     ``own_idx`` int64[Q] are the items the queries come from; they are left out of both lists.
     """
@@ -86,7 +96,7 @@ def measure_recall(
     points: list[CurvePoint] = []
     for effort in efforts:
         points.append(_measure_point(index, exact, queries, own_idx, effort, wanted))
-        if sum(point.recall_at_10 >= target for point in points) == 2:
+        if target is not None and min(points[-1].recall_at_10, points[-1].recall_at_100) >= target:
             break
     return points
 
@@ -128,12 +138,16 @@ def without_own(ids: Ids, scores: Floats, own_idx: Ids, k: int) -> tuple[Ids, Fl
     return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def choose_effort(curve: list[CurvePoint], target: float, asked: int | None = None) -> CurvePoint:
-    """The point that was asked for, else the cheapest that reaches ``target`` recall@10, else the best there is."""
+def choose_point(curve: list[CurvePoint], k: int, target: float, asked: int | None = None) -> CurvePoint:
+    """The point that was asked for, else the cheapest whose recall@k reaches ``target``.
+
+    Where none does, the cheapest that comes within .005 of the best.
+    """
     if asked is not None:
         return next(point for point in curve if point.effort == asked)
-    reaching = [point for point in curve if point.recall_at_10 >= target]
-    return reaching[0] if reaching else max(curve, key=lambda point: point.recall_at_10)
+    recalls = [point.recall_at(k) for point in curve]
+    enough = min(target, max(recalls) - _NEARLY)
+    return next(point for point, recall in zip(curve, recalls, strict=True) if recall >= enough)
 
 
 def _latency_ms(index: ShardedIndex, queries: Floats, effort: int | None) -> tuple[float, float]:

@@ -16,6 +16,8 @@ from recspark.index.metric import EncodedQueries, Floats, Space
 from recspark.index.refine import RefineVectors
 from recspark.index.topk import NO_ID, Ids, largest_k, smallest_k
 
+SHALLOW_K = 10
+"""Longer result lists are searched with ``deep_effort``: few lists may hold 10 good items, but not 100."""
 QUERY_BLOCK = 4096
 """Queries searched at a time: bounds what candidates of all shards take."""
 
@@ -30,13 +32,15 @@ class ShardedIndex:
         space: Space,
         shards: list[FaissIndex],
         item_ids: ItemIds,
-        effort: int | None,
+        effort: int | None = None,
+        deep_effort: int | None = None,
         refine: RefineVectors | None = None,
         refine_factor: int = 1,
         facts: dict[str, Any] | None = None,
     ) -> None:
         self.kind, self.space, self.shards, self.item_ids = kind, space, shards, item_ids
-        self.effort, self.refine, self.refine_factor = effort, refine, refine_factor
+        self.effort, self.deep_effort = effort, deep_effort
+        self.refine, self.refine_factor = refine, refine_factor
         self.facts = facts or {}
 
     @property
@@ -64,7 +68,7 @@ class ShardedIndex:
         Raises: QueryError for queries of another dimension or with values that are not finite.
         """
         queries = self._check_queries(queries)
-        mask = self._allowed_mask(allowed, blocked)
+        mask, effort = self._allowed_mask(allowed, blocked), effort or self.effort_for(k)
         ids = np.full((len(queries), k), NO_ID, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         depth = min(k, len(self))
@@ -73,12 +77,14 @@ class ShardedIndex:
             ids[part, :depth], scores[part, :depth] = self._search_block(queries[part], depth, mask, effort)
         return ids, scores
 
-    def _search_block(
-        self, queries: Floats, k: int, mask: NDArray[np.bool_] | None, effort: int | None
-    ) -> tuple[Ids, Floats]:
+    def effort_for(self, k: int) -> int:
+        """nprobe or ef_search of the manifest: chosen by recall@10, or by recall@100 where k is more than 10."""
+        return (self.effort if k <= SHALLOW_K else self.deep_effort) or self.effort or 1
+
+    def _search_block(self, queries: Floats, k: int, mask: NDArray[np.bool_] | None, effort: int) -> tuple[Ids, Floats]:
         encoded = self.space.encode_queries(queries)
         num_candidates = min(k * self.refine_factor, len(self))
-        distances, ids = self._nearest(encoded, num_candidates, mask, effort or self.effort or 1)
+        distances, ids = self._nearest(encoded, num_candidates, mask, effort)
         if self.refine is None:
             return ids, self.space.scores(distances, encoded)
         rows = self.item_ids.rows_of(ids)

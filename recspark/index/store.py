@@ -127,6 +127,7 @@ def assemble(folder: str, facts: dict[str, Any], join_lists: bool = True) -> Sha
         shards=join_shards(plan["kind"], shards) if join_lists else shards,
         item_ids=item_ids,
         effort=facts.get("effort"),
+        deep_effort=facts.get("deep_effort"),
         refine=refine,
         refine_factor=plan["refine_factor"],
         facts=facts,

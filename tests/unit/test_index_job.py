@@ -85,6 +85,9 @@ def test_nprobe_is_the_smallest_that_reaches_the_target(lake):
     facts = manifest_of(run).facts
     reaching = [p["effort"] for p in facts["curve"] if p["recall_at_10"] >= 0.9]
     assert facts["nprobe"] == min(reaching)
+    assert facts["deep_nprobe"] == min(p["effort"] for p in facts["curve"] if p["recall_at_100"] >= 0.9)
+    index = open_index(run.lake, run.stages["index"].id)
+    assert [index.effort_for(k) for k in (1, 10, 11)] == [facts["nprobe"], facts["nprobe"], facts["deep_nprobe"]]
     assert min(p["effort"] for p in facts["curve"]) == 1 < facts["nprobe"]
     recalls = [p["recall_at_10"] for p in facts["curve"]]
     assert recalls == sorted(recalls)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recspark.index.recall import CurvePoint, ExactSearch, choose_effort, recall_at, without_own
+from recspark.index.recall import CurvePoint, ExactSearch, choose_point, recall_at, without_own
 from tests.helpers.index_lake import exact_top, make_items
 
 
@@ -51,9 +51,9 @@ def test_the_own_item_is_left_out_wherever_it_stands():
 
 
 def test_the_cheapest_setting_that_reaches_the_target_is_chosen():
-    curve = [
-        CurvePoint(effort, 0, recall, 0, 0, 0, 0) for effort, recall in [(1, 0.5), (2, 0.94), (4, 0.96), (8, 0.99)]
-    ]
-    assert choose_effort(curve, 0.95).effort == 4
-    assert choose_effort(curve, 0.999).effort == 8
-    assert choose_effort(curve, 0.95, asked=2).effort == 2
+    rows = [(1, 0.5, 0.3), (2, 0.94, 0.7), (4, 0.96, 0.92), (8, 0.987, 0.95), (16, 0.99, 0.99)]
+    curve = [CurvePoint(effort, 0, at_10, at_100, 0, 0, 0) for effort, at_10, at_100 in rows]
+    assert choose_point(curve, 10, 0.95).effort == 4
+    assert choose_point(curve, 100, 0.95).effort == 8
+    assert choose_point(curve, 10, 0.999).effort == 8  # out of reach: within .005 of the best
+    assert choose_point(curve, 10, 0.95, asked=2).effort == 2

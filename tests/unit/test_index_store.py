@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 
 import faiss
+import numpy as np
+import pyarrow.fs as pafs
 import pytest
 
 from recspark.errors import IndexReadError
+from recspark.index import store
 from recspark.index.job import build_index
 from recspark.index.receipts import read_receipt, write_receipt
 from recspark.index.store import manifest_digest, open_index, quantizer_fingerprint
@@ -198,3 +201,22 @@ def test_receipts_count_only_for_their_build_and_whole_files(tmp_path):
     assert read_receipt(folder, "a.json", "build 1") is None
     (tmp_path / "a.json").write_text('{"build": "build 1", "fi')
     assert read_receipt(folder, "a.json", "build 1") is None
+
+
+def test_a_file_system_that_is_not_local_holds_the_same(index, tmp_path, monkeypatch):
+    """Object stores are written and read through a local copy; here a local folder plays one."""
+    far = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    monkeypatch.setattr(store, "open_filesystem", lambda uri: (far, uri))
+    near = faiss.read_index(str(index[0] / "shard-00000.faiss"))
+    (tmp_path / "far").mkdir()
+    store.write_faiss(near, "far/a.faiss")
+    assert store.read_faiss("far/a.faiss").ntotal == near.ntotal
+    store.write_array(np.arange(6).reshape(2, 3), "far/a.npy")
+    monkeypatch.setattr(store, "open_input", lambda uri: far.open_input_stream(uri))
+    assert store.read_array("far/a.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_what_faiss_cannot_read_is_told(tmp_path):
+    (tmp_path / "a.faiss").write_bytes(b"not an index")
+    with pytest.raises(IndexReadError, match=r"a\.faiss: faiss cannot read it"):
+        store.read_faiss(str(tmp_path / "a.faiss"))
