@@ -23,7 +23,7 @@ from recspark.lake.spark import read_table, spark_schema, write_table
 from recspark.sources.mapping import first_problem, id_problems
 from recspark.sources.outcomes import STAGE, check_counts, count_outcomes, log_done, sum_outcomes, write_quarantine
 from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names
-from recspark.sources.rules import DROPPED_BY, add_dropped_by, check_rules, number_text, struct_text
+from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, rule_columns, struct_text
 
 SELF_LOOP = "self_loop"
 SRC, DST = "src", "dst"
@@ -57,8 +57,7 @@ def check_edge_columns(rows: DataFrame, source: SourceConfig) -> None:
     wanted = {"source.src_column": source.src_column, "source.dst_column": source.dst_column}
     if source.weight_column is not None:
         wanted["source.weight_column"] = source.weight_column
-    check_columns(source_names(rows), wanted, where)
-    check_rules(rows, source.rules, where)
+    check_columns(source_names(rows), wanted | rule_columns(source.rules), where)
 
 
 def map_edges(rows: DataFrame, source: SourceConfig) -> DataFrame:

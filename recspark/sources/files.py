@@ -8,6 +8,8 @@ u,i,t                        row {u: "7", i: "85123A", t: "2010-12-01"}, bad_lin
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
@@ -17,10 +19,13 @@ from pyspark.sql.types import StringType, StructField, StructType
 from recspark.errors import SourceError
 from recspark.lake.source_state import list_files
 from recspark.lake.storage import join, open_filesystem
-from recspark.sources.rows import BAD_LINE_READ, as_rows
+from recspark.sources.rows import BAD_LINE_READ, as_rows, quoted
 
 _HEADER_BYTES = 1 << 20
 _GLOB = "*?["
+_LINE = "value"
+"""The one column of Spark's text reader."""
+_INFER_PARTITIONS = "spark.sql.sources.partitionColumnTypeInference.enabled"
 
 
 def read_files(spark: SparkSession, path: str, file_format: str, separator: str = ",") -> DataFrame:
@@ -40,11 +45,23 @@ def read_frame(spark: SparkSession, path: str, file_format: str, separator: str 
     reader = spark.read.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", BAD_LINE_READ)
     if not any("=" in part for name in files for part in name.split("/")[:-1]):
         reader = reader.option("recursiveFileLookup", "true")  # else nested folders would be left out silently
-    if file_format == "csv":
-        return _read_csv(reader, path, files, separator)
-    if file_format == "jsonl":
-        return _read_jsonl(reader, path)
-    return reader.parquet(_spark_path(path))
+    with _partition_values_as_text(spark):
+        if file_format == "csv":
+            return _read_csv(reader, path, files, separator)
+        if file_format == "jsonl":
+            return _read_jsonl(reader, path)
+        return reader.parquet(_spark_path(path))
+
+
+@contextmanager
+def _partition_values_as_text(spark: SparkSession) -> Iterator[None]:
+    """Keeps the values in folder names such as ``shop=01`` as they are; Spark would read numbers."""
+    before = spark.conf.get(_INFER_PARTITIONS)
+    spark.conf.set(_INFER_PARTITIONS, "false")
+    try:
+        yield
+    finally:
+        spark.conf.set(_INFER_PARTITIONS, str(before))
 
 
 def _read_csv(reader: DataFrameReader, path: str, files: list[str], separator: str) -> DataFrame:
@@ -85,12 +102,23 @@ def _read_header(path: str, files: list[str], separator: str) -> list[str]:
 
 
 def _read_jsonl(reader: DataFrameReader, path: str) -> DataFrame:
-    """Keys differ from line to line, so all lines are read once for the columns."""
+    """Keys differ from line to line, so all lines are read once for the columns; then each line is one row. Numbers are text as Spark writes them."""
     found = reader.option("primitivesAsString", "true").json(_spark_path(path)).schema
-    own = [field for field in found.fields if field.name != BAD_LINE_READ]
+    lines = reader.text(_spark_path(path))
+    in_folders = [name for name in lines.columns if name != _LINE]
+    own = [field for field in found.fields if field.name not in (BAD_LINE_READ, *in_folders)]
     if not own:
         raise SourceError(f"source.path {path}: no line there is a JSON object; check source.format")
-    return reader.schema(StructType([*own, StructField(BAD_LINE_READ, StringType())])).json(_spark_path(path))
+    # Spark's own reader makes any number of rows of a line that holds a list: none would be counted for [].
+    schema = StructType([*own, StructField(BAD_LINE_READ, StringType())])
+    options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": BAD_LINE_READ}
+    parsed = F.from_json(F.when(F.col(_LINE).rlike(r"^\s*\{"), F.col(_LINE)), schema, options)
+    is_bad = parsed.isNull() | parsed[BAD_LINE_READ].isNotNull()
+    return lines.where(~F.col(_LINE).rlike(r"^\s*$")).select(
+        *[parsed[field.name].alias(field.name) for field in own],
+        *[quoted(name) for name in in_folders],
+        F.when(is_bad, F.col(_LINE)).alias(BAD_LINE_READ),
+    )
 
 
 def _folder_of(path: str) -> str:

@@ -15,7 +15,7 @@ from pyspark.sql.window import Window
 from recspark.config.source import ColumnMap, SourceConfig
 from recspark.contracts import columns as c
 from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names, source_type
-from recspark.sources.rules import DROPPED_BY, add_dropped_by, check_rules, number_text, struct_text
+from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, rule_columns, struct_text
 from recspark.sources.times import check_timezone, parse_day, read_time
 
 EVENT_COLUMNS = (c.USER_ID, c.ITEM_ID, c.TS, c.EVENT_TYPE, c.WEIGHT, c.BASKET_ID, c.SPLIT)
@@ -39,8 +39,7 @@ def check_mapping(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> 
     """
     where = f"source.path {source.path}" if source.path else f"source.kind {source.kind}"
     wanted = {f"source.columns.{part}": name for part, name in columns if name is not None}
-    check_columns(source_names(rows), wanted, where)
-    check_rules(rows, source.rules, where)
+    check_columns(source_names(rows), wanted | rule_columns(source.rules), where)
     check_timezone(source.timezone)
     parse_day(source.earliest, "source.earliest")
     parse_day(source.latest, "source.latest")

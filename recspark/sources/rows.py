@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -24,8 +25,18 @@ BAD_LINE_READ = "_recspark_bad_line"
 """Where Spark's readers put a line that they could not parse."""
 
 _FILE_IN_MESSAGE = re.compile(r"(?:file|path)[ :]+(?P<file>[a-z0-9]+:/[^\s,]+)")
-_READ_CONDITIONS = ("FAILED_READ_FILE", "CANNOT_READ_FILE", "UNABLE_TO_INFER_SCHEMA", "PARQUET_TYPE_ILLEGAL")
-_READ_SIGNS = ("EOFException", "Unexpected end of", "is not a Parquet file", "Illegal Parquet type", "ZipException")
+_HEADER_IN_MESSAGE = re.compile(r"Header: (?:.*\n){1,4}?.*CSV file: \S+")
+_READ_SIGNS = (
+    "Unexpected end of",
+    "EOFException",
+    "is not a Parquet file",
+    "Illegal Parquet type",
+    "ZipException",
+    "FAILED_READ_FILE",
+    "CANNOT_READ_FILE",
+    "UNABLE_TO_INFER_SCHEMA",
+)
+"""What Spark's messages say of files that cannot be read, the most telling first."""
 
 
 def as_rows(frame: DataFrame, source_file: Column | None = None) -> DataFrame:
@@ -88,26 +99,36 @@ def reading(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except PySparkException as error:
-        problem = _describe(error)
+    except (PySparkException, Py4JJavaError) as error:  # collecting to Arrow leaves the latter as it is
+        problem = _describe(_full_text(error))
         if problem is None:
             raise
         raise SourceError(f"{where}: {problem}") from error
 
 
-def _describe(error: PySparkException) -> str | None:
+def _full_text(error: BaseException | None) -> str:
+    """The messages of an error and of its causes inside the JVM, outermost first."""
+    texts: list[str] = []
+    while error is not None and len(texts) < 20:
+        texts.append(str(error))
+        error = getattr(error, "cause", None) or getattr(error, "_cause", None)
+    return "\n".join(texts)
+
+
+def _describe(text: str) -> str | None:
     """What the user has to mend, or None where the failure is not the source's."""
-    text, condition = str(error), error.getCondition() or ""
-    if "INVALID_DATETIME_PATTERN" in text or "datetime pattern" in text.lower():
+    if "DATETIME_PATTERN" in text or "DATETIME_WEEK_BASED" in text or "datetime pattern" in text.lower():
         first = text.splitlines()[0]
         return f"source.timestamp_format is no Spark datetime pattern ({first}); give one such as yyyy-MM-dd HH:mm:ss"
-    if "CSV header does not conform" in text:
-        return f"files disagree about their columns: {' '.join(text.split())[:600]}; read them as separate sources"
-    if not condition.startswith(_READ_CONDITIONS) and not any(sign in text for sign in _READ_SIGNS):
+    header = _HEADER_IN_MESSAGE.search(text)
+    if header:
+        shown = " ".join(header[0].split())
+        return f"files disagree about their columns: {shown}; give them one header or read them as separate sources"
+    if not any(sign in text for sign in _READ_SIGNS):
         return None
     match = _FILE_IN_MESSAGE.search(text)
     file = match["file"].rstrip(".") if match else "a file"
-    cause = next((sign for sign in _READ_SIGNS if sign in text), text.splitlines()[0])
+    cause = next(sign for sign in _READ_SIGNS if sign in text)
     advice = "it is damaged or cut short; replace or remove it"
     if "TIMESTAMP(NANOS" in text:
         advice = "Spark reads no nanosecond times; write it with microseconds (pandas: coerce_timestamps='us')"

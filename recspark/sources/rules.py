@@ -13,7 +13,7 @@ from pyspark.sql.window import Window
 
 from recspark.config.source import DropRule
 from recspark.contracts import columns as c
-from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names
+from recspark.sources.rows import BAD_LINE, ROW, source_column
 
 DROPPED_BY = "dropped_by"
 _COPY = "_copy"
@@ -21,13 +21,9 @@ _CONTENT = "_content"
 _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 
 
-def check_rules(rows: DataFrame, rules: Sequence[DropRule], where: str) -> None:
-    """Checks the columns that rules test.
-
-    Raises: SourceError for columns that are not there.
-    """
-    wanted = {f"source.rules ({rule.name})": rule.column for rule in rules if rule.column}
-    check_columns(source_names(rows), wanted, where)
+def rule_columns(rules: Sequence[DropRule]) -> dict[str, str]:
+    """The columns that rules test, by the place in the config that names them."""
+    return {f"source.rules ({rule.name})": rule.column for rule in rules if rule.column}
 
 
 def add_dropped_by(rows: DataFrame, rules: Sequence[DropRule]) -> DataFrame:

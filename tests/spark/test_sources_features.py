@@ -1,0 +1,86 @@
+"""Features from files and from the generator: typed, joined by text ids, missing values filled."""
+
+import pytest
+
+from recspark.errors import SourceError
+from recspark.sources.features import add_item_features, add_user_features, read_item_features, read_user_features
+from recspark.sources.planted import PlantedWorld, item_id
+from tests.helpers.sources import make_run, write_lines
+
+pytestmark = pytest.mark.spark
+
+SYNTHETIC = {"kind": "synthetic", "synthetic": {"num_items": 30, "num_clusters": 4, "num_users": 5}}
+
+
+def feature(name, path, key, column, kind="categorical", **more):
+    return {"name": name, "path": str(path), "key": key, "column": column, "kind": kind} | more
+
+
+def by_id(frame, key):
+    return {r[key]: r for r in frame.toArrow().to_pylist()}
+
+
+def test_each_kind_gets_its_type_and_missing_its_value(spark, lake, tmp_path):
+    films = write_lines(
+        tmp_path / "films.csv", "movieId,title,genres,year,brand",
+        '1,"A, B",Action| Comedy||Action,1999,x', '01,"""C""",(none),n/a,', "2,,,2000.5,z", "2,,,1900,y", ",no id,,,",
+    )  # fmt: skip
+    prices = write_lines(tmp_path / "prices.jsonl", '{"id": 1, "price": 2.5}', '{"id": 3, "price": 1}', "no json")
+    run = make_run(lake, SYNTHETIC, features=[
+        feature("title", films, "movieId", "title", "text"),
+        feature("genre", films, "movieId", "genres", "multi", missing="none|other"),
+        feature("year", films, "movieId", "year", "numeric", missing="1950"),
+        feature("price", prices, "id", "price", "numeric", format="jsonl"),
+        feature("brand", films, "movieId", "brand", missing="-"),
+        feature("land", films, "movieId", "brand", of="user"),
+    ])  # fmt: skip
+    features = read_item_features(spark, run)
+    types = {f.name: f.dataType.simpleString() for f in features.schema}
+    assert types == {
+        "item_id": "string", "f_title": "string", "f_genre": "array<string>", "f_year": "float", "f_brand": "string",
+        "f_price": "float",
+    }  # fmt: skip
+    raw = by_id(features, "item_id")
+    assert set(raw) == {"1", "01", "2", "3"}
+    assert (raw["2"]["f_year"], raw["2"]["f_brand"]) == (1900, "y")
+    ids = list(enumerate(["1", "01", "2", "3", "4"]))
+    items = spark.createDataFrame(ids, "item_idx int, item_id string")
+    found = by_id(add_item_features(items, features, run), "item_id")
+    assert len(found) == 5
+    one = {"f_title": "A, B", "f_genre": ["Action", "Comedy"], "f_year": 1999, "f_brand": "x", "f_price": 2.5}
+    assert found["1"] == {"item_id": "1", "item_idx": 0} | one
+    assert found["01"]["f_title"] == '"C"'
+    assert (found["01"]["f_year"], found["01"]["f_brand"], found["01"]["f_price"]) == (1950, "-", None)
+    nothing = {"f_title": None, "f_genre": ["none", "other"], "f_year": 1950, "f_brand": "-", "f_price": None}
+    assert found["4"] == {"item_id": "4", "item_idx": 4} | nothing
+    users = spark.createDataFrame([(0, "2")], "user_idx int, user_id string")
+    assert by_id(add_user_features(users, read_user_features(spark, run), run), "user_id")["2"]["f_land"] == "y"
+
+
+def test_synthetic_attributes_name_the_planted_cluster(spark, lake):
+    run = make_run(lake, SYNTHETIC, features=[
+        feature("category", "synthetic", "item_id", "category"),
+        feature("price", "synthetic", "item_id", "price", "numeric"),
+    ])  # fmt: skip
+    found = by_id(read_item_features(spark, run), "item_id")
+    cluster = PlantedWorld(run.config.source.synthetic, run.seed).cluster_of_item
+    assert set(found) == {item_id(n) for n in range(30)}
+    assert len({(found[item_id(n)]["f_category"], c) for n, c in enumerate(cluster)}) == 4
+    assert all(r["f_price"] > 0 for r in found.values())
+
+
+def test_without_features_there_is_nothing_to_join(spark, lake):
+    run = make_run(lake, SYNTHETIC)
+    assert read_item_features(spark, run) is None
+    items = spark.range(3)
+    assert add_item_features(items, None, run) is items
+
+
+def test_wrong_features_are_named(spark, lake, tmp_path):
+    films = write_lines(tmp_path / "films.csv", "movieId,title", "1,a")
+    run = make_run(lake, SYNTHETIC, features=[feature("genre", films, "movie", "genres")])
+    with pytest.raises(SourceError, match=r"features \(genre\), path \S*films\.csv: key: no column 'movie'; did you mean 'movieId'\?; column of genre: no column 'genres' \(columns there: movieId, title\)"):  # fmt: skip  # noqa: E501
+        read_item_features(spark, run)
+    run = make_run(lake, SYNTHETIC, features=[feature("age", "synthetic", "user_id", "age", of="user")])
+    with pytest.raises(SourceError, match=r"features \(age\): path synthetic holds the generator's item attributes"):
+        read_user_features(spark, run)
