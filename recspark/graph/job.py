@@ -21,7 +21,7 @@ from recspark.graph.blocks import MB, BlockPlan, UnitStats
 from recspark.graph.cooccurrence import build_edges, count_units, plan_graph, session_units, user_units
 from recspark.graph.pairs import unit_shape
 from recspark.graph.warm_up import compile_kernels
-from recspark.lake.arrow import TableAt, find_table
+from recspark.lake.arrow import TableAt, find_table, open_table
 from recspark.lake.spark import read_table, write_table
 from recspark.logs import log
 
@@ -38,7 +38,7 @@ def build_graph(spark: SparkSession, run: Run, stage: str = "graph") -> None:
     sessions_stage = run.producer("sessions")
     source = find_table(run.lake, sessions_stage, "sessions" if config.group == "session" else "user_histories")
     items = find_table(run.lake, sessions_stage, "items")
-    num_items = read_table(spark, items).count()
+    num_items = open_table(run.lake, items.name, items.version).count()
     compile_kernels()
     units = read_units(spark, source, config)
     stats = count_units(units, unit_shape(config), num_items)

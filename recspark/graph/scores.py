@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recspark.graph import kernel
+from recspark.graph import top_n
 
 if TYPE_CHECKING:  # workers import this module: no pydantic there
     from recspark.config.schema import GraphConfig
 
-KINDS = {"count": kernel.COUNT, "cosine": kernel.COSINE, "jaccard": kernel.JACCARD, "ppmi": kernel.PPMI}
+KINDS = {"count": top_n.COUNT, "cosine": top_n.COSINE, "jaccard": top_n.JACCARD, "ppmi": top_n.PPMI}
 
 
 def score_rule(
     config: "GraphConfig", unit_counts: NDArray[np.int64], row_sums: NDArray[np.float64] | None = None
-) -> kernel.ScoreRule:
+) -> top_n.ScoreRule:
     """The score of a config over items with these counts [num_items]; ``row_sums`` only for PPMI."""
     source_terms, candidate_terms = _terms(config, unit_counts.astype(np.float64), row_sums)
-    return kernel.ScoreRule(
+    return top_n.ScoreRule(
         kind=KINDS[config.score],
         source_terms=source_terms,
         candidate_terms=candidate_terms,

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recspark.contracts.tables import ITEM_GRAPH
-from recspark.graph import kernel
+from recspark.graph import kernel, top_n
 from recspark.graph.blocks import PACK_VALUES, ROW_BUFFER, BlockPlan
 from recspark.graph.pairs import PairWeights, UnitShape
 from recspark.graph.units import prepared_batches
@@ -35,7 +35,7 @@ class GraphPlan:
     shape: UnitShape
     weights: PairWeights
     blocks: BlockPlan
-    scores: kernel.ScoreRule
+    scores: top_n.ScoreRule
 
     @property
     def num_items(self) -> int:
@@ -155,10 +155,10 @@ def _reduce_block(
     local_of = np.full(plan.num_items, -1, np.int32)
     local_of[items] = np.arange(len(items), dtype=np.int32)
     ptr, posting = kernel.build_postings(units.indptr, units.items, local_of, len(items))
-    rows = kernel.new_rows(len(items), max(ROW_BUFFER, plan.num_items))
+    rows = top_n.new_rows(len(items), max(ROW_BUFFER, plan.num_items))
     first = 0
     while first < len(items):
-        last, used = kernel.build_rows(first, items, ptr, posting, units, plan.weights.rule, plan.scores, row, rows)
+        last, used = top_n.build_rows(first, items, ptr, posting, units, plan.weights.rule, plan.scores, row, rows)
         yield from _graph_batches(items[first:last], rows, rows.sizes[first:last], used)
         first = last
 
@@ -173,13 +173,13 @@ def _reduce_hot_item(
     touched = np.flatnonzero(row.counts)
     row.touched[: len(touched)] = touched
     item = int(plan.blocks.hot_items[hot])
-    rows = kernel.new_rows(1, max(1, plan.scores.limit))
-    used = kernel.select_row(item, len(touched), plan.weights.rule, plan.scores, row, rows, 0)
+    rows = top_n.new_rows(1, max(1, plan.scores.limit))
+    used = top_n.select_row(item, len(touched), plan.weights.rule, plan.scores, row, rows, 0)
     yield from _graph_batches(np.array([item], np.int32), rows, np.array([used], np.int32), used)
 
 
 def _graph_batches(
-    items: NDArray[np.int32], rows: kernel.Rows, sizes: NDArray[np.int32], used: int
+    items: NDArray[np.int32], rows: top_n.Rows, sizes: NDArray[np.int32], used: int
 ) -> Iterator[pa.RecordBatch]:
     """Batches of `item_graph` with exactly its types: mapInArrow does not cast. Items without neighbours drop out."""
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int32))

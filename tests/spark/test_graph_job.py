@@ -1,14 +1,16 @@
 """Stages graph and item_knn_graph on a lake: what is read, what is committed, what is refused."""
 
 import datetime as dt
+import json
 
 import numpy as np
 import pytest
 
 from recspark.config.schema import GraphConfig
 from recspark.errors import DataError
+from recspark.graph.blocks import UnitStats
 from recspark.graph.csr import graph_from_table
-from recspark.graph.job import build_graph
+from recspark.graph.job import build_graph, check_stats
 from recspark.lake.arrow import find_done, find_table, known_tables, read_table
 from tests.helpers import graph_oracle
 from tests.helpers.graph_oracle import Unit, assert_same_graph, random_units, rows_of
@@ -70,44 +72,44 @@ def read_graph(run, stage):
     return table, read_table(table)
 
 
-@pytest.mark.parametrize("group", ["session", "user"])
-def test_only_train_events_make_the_graph(spark, tmp_path, group):
-    run = plan(tmp_path, group=group, num_neighbours=6, **WEIGHTED)
+def test_both_graphs_see_train_events_only(spark, tmp_path, capfd):
+    """The run's own by session, with a hot item; the baseline's by user. Their records say what they are."""
+    run = plan(tmp_path, num_neighbours=6, num_blocks=6, **WEIGHTED)
     units, later = random_units(seed=31), random_units(seed=32)
     write_lake(run, units, later)
-    build_graph(spark, run)
-    table, rows = read_graph(run, "graph")
-    assert_same_graph(rows_of(rows), graph_oracle.build_graph(units, run.config.graph))
-    source = "sessions" if group == "session" else "user_histories"
-    assert table.record.is_marker
-    assert table.record.facts == {"num_items": NUM_ITEMS, "group": group, "score": "cosine"}
-    assert set(table.record.inputs) == {source, "items"}
-    counts = table.record.counts
+    for stage, config, group, source in (
+        ("graph", run.config.graph, "session", "sessions"),
+        ("item_knn_graph", run.config.baselines.item_knn.graph, "user", "user_histories"),
+    ):
+        build_graph(spark, run, stage)
+        table, rows = read_graph(run, stage)
+        assert_same_graph(rows_of(rows), graph_oracle.build_graph(units, config))
+        check_record(table.record, rows, units)
+        assert table.record.stage == stage
+        assert table.record.facts == {"num_items": NUM_ITEMS, "group": group, "score": "cosine"}
+        assert set(table.record.inputs) == {source, "items"}
+    plan_line, done_line = (json.loads(line) for line in capfd.readouterr().err.splitlines() if '"graph"' in line)
+    assert plan_line["message"] == "plan"
+    assert plan_line["num_blocks"] == 6
+    assert plan_line["hot_items"] == 1
+    share = sum(0 in u.items for u in units) / len(units)
+    assert plan_line["biggest_items"].startswith(f"item 0 in {share:.1%}; ")
+    assert {"pair_cost", "shuffle_mb", "task_mb", "longest_unit"} <= set(plan_line)
+    assert done_line["message"] == f"done at version {read_graph(run, 'graph')[0].version}"
+
+
+def check_record(record, rows, units):
+    counts = record.counts
+    sizes = [len(set(u.items)) for u in units]
+    assert record.is_marker
     assert counts["num_units"] == len(units)
     assert counts["num_events"] == sum(len(u.items) for u in units)
     assert counts["num_items"] == len({i for u in units for i in u.items})
-    assert counts["num_edges"] == sum(len(d) for d in rows["dst_idx"].to_pylist())
-    assert counts["num_rows"] == rows.num_rows
-    assert counts["num_pairs"] == sum(len(set(u.items)) * (len(set(u.items)) - 1) // 2 for u in units)
+    assert counts["num_pairs"] == sum(n * (n - 1) // 2 for n in sizes)
+    assert counts["pair_cost"] == sum(n * n for n in sizes if n > 1)
     assert counts["capped_units"] == counts["capped_events"] == 0
-    assert graph_from_table(rows, table.record.facts["num_items"]).num_edges == counts["num_edges"]
-
-
-def test_the_baseline_builds_its_own_graph_beside(spark, tmp_path, capfd):
-    run = plan(tmp_path, num_neighbours=3)
-    units = random_units(seed=33)
-    write_lake(run, units, units)
-    build_graph(spark, run)
-    build_graph(spark, run, "item_knn_graph")
-    for stage, config in (("graph", run.config.graph), ("item_knn_graph", run.config.baselines.item_knn.graph)):
-        table, rows = read_graph(run, stage)
-        assert table.record.stage == stage
-        assert_same_graph(rows_of(rows), graph_oracle.build_graph(units, config))
-    lines = capfd.readouterr().err.splitlines()
-    first = next(n for n, line in enumerate(lines) if "plan" in line and '"graph"' in line)
-    assert '"shuffle_mb"' in lines[first]
-    assert "item 0 in" in lines[first]
-    assert any("done at version" in line for line in lines[first:])
+    assert counts["num_rows"] == rows.num_rows
+    assert counts["num_edges"] == graph_from_table(rows, record.facts["num_items"]).num_edges
 
 
 def refused(spark, run, stage="graph"):
@@ -131,35 +133,11 @@ def test_pruning_everything_is_refused(spark, tmp_path):
     run = plan(tmp_path, min_support=3)
     write_lake(run, [Unit([1, 2], [1.0, 1.0], 0)] * 2, [Unit([1, 2], [1.0, 1.0], 0)] * 2)
     message = refused(spark, run)
-    assert "1 pairs" not in message
+    assert "2 pairs in 2 sessions" in message
     assert "none passes graph.min_support 3" in message
 
 
-def test_bad_event_weights_are_refused(spark, tmp_path):
-    run = plan(tmp_path, use_event_weights=True)
-    units = [Unit([1, 2, 3], [1.0, float("nan"), -2.0], 0)]
-    write_lake(run, units, units)
-    assert "2 of 3 train events have a weight that is negative or not a number" in refused(spark, run)
-
-
-def test_a_task_too_small_is_refused(spark, tmp_path):
-    run = plan(tmp_path, task_memory_mb=1)
-    units = random_units(seed=34)
-    write_lake(run, units, units)
-    assert "graph.task_memory_mb is 1" in refused(spark, run)
-
-
-def test_an_item_in_most_sessions_is_hot_and_exact(spark, tmp_path):
-    run = plan(tmp_path, num_blocks=6, num_neighbours=None)
-    random = np.random.default_rng(3)
-    units = random_units(seed=35, num_units=400, repeats=False)
-    for unit in units:
-        if 0 not in unit.items and random.random() < 0.8:
-            unit.items.append(0)
-            unit.weights.append(1.0)
-    write_lake(run, units, units)
-    build_graph(spark, run)
-    _, rows = read_graph(run, "graph")
-    expected = graph_oracle.build_graph(units, GraphConfig(num_neighbours=None))
-    assert_same_graph(rows_of(rows), expected)
-    assert len(expected[0]) > 30
+def test_bad_event_weights_are_refused():
+    stats = UnitStats(*[np.zeros(3, np.int64)] * 3, num_units=1, num_events=3, num_pairs=3, bad_weights=2)
+    with pytest.raises(DataError, match="2 of 3 train events have a weight that is negative or not a number"):
+        check_stats(stats, GraphConfig(use_event_weights=True))

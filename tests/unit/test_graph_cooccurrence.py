@@ -298,13 +298,14 @@ def test_a_block_holds_no_more_than_planned():
 
 COMPILE = """
 from recspark.config.schema import GraphConfig
-from recspark.graph import kernel
+from recspark.graph import kernel, top_n
 from recspark.graph.warm_up import compile_kernels
 from tests.helpers.graph_oracle import random_units
 from tests.unit.test_graph_cooccurrence import WEIGHTS, run
 
 def signatures():
-    return {name: len(f.signatures) for name, f in vars(kernel).items() if hasattr(f, "signatures")}
+    kernels = vars(kernel) | vars(top_n)
+    return {name: len(f.signatures) for name, f in kernels.items() if hasattr(f, "signatures")}
 
 compile_kernels()
 before = signatures()

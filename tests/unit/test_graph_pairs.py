@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recspark.config.schema import GraphConfig
-from recspark.graph import kernel
+from recspark.graph import kernel, top_n
 from recspark.graph.pairs import DAY_US, fixed_point_shift, pair_weights, unit_shape
 from recspark.graph.scores import score_rule
 
@@ -66,17 +66,17 @@ def test_score_terms_of_items_without_units_are_zero():
 
 
 def test_scores_by_hand():
-    score = kernel.pair_score.py_func
-    assert score(kernel.COUNT, 3.0, 1.0, 1.0) == 3
-    assert score(kernel.COSINE, 3.0, 0.5, 0.25) == 0.375
-    assert score(kernel.JACCARD, 3.0, 4.0, 5.0) == 0.5
+    score = top_n.pair_score.py_func
+    assert score(top_n.COUNT, 3.0, 1.0, 1.0) == 3
+    assert score(top_n.COSINE, 3.0, 0.5, 0.25) == 0.375
+    assert score(top_n.JACCARD, 3.0, 4.0, 5.0) == 0.5
     # Two items that only meet each other, c = r = 2 of S = 4: log(2 * 4 / (2 * 2)).
     rule = score_rule(GraphConfig(score="ppmi", ppmi_smoothing=1), np.array([2, 2]), np.array([2.0, 2.0]))
-    assert score(kernel.PPMI, 2.0, rule.source_terms[0], rule.candidate_terms[1]) == pytest.approx(np.log(2))
+    assert score(top_n.PPMI, 2.0, rule.source_terms[0], rule.candidate_terms[1]) == pytest.approx(np.log(2))
     shifted = score_rule(
         GraphConfig(score="ppmi", ppmi_smoothing=1, ppmi_shift=4), np.array([2, 2]), np.array([2.0, 2.0])
     )
-    assert score(kernel.PPMI, 2.0, shifted.source_terms[0], shifted.candidate_terms[1]) == pytest.approx(-np.log(2))
+    assert score(top_n.PPMI, 2.0, shifted.source_terms[0], shifted.candidate_terms[1]) == pytest.approx(-np.log(2))
 
 
 def test_jaccard_refuses_event_weights():
