@@ -14,6 +14,16 @@ from pydantic_core import ErrorDetails
 from recspark.config.schema import RunConfig
 from recspark.errors import ConfigError
 
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and without dates: ``cut: 2026-02-16`` stays the text that it looks like."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 _ENVIRONMENT = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -38,7 +48,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f"; there are {', '.join(near)}" if near else ""
@@ -69,7 +79,7 @@ def _apply_override(values: dict[str, Any], override: str) -> str | None:
             return f"override {override!r}: {parent} is not a section"
         section = below
     try:
-        section[last] = yaml.safe_load(text)
+        section[last] = yaml.load(text, _Loader)
     except yaml.YAMLError:
         section[last] = text
     return None

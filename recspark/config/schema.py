@@ -366,6 +366,13 @@ def _cross_section_problems(config: RunConfig) -> list[str]:
         problems.append("split.kind: leave_last_out needs an order (source.columns.ts or position)")
     if config.split.kind == "given" and not config.source.columns.split:
         problems.append("split.kind: given needs source.columns.split")
+    if not edges:
+        problems += _valid_split_problems(config)
+    if config.source.order == "position" and config.sessions.group_by == "gap":
+        problems.append(
+            "sessions.group_by: gap needs times (source.columns.ts), this source has only a position; "
+            "set it to user, or to basket with source.columns.basket_id"
+        )
     if config.sessions.group_by == "basket" and not config.source.columns.basket_id and not edges:
         problems.append("sessions.group_by: basket needs source.columns.basket_id")
     if config.walks and not config.graph and not edges:
@@ -379,3 +386,16 @@ def _cross_section_problems(config: RunConfig) -> list[str]:
     if config.evaluate and config.evaluate.split == "valid" and not config.split.valid and config.split.kind != "given":
         problems.append("evaluate.split: valid needs split.valid")
     return problems
+
+
+def _valid_split_problems(config: RunConfig) -> list[str]:
+    valid, order = config.split.valid, config.source.order
+    if valid is None:
+        return []
+    if valid.kind == "time" and order != "time":
+        return ["split.valid.kind: time needs source.columns.ts; use user_share, last_k or given"]
+    if valid.kind == "last_k" and order == "none":
+        return ["split.valid.kind: last_k needs an order (source.columns.ts or position); use user_share"]
+    if valid.kind == "given" and not config.source.columns.split:
+        return ["split.valid.kind: given needs source.columns.split"]
+    return []

@@ -132,7 +132,7 @@ ITEM_GRAPH = _table(
 
 WALKS = _table(
     "walks",
-    (c.EPOCH, c.START_IDX, c.SHARD),
+    (),  # a start has `num_walks` rows an epoch
     {c.EPOCH: _INT, c.SHARD: _INT, c.START_IDX: _INT, c.WALK: _INTS},
     partition_by=(c.EPOCH,),
 )

@@ -17,7 +17,6 @@ from pyspark.sql import functions as F
 from recspark.config import Run, RunConfig
 from recspark.contracts import columns as c
 from recspark.contracts.tables import ITEMS, QUARANTINE, SESSIONS, USER_HISTORIES, USERS
-from recspark.errors import ConfigError
 from recspark.faults import fault_point
 from recspark.lake.arrow import TableAt, find_table
 from recspark.lake.spark import read_table, write_table
@@ -69,10 +68,9 @@ class SessionTables:
 def build_sessions(spark: SparkSession, run: Run) -> None:
     """Runs the stage for the events of this run's key.
 
-    Raises: ConfigError for rules that this source has no time for; DataError when the split leaves a part empty,
+    Raises: DataError when the split leaves a part empty,
     nothing is left after cleaning, or too much would be quarantined. Nothing is committed then.
     """
-    check_config(run.config)
     events_at = find_table(run.lake, run.producer("events"), "events")
     item_features, user_features = _read_features(spark, run)
     item_ids = None if item_features is None else item_features.select(c.ITEM_ID)
@@ -82,25 +80,6 @@ def build_sessions(spark: SparkSession, run: Run) -> None:
         version = _commit(run, tables, events_at)
     shown = ("events_in", "kept", "collapsed", "num_sessions", "num_users", "num_items", "num_active_items")
     log(STAGE, f"done at version {version}", **{name: tables.counts[name] for name in shown})
-
-
-def check_config(config: RunConfig) -> None:
-    """Checks what the sections say together and no section can know alone.
-
-    Raises: ConfigError.
-    """
-    if config.source.order == "position" and config.sessions.group_by == "gap":
-        raise ConfigError(
-            "sessions.group_by: gap needs times (source.columns.ts), this source has only a position; "
-            "set it to user, or to basket with source.columns.basket_id"
-        )
-    valid = config.split.valid
-    if valid and valid.kind == "time" and config.source.order != "time":
-        raise ConfigError("split.valid.kind: time needs source.columns.ts; use user_share, last_k or given")
-    if valid and valid.kind == "last_k" and config.source.order == "none":
-        raise ConfigError("split.valid.kind: last_k needs an order (source.columns.ts or position); use user_share")
-    if valid and valid.kind == "given" and not config.source.columns.split:
-        raise ConfigError("split.valid.kind: given needs source.columns.split")
 
 
 def prepare_events(events: DataFrame, config: RunConfig) -> DataFrame:

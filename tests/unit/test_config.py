@@ -94,6 +94,45 @@ def test_contradictions_between_sections_come_together(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("columns", "sections", "problem"),
+    [
+        ("{position: n}", "split: {kind: leave_last_out}", "sessions.group_by: gap needs times"),
+        ("{}", "split: {kind: leave_last_out}", "split.kind: leave_last_out needs an order"),
+        ("{split: s}", "split: {kind: given, valid: {kind: last_k}}", "split.valid.kind: last_k needs an order"),
+        (
+            "{split: s}",
+            "split: {kind: given, valid: {kind: time, cut: x}}",
+            "split.valid.kind: time needs source.columns.ts",
+        ),
+        (
+            "{ts: t}",
+            "split: {kind: leave_last_out, valid: {kind: given}}",
+            "split.valid.kind: given needs source.columns.split",
+        ),
+    ],
+)
+def test_a_split_that_the_source_cannot_give(tmp_path, columns, sections, problem):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"source: {{kind: files, path: x, format: csv, columns: {columns}}}\n{sections}\n")
+    assert any(p.startswith(problem) for p in problems_of(path))
+
+
+def test_a_source_without_times_may_be_grouped_by_user(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "source: {kind: files, path: x, format: csv, columns: {position: n}}\n"
+        "split: {kind: leave_last_out}\nsessions: {group_by: user}\n"
+    )
+    assert load_config(path).source.order == "position"
+
+
+def test_a_date_without_quotes_stays_a_text(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("split: {kind: time, cut: 2026-02-16}\n")
+    assert load_config(path, ["source.latest=2027-01-01"]).split.cut == "2026-02-16"
+
+
 def test_rule_needs_exactly_one_test(conf):
     problems = problems_of(conf, "source.rules=[{name: a}, {name: b, column: x, is_null: true, one_of: [y]}]")
     assert problems == [

@@ -3,9 +3,8 @@
 import pytest
 
 from recspark.config import RunConfig
-from recspark.errors import ConfigError, DataError
+from recspark.errors import DataError
 from recspark.sessions.counts import EventCounts, build_counts, check_events, iso_time
-from recspark.sessions.job import check_config
 
 DAY_US = 86_400_000_000
 FILES = {"kind": "files", "path": "x", "format": "csv"}
@@ -74,40 +73,6 @@ def test_good_counts_pass():
 def test_each_problem_says_what_was_found_and_what_to_do(counts, sections, message):
     with pytest.raises(DataError, match=message):
         check_events(make_counts(**counts), make_config(**sections))
-
-
-@pytest.mark.parametrize(
-    ("columns", "sections", "message"),
-    [
-        ({"position": "p"}, {"split": {"kind": "leave_last_out"}}, r"sessions.group_by: gap needs times"),
-        (
-            {"position": "p"},
-            {
-                "sessions": {"group_by": "user"},
-                "split": {"kind": "leave_last_out", "valid": {"kind": "time", "cut": "2026-01-01"}},
-            },
-            r"split.valid.kind: time needs source.columns.ts",
-        ),
-        (
-            {"split": "s"},
-            {"split": {"kind": "given", "valid": {"kind": "last_k"}}},
-            r"split.valid.kind: last_k needs an order",
-        ),
-        (
-            {"ts": "t"},
-            {"split": {"kind": "leave_last_out", "valid": {"kind": "given"}}},
-            r"split.valid.kind: given needs source.columns.split",
-        ),
-    ],
-)
-def test_rules_without_their_columns_are_refused(columns, sections, message):
-    with pytest.raises(ConfigError, match=message):
-        check_config(make_config(columns, **sections))
-
-
-def test_unordered_sources_need_no_group_by():
-    check_config(make_config({"split": "s"}, split={"kind": "given"}))
-    check_config(make_config({"position": "p"}, split={"kind": "leave_last_out"}, sessions={"group_by": "user"}))
 
 
 VOCABULARY = {"num_items": 5, "num_active_items": 3, "num_rare_items": 1, "rare_events": 2}
