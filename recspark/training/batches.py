@@ -34,15 +34,18 @@ class Place:
 class SkipGramBatch:
     """The integers of one step. T = tokens, R = distinct rows, U of them of tokens, N = distinct negatives, M = masked.
 
-    ``rows`` holds the tokens' items first, then negatives that are no token. A pair is (input token, centre): a token
-    is predicted from every neighbour within the window drawn for it. ``row_pairs`` counts the pairs in which a row is
-    the input. ``negative_weight`` is how often a negative was drawn x num_negatives / draws. ``masked_pairs`` pairs of
-    input row ``masked_row`` do not count negative ``masked_negative``, which is a positive of the same window.
+    ``rows`` holds the tokens' items first, then negatives that are no token; ``token_order`` lists the tokens by row,
+    those of row u from ``row_starts[u]`` on. A pair is (input token, centre): a token is predicted from every
+    neighbour within the window drawn for it. ``row_pairs`` counts the pairs in which a row is the input.
+    ``negative_weight`` is how often a negative was drawn x num_negatives / draws. ``masked_pairs`` pairs of input row
+    ``masked_row`` (ascending) do not count negative ``masked_negative``, which is a positive of the same window.
     """
 
     rows: NDArray[np.int64]
     num_token_rows: int
     token_row: NDArray[np.int64]
+    token_order: NDArray[np.int64]
+    row_starts: NDArray[np.int64]
     sentence: NDArray[np.int32]
     token_window: NDArray[np.int32]
     row_pairs: NDArray[np.float32]
@@ -77,13 +80,16 @@ class SkipGramBatches:
         pairs = _count_pairs(sentence, windows)
         rows, num_token_rows, token_row, negative_row = _find_rows(tokens, negatives, self._row_of_item)
         row_pairs = np.bincount(token_row, pairs, num_token_rows).astype(np.float32)
+        token_order, row_starts = _group_tokens(token_row, num_token_rows)
         masked_row, masked_negative, masked_pairs = _find_masked(
-            sentence, windows, pairs, token_row, negative_row, len(rows), config.mask_positives
+            sentence, windows, pairs, token_row, token_order, negative_row, len(rows), config.mask_positives
         )
         return SkipGramBatch(
             rows=rows,
             num_token_rows=num_token_rows,
             token_row=token_row,
+            token_order=token_order,
+            row_starts=row_starts,
             sentence=sentence,
             token_window=windows,
             row_pairs=row_pairs,
@@ -133,8 +139,25 @@ def _find_rows(tokens, negatives, row_of_item):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _find_masked(sentence, windows, pairs, token_row, negative_row, num_rows, is_masked):  # type: ignore[no-untyped-def]
-    """(input row, negative, pairs) of every token one of whose centres was drawn as a negative, once a token."""
+def _group_tokens(token_row, num_rows):  # type: ignore[no-untyped-def]
+    """(tokens by row, where each row's begin)."""
+    starts = np.zeros(num_rows + 1, np.int64)
+    for row in token_row:
+        starts[row + 1] += 1
+    starts = np.cumsum(starts)
+    order, filled = np.empty(len(token_row), np.int64), starts[:-1].copy()
+    for token in range(len(token_row)):
+        row = token_row[token]
+        order[filled[row]] = token
+        filled[row] += 1
+    return order, starts[:-1].copy()
+
+
+@njit(cache=True, nogil=True)
+def _find_masked(  # type: ignore[no-untyped-def]
+    sentence, windows, pairs, token_row, token_order, negative_row, num_rows, is_masked
+):
+    """(input row, negative, pairs), by row: every token one of whose centres was drawn as a negative, once."""
     negative_of_row = np.full(num_rows, -1, np.int64)
     for n in range(len(negative_row)):
         negative_of_row[negative_row[n]] = n
@@ -147,7 +170,7 @@ def _find_masked(sentence, windows, pairs, token_row, negative_row, num_rows, is
     for is_filling in (False, True):  # the first pass counts
         last_token[:] = -1
         found = 0
-        for token in range(size if is_masked else 0):
+        for token in token_order[: size if is_masked else 0]:
             for center in range(max(0, token - widest), min(size, token + widest + 1)):
                 negative = negative_of_row[token_row[center]]
                 if negative < 0 or center == token or sentence[center] != sentence[token]:

@@ -3,6 +3,8 @@
 Shapes: T = tokens of a batch, D = embedding_dim, U = distinct input rows, N = negatives, P = tokens of a block.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,33 +32,65 @@ def positive_gradients(
     inputs = stream.as_strided((num_blocks, reach, dim), (block * dim, dim, 1))
     centers = _pad(output_TD, 0, num_blocks * block).view(num_blocks, block, dim)
     scores = torch.bmm(centers, inputs.transpose(1, 2))
-    loss = (F.softplus(-scores) * band).sum(dtype=torch.float64)
+    loss = (F.softplus(-scores) * band).sum().double()
     slope = -torch.sigmoid(-scores) * band
     output_gradient = torch.bmm(slope, inputs).view(-1, dim)[:num_tokens]
     input_gradient = _add_overlapping(torch.bmm(slope.transpose(1, 2), centers), window, block)
     return loss, input_gradient[window : window + num_tokens], output_gradient
 
 
-def negative_gradients(
-    input_UD: Tensor, negative_ND: Tensor, weight_UN: Tensor, chunk_rows: int = 4096
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, input gradient [U, D], negative gradient [N, D]) of weighted negatives, summed.
+class MaskedNegatives(NamedTuple):
+    """What does not count: ``pairs`` [M] float32 pairs of input ``row`` [M], ascending, with ``negative`` [M]."""
 
-    A row costs weight_UN x -log sigmoid(-input_u . negative_n): all pairs with the same input share one score, so the
-    GEMM is over distinct rows, not tokens. ``chunk_rows`` at a time, so that the scores stay in the cache.
+    row: Tensor
+    negative: Tensor
+    pairs: Tensor
+
+
+def negative_gradients(
+    input_UD: Tensor,
+    negative_ND: Tensor,
+    pairs_U: Tensor,
+    weight_N: Tensor,
+    masked: MaskedNegatives,
+    chunk_rows: int = 512,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, input gradient [U, D], negative gradient [N, D]) of shared negatives, summed.
+
+    Each of a row's ``pairs_U`` pairs costs weight_N x -log sigmoid(-input_u . negative_n) for every negative that is
+    not ``masked``. Pairs with the same input share one score, so the GEMM is over distinct rows, not tokens; weights
+    go onto its sides, not onto the scores. ``chunk_rows`` at a time, so that the scores stay in the cache.
 
     Source: Mikolov et al. 2013, eq. 4, second term, with its expectation taken over shared draws (Ji et al. 2016).
     """
     input_gradient, negative_gradient = torch.empty_like(input_UD), torch.zeros_like(negative_ND)
     loss = torch.zeros((), dtype=torch.float64, device=input_UD.device)
-    for start in range(0, len(input_UD), chunk_rows):
+    weighted_negative_ND, weighted_input_UD = negative_ND * weight_N[:, None], input_UD * pairs_U[:, None]
+    starts = range(0, len(input_UD), chunk_rows)
+    stops = torch.searchsorted(masked.row, torch.tensor([*starts, len(input_UD)], device=masked.row.device)).tolist()
+    for chunk, start in enumerate(starts):
         rows = slice(start, start + chunk_rows)
+        part = MaskedNegatives(*(values[stops[chunk] : stops[chunk + 1]] for values in masked))
+        cell = (part.row - start) * len(negative_ND) + part.negative
         scores = input_UD[rows] @ negative_ND.T
-        loss += (F.softplus(scores) * weight_UN[rows]).sum(dtype=torch.float64)
-        slope = torch.sigmoid(scores) * weight_UN[rows]
-        torch.mm(slope, negative_ND, out=input_gradient[rows])
-        negative_gradient.addmm_(slope.T, input_UD[rows])
-    return loss, input_gradient, negative_gradient
+        costs = F.softplus(scores)
+        loss += torch.dot(pairs_U[rows], costs @ weight_N).double()
+        loss -= (costs.view(-1)[cell] * part.pairs * weight_N[part.negative]).sum().double()
+        slope = scores.sigmoid_()
+        # Taken off as a share of the row's pairs: a cell may be masked for some of its tokens only.
+        off = slope.view(-1)[cell] * (part.pairs / pairs_U[part.row])
+        slope.view(-1).scatter_add_(0, cell, -off)
+        torch.mul(slope @ weighted_negative_ND, pairs_U[rows, None], out=input_gradient[rows])
+        negative_gradient.addmm_(slope.T, weighted_input_UD[rows])
+    return loss, input_gradient, negative_gradient * weight_N[:, None]
+
+
+def sum_by_row(values_TD: Tensor, token_order_T: Tensor, row_starts_U: Tensor) -> Tensor:
+    """The sum of each row's tokens [U, D]: those of row u are ``token_order_T[row_starts_U[u]:row_starts_U[u + 1]]``.
+
+    The order of the sum is fixed, on a GPU too.
+    """
+    return F.embedding_bag(token_order_T, values_TD, row_starts_U, mode="sum")
 
 
 def _find_band(sentence_T: Tensor, window_T: Tensor, window: int, block: int, num_blocks: int) -> Tensor:

@@ -22,14 +22,15 @@ from recspark.models.skip_gram import SkipGram
 from recspark.training.backend import TORCH
 from recspark.training.batches import Place, SkipGramBatch, SkipGramBatches
 from recspark.training.init import init_rows
-from recspark.training.losses import negative_gradients, positive_gradients
+from recspark.training.losses import MaskedNegatives, negative_gradients, positive_gradients, sum_by_row
 from recspark.training.negatives import NoiseDistribution
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
 from recspark.training.world import World
 
-_CUDA_CHUNK_ROWS = 65536  # a CPU scores as many rows at a time as its cache holds, a GPU as many as keep it busy
+# A CPU scores as many rows at a time as its cache holds, a GPU as many as keep it busy.
+_CPU_CHUNK_ROWS, _CUDA_CHUNK_ROWS = 512, 65536
 
 
 class TorchBackend:
@@ -152,31 +153,29 @@ def skip_gram_gradients(
     input_gradient, output_gradient = torch.zeros_like(input_rows), torch.zeros_like(output_rows)
     if batch.num_pairs == 0:
         return torch.zeros((), dtype=torch.float64, device=device), input_gradient, output_gradient
-    token_row = torch.from_numpy(batch.token_row).to(device)
-    negative_row = torch.from_numpy(batch.negative_row).to(device)
-    used_rows = input_rows[: batch.num_token_rows]
+
+    def put(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    num_used, token_row, negative_row = batch.num_token_rows, put(batch.token_row), put(batch.negative_row)
     positive_loss, input_TD, output_TD = positive_gradients(
         input_rows.index_select(0, token_row),
         output_rows.index_select(0, token_row),
-        torch.from_numpy(batch.sentence).to(device),
-        torch.from_numpy(batch.token_window).to(device),
+        put(batch.sentence),
+        put(batch.token_window),
         window,
     )
-    chunk_rows = {"chunk_rows": _CUDA_CHUNK_ROWS} if input_rows.is_cuda else {}
+    masked = MaskedNegatives(put(batch.masked_row), put(batch.masked_negative), put(batch.masked_pairs))
     negative_loss, input_UD, negative_ND = negative_gradients(
-        used_rows, output_rows.index_select(0, negative_row), _weigh_negatives(batch, device), **chunk_rows
+        input_rows[:num_used],
+        output_rows.index_select(0, negative_row),
+        put(batch.row_pairs),
+        put(batch.negative_weight),
+        masked,
+        chunk_rows=_CUDA_CHUNK_ROWS if input_rows.is_cuda else _CPU_CHUNK_ROWS,
     )
-    input_gradient[: batch.num_token_rows] = input_UD
-    input_gradient.index_add_(0, token_row, input_TD)
-    output_gradient.index_add_(0, token_row, output_TD)
+    token_order, row_starts = put(batch.token_order), put(batch.row_starts)
+    torch.add(input_UD, sum_by_row(input_TD, token_order, row_starts), out=input_gradient[:num_used])
+    output_gradient[:num_used] = sum_by_row(output_TD, token_order, row_starts)
     output_gradient.index_add_(0, negative_row, negative_ND)
     return positive_loss + negative_loss, input_gradient, output_gradient
-
-
-def _weigh_negatives(batch: SkipGramBatch, device: torch.device) -> Tensor:
-    """How much each negative counts against each input row: float32 [U, N]."""
-    pairs = torch.from_numpy(batch.row_pairs).to(device)
-    weight = pairs[:, None].repeat(1, len(batch.negative_row))
-    masked = torch.from_numpy(batch.masked_row * len(batch.negative_row) + batch.masked_negative).to(device)
-    weight.view(-1).index_add_(0, masked, torch.from_numpy(batch.masked_pairs).to(device), alpha=-1)
-    return weight.mul_(torch.from_numpy(batch.negative_weight).to(device))

@@ -121,6 +121,7 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     # NCCL refuses two ranks on one GPU.
@@ -128,7 +129,9 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
     transport = "nccl" if has_own_gpu else "gloo"
     timeout = dt.timedelta(seconds=timeout_seconds)
     try:
-        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        joined, _, _ = next(rendezvous("env://", timeout=timeout))
+        # torchrun keeps its store over restarts: without a prefix the new ranks would look for the old ones there.
+        store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", joined)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if has_own_gpu else "cpu:gloo",
             store=store,

@@ -47,6 +47,9 @@ def test_rows_pairs_and_negatives_are_those_of_brute_force() -> None:
     by_item = Counter(tokens[j] for j, _ in pairs)
     assert [by_item[item] for item in batch.rows[: batch.num_token_rows]] == batch.row_pairs.tolist()
     assert batch.negative_weight.sum() == pytest.approx(5)
+    by_row = np.split(batch.token_order, batch.row_starts[1:])
+    assert [set(batch.token_row[tokens]) for tokens in by_row] == [{row} for row in range(batch.num_token_rows)]
+    assert batch.masked_row.tolist() == sorted(batch.masked_row)
 
 
 def test_masked_negatives_are_centres_of_the_same_token() -> None:

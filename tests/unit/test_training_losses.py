@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recspark.training.losses import negative_gradients, positive_gradients
+from recspark.training.losses import MaskedNegatives, negative_gradients, positive_gradients, sum_by_row
 
 
 def pairs_of(sentence: list[int], windows: list[int]) -> list[tuple[int, int]]:
@@ -47,13 +47,25 @@ def test_positive_gradients_are_those_of_autograd(num_tokens: int, window: int) 
 def test_negative_gradients_are_those_of_autograd(chunk_rows: int) -> None:
     torch.manual_seed(1)
     x, z = torch.randn(10, 6, requires_grad=True), torch.randn(4, 6, requires_grad=True)
-    weight = torch.rand(10, 4) * (torch.rand(10, 4) > 0.3)
-    expected = -(F.logsigmoid(-(x @ z.T)) * weight).sum()
+    pairs, weight = torch.randint(4, 9, (10,)).float(), torch.rand(4)
+    # The cell (2, 1) is masked twice, (5, 0) wholly.
+    masked = MaskedNegatives(torch.tensor([2, 2, 2, 5]), torch.tensor([1, 1, 3, 0]), torch.tensor([1.0, 2, 3, 0]))
+    masked.pairs[3] = pairs[5]
+    counted = pairs[:, None].repeat(1, 4)
+    counted.index_put_((masked.row, masked.negative), -masked.pairs, accumulate=True)
+    assert counted[5, 0] == 0
+    expected = -(F.logsigmoid(-(x @ z.T)) * counted * weight).sum()
     expected.backward()
-    loss, dx, dz = negative_gradients(x.detach(), z.detach(), weight, chunk_rows)
+    loss, dx, dz = negative_gradients(x.detach(), z.detach(), pairs, weight, masked, chunk_rows)
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-6)
-    torch.testing.assert_close(dx, _grad(x), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(dz, _grad(z), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(dx, _grad(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(dz, _grad(z), rtol=1e-5, atol=1e-5)
+
+
+def test_sums_by_row_are_those_of_a_loop() -> None:
+    values, order, starts = torch.randn(7, 3), torch.tensor([6, 0, 2, 1, 5, 3, 4]), torch.tensor([0, 1, 4])
+    expected = torch.stack([values[rows].sum(0) for rows in ([6], [0, 2, 1], [5, 3, 4])])
+    torch.testing.assert_close(sum_by_row(values, order, starts), expected)
 
 
 def test_a_pair_of_unit_scores_costs_what_the_formula_says() -> None:

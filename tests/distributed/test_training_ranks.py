@@ -1,0 +1,238 @@
+"""Any number of ranks learns what one learns: the sharded table, whole trainings, resumes, restarts, time-outs.
+
+Each number of ranks is started once and does several things: a gloo process costs seconds to start.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from recspark.config import Run
+from recspark.lake.arrow import find_done, find_table, read_table
+from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route
+from recspark.training.job import train
+from recspark.training.optim import RowwiseAdagrad
+from recspark.training.world import World, find_launch, open_world
+from tests.helpers.ranks import ROOT, check_ranks, run_ranks, start_ranks, stop, wait_for_all
+from tests.helpers.training_lake import plan_training, topic_purity, vectors_of, write_topic_sessions
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
+
+NUM_ROWS, DIM, NUM_STEPS = 37, 5, 20
+
+
+def requests_of(step: int, world_size: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(distinct ids, how often asked, gradient) of each rank: 8 fixed requests a step, dealt to the ranks."""
+    random = np.random.default_rng(step)
+    slots = [(random.integers(0, NUM_ROWS, 9), random.normal(size=(9, DIM))) for _ in range(8)]
+    dealt = []
+    for rank in range(world_size):
+        own = slots[rank * 8 // world_size : (rank + 1) * 8 // world_size]
+        asked = np.concatenate([i for i, _ in own])
+        ids, inverse, times = np.unique(asked, return_inverse=True, return_counts=True)
+        gradient = np.zeros((len(ids), DIM))
+        np.add.at(gradient, inverse, np.concatenate([g for _, g in own]))
+        dealt.append((ids, times.astype(np.float32), gradient.astype(np.float32)))
+    return dealt
+
+
+def initial_rows(ids: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(NUM_ROWS, DIM)).astype(np.float32)[ids]
+
+
+def update_a_table(world: World) -> np.ndarray:
+    """20 steps on a table spread over the world; all its rows in id order."""
+    layout = RowLayout(NUM_ROWS, world.world_size)
+    table = ShardedEmbedding(layout, DIM, world, initial_rows)
+    for step in range(NUM_STEPS):
+        ids, times, gradient = requests_of(step, world.world_size)[world.rank]
+        route = find_route(layout, ids, world)
+        # The gradient depends on what was looked up, so a wrong row shows.
+        pull = 0.1 * table.lookup(route) * torch.from_numpy(times)[:, None]
+        table.apply_gradient(route, torch.from_numpy(gradient) + pull, RowwiseAdagrad(0.1).update)
+    return table.lookup(find_route(layout, np.arange(NUM_ROWS), world)).numpy()
+
+
+def update_a_dense_table() -> np.ndarray:
+    """The same on one dense table, by plain numpy."""
+    weight, squares = initial_rows(np.arange(NUM_ROWS)).astype(np.float64), np.zeros(NUM_ROWS)
+    for step in range(NUM_STEPS):
+        ids, times, gradient = requests_of(step, 1)[0]
+        total = gradient + 0.1 * weight[ids] * times[:, None]
+        squares[ids] += np.square(total).mean(1)
+        weight[ids] -= 0.1 * total / np.sqrt(squares[ids])[:, None]
+    return weight
+
+
+def work(folder: str) -> None:
+    """What every rank of one start does: the table, then a training of 20 steps."""
+    save_table(folder)
+    train(plan_training(Path(folder)))
+
+
+def save_table(folder: str) -> None:
+    launch = find_launch()
+    with open_world(launch, "cpu", 60) as world:
+        np.save(f"{folder}/table-{launch.rank}.npy", update_a_table(world))
+
+
+def train_only(folder: str, **training: int) -> None:
+    train(plan_training(Path(folder), **training))
+
+
+def start_lake(folder: Path) -> Run:
+    run = plan_training(folder)
+    write_topic_sessions(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Number of ranks -> folder with what they made; one rank is this process."""
+    folders = {}
+    for num_ranks in (1, 2, 4):
+        folder = folders[num_ranks] = tmp_path_factory.mktemp(f"ranks{num_ranks}")
+        start_lake(folder)
+        if num_ranks == 1:
+            work(str(folder))
+        else:
+            check_ranks(work, num_ranks, {"folder": str(folder)}, timeout_s=120)
+    return folders
+
+
+def vectors(folder: Path, table: str = "item_embeddings") -> np.ndarray:
+    run = plan_training(folder)
+    return vectors_of(read_table(find_table(run.lake, run.stages["train"], table)).sort_by("idx"))
+
+
+def losses(folder: Path) -> list[float]:
+    run = plan_training(folder)
+    path = Path(run.lake, "checkpoints", run.stages["train"].key, "metrics.jsonl")
+    return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_a_spread_table_holds_what_a_dense_one_would(results: dict[int, Path], num_ranks: int) -> None:
+    for rank in range(num_ranks):
+        found = np.load(results[num_ranks] / f"table-{rank}.npy")
+        np.testing.assert_allclose(found, update_a_dense_table(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_ranks_learn_what_one_learns(results: dict[int, Path], num_ranks: int) -> None:
+    one, many = results[1], results[num_ranks]
+    assert len(losses(one)) == NUM_STEPS
+    np.testing.assert_allclose(losses(many), losses(one), rtol=1e-5)
+    for table in ("item_embeddings", "user_embeddings"):
+        np.testing.assert_allclose(vectors(many, table), vectors(one, table), rtol=1e-5, atol=1e-5)
+    assert topic_purity(vectors(many)) > 0.95
+    counts = []
+    for folder in (one, many):
+        run = plan_training(folder)
+        found = find_done(run.lake, run.stages["train"])
+        assert found is not None
+        counts.append({k: v for k, v in found[1].counts.items() if k not in ("seconds", "final_loss")})
+    assert counts[0] == counts[1]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training on two ranks of which rank 0 was killed after step 13; the last checkpoint is of step 10."""
+    folder = tmp_path_factory.mktemp("killed")
+    start_lake(folder)
+    ended = run_ranks(train_only, 2, {"folder": str(folder)}, timeout_s=120, fault="train.step:13")
+    assert ended[0].returncode == -signal.SIGKILL, ended[0].stderr
+    assert "TrainingError: rank 1 of 2 waited for the others in vain" in ended[1].stderr
+    return folder
+
+
+def copy_lake(folder: Path, to: Path) -> None:
+    shutil.copytree(folder / "lake", to / "lake")
+
+
+def test_two_ranks_resume_to_the_bit(results: dict[int, Path], killed: Path, tmp_path: Path) -> None:
+    copy_lake(killed, tmp_path)
+    ended = run_ranks(train_only, 2, {"folder": str(tmp_path)}, timeout_s=120)
+    assert [done.returncode for done in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    assert "resumed at step 10" in ended[0].stderr
+    np.testing.assert_array_equal(vectors(tmp_path), vectors(results[2]))
+    assert losses(tmp_path) == losses(results[2])
+
+
+def test_one_rank_goes_on_where_two_stopped(
+    results: dict[int, Path], killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_lake(killed, tmp_path)
+    train(plan_training(tmp_path))
+    assert "resumed at step 10" in capsys.readouterr().err
+    np.testing.assert_allclose(vectors(tmp_path), vectors(results[1]), rtol=1e-5, atol=1e-5)
+
+
+def hang(folder: str) -> None:
+    """Rank 1 stops at step 3."""
+    plain = World.arrive
+
+    def arrive(self: World, step: int) -> None:
+        if self.rank == 1 and step == 3:
+            time.sleep(600)
+        plain(self, step)
+
+    World.arrive = arrive  # type: ignore[method-assign]
+    train_only(folder, timeout_seconds=6)
+
+
+def test_a_hanging_rank_is_named(tmp_path: Path) -> None:
+    start_lake(tmp_path)
+    processes = start_ranks(hang, 2, {"folder": str(tmp_path)})
+    try:
+        _, stderr = processes[0].communicate(timeout=100)
+    finally:
+        stop(processes)
+    assert processes[0].returncode == 1
+    assert "(training.timeout_seconds 6): rank 1 is at step 2, this one is at step 3." in stderr
+
+
+def write_conf(folder: Path) -> Path:
+    """The config of `plan_training` as a file."""
+    run = plan_training(folder)
+    conf = folder / "run.yaml"
+    conf.write_text(yaml.safe_dump(run.config.model_dump(mode="json")))
+    return conf
+
+
+ONCE = """
+import os, runpy, sys
+
+# The fault of the first attempt would strike each further one.
+if os.environ["TORCHELASTIC_RESTART_COUNT"] != "0":
+    del os.environ["RECSPARK_FAULT"]
+sys.argv = ["jobs/train.py", *sys.argv[1:]]
+runpy.run_path("jobs/train.py", run_name="__main__")
+"""
+
+
+def test_torchrun_restarts_after_the_loss_of_a_rank(results: dict[int, Path], tmp_path: Path) -> None:
+    """`kill -9` of one rank under ``torchrun --max-restarts`` ends with the undisturbed result."""
+    conf = write_conf(tmp_path)
+    run = start_lake(tmp_path)
+    script = tmp_path / "train_once_faulty.py"
+    script.write_text(ONCE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["--max-restarts", "1", str(script), str(conf)]
+    environment = os.environ | run.to_environment() | {"RECSPARK_FAULT": "train.step:13", "GLOO_SOCKET_IFNAME": "lo"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)
+    (done,) = wait_for_all([process], 200)
+    assert done.returncode == 0, done.stderr
+    assert "resumed at step 10" in done.stderr
+    np.testing.assert_array_equal(vectors(tmp_path), vectors(results[2]))
