@@ -102,7 +102,10 @@ def _read_header(path: str, files: list[str], separator: str) -> list[str]:
 
 
 def _read_jsonl(reader: DataFrameReader, path: str) -> DataFrame:
-    """Keys differ from line to line, so all lines are read once for the columns; then each line is one row. Numbers are text as Spark writes them."""
+    """Keys differ from line to line, so all lines are read once for the columns; then each line is one row.
+
+    Numbers become text as Spark writes them: 1.50 is "1.5".
+    """
     found = reader.option("primitivesAsString", "true").json(_spark_path(path)).schema
     lines = reader.text(_spark_path(path))
     in_folders = [name for name in lines.columns if name != _LINE]

@@ -98,7 +98,9 @@ def test_a_delta_table_at_a_version_with_a_given_split(spark, lake, tmp_path):
     write_deltalake(path, pa.table({"who": [1, 2], "what": [7, 8], "n": [0, 1], "part": ["train", "test"]}))
     write_deltalake(path, pa.table({"who": [3]}), mode="overwrite", schema_mode="overwrite")
     columns = {"user_id": "who", "item_id": "what", "position": "n", "split": "part"}
-    run = make_run(lake, {"kind": "delta", "path": path, "version": 0, "columns": columns})
+    run = make_run(
+        lake, {"kind": "delta", "path": path, "version": 0, "columns": columns}, sessions={"group_by": "user"}
+    )
     ingest(spark, run)
     events, record = rows_and_record(run, "events")
     assert sorted((e["user_id"], e["item_id"], int(e["ts"].timestamp()), e["split"]) for e in events) == [
