@@ -47,9 +47,8 @@ EVENTS = _table(
         c.WEIGHT: pa.float32(),
         c.BASKET_ID: pa.string(),  # null where the source has none
         c.SPLIT: pa.string(),  # null unless split.kind is `given`
-        c.DAY: pa.date32(),  # UTC day of ts
+        c.DAY: pa.date32(),  # UTC day of ts; files hold ranges of days
     },
-    partition_by=(c.DAY,),
 )
 
 QUARANTINE = _table(

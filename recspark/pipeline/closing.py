@@ -11,6 +11,8 @@ from recspark.errors import RecsparkError
 from recspark.lake.arrow import find_done, find_table, read_table, table_uri
 from recspark.lake.folders import folder_uri
 from recspark.lake.storage import join, write_bytes
+from recspark.report.html import render_html
+from recspark.report.summary import build_report, describe_report
 from recspark.retrieval.query import Neighbour, recommend_for_user, similar_items
 
 _NUM_EXAMPLES = 5
@@ -18,13 +20,13 @@ _NUM_EXAMPLES = 5
 
 def print_closing(run: Run, conf: str) -> None:
     """Prints report, metrics, places and examples of all that is done, and writes the report beside the tables."""
-    from recspark.report.summary import build_report, describe_report
-
     report = build_report(run.lake, run.stages)
     print(f"\n{describe_report(report)}")
-    uri = join(run.lake, "reports", f"{run.run_id}.json")
-    write_bytes(uri, json.dumps({"run_id": run.run_id, **report}, indent=2, default=str).encode())
-    print(f"\n{_describe_places(run, uri)}")
+    page = join(run.lake, "reports", f"{run.run_id}.html")
+    write_bytes(page, render_html(report, run.config.run.name).encode())
+    values = json.dumps({"run_id": run.run_id, **report}, indent=2, default=str)
+    write_bytes(page.removesuffix("html") + "json", values.encode())
+    print(f"\n{_describe_places(run, page)}")
     if find_done(run.lake, run.stages["train"]):
         print(f"\n{_describe_examples(run, conf)}")
 
@@ -59,7 +61,8 @@ def _describe_places(run: Run, report_uri: str) -> str:
         else:
             assert stage.spec.marker
             lines.append(f"  {stage.name:<15} {table_uri(run.lake, stage.spec.marker)} at version {done[0]}")
-    lines.append(f"  {'model':<15} {folder_uri(run.lake, 'models', run.stages['train'].id)}")
+        if stage.name == "train":
+            lines.append(f"  {'model':<15} {folder_uri(run.lake, 'models', stage.id)}")
     lines.append(f"  {'report':<15} {report_uri}")
     return "\n".join(lines)
 

@@ -78,7 +78,7 @@ def _ingest_events(run: Run, rows: DataFrame) -> None:
 
 def _write_events(run: Run, mapped: DataFrame, quarantine_version: int, counts: dict[str, Any]) -> None:
     kept = mapped.where(F.col(DROPPED_BY).isNull() & F.col(c.REASON).isNull()).select(*EVENTS.schema.names)
-    # By day, so that a day is few files; unlike repartition, rebalance splits a day that is too large for one task.
+    # Files hold ranges of days: readers skip by their statistics, and thin years do not become thousands of files.
     record = run.record(
         STAGE,
         is_marker=True,
@@ -87,7 +87,7 @@ def _write_events(run: Run, mapped: DataFrame, quarantine_version: int, counts: 
         counts=counts,
         facts={"order": run.config.source.order, "source": run.source},
     )
-    version = write_table(kept.hint("rebalance", c.DAY), run.lake, EVENTS, record)
+    version = write_table(kept.repartitionByRange(c.DAY, c.USER_ID), run.lake, EVENTS, record)
     log_done(version, counts)
 
 
