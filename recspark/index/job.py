@@ -28,7 +28,7 @@ from recspark.index.plan import IVF_KINDS, IndexPlan, check_memory, plan_index
 from recspark.index.recall import DEPTHS, CurvePoint, ExactSearch, choose_point, measure_recall
 from recspark.index.search import ShardedIndex
 from recspark.index.store import open_index
-from recspark.index.vectors import ItemVectors, check_vectors, hash_sample, read_item_vectors
+from recspark.index.vectors import ItemVectors, check_vectors, drop_zero_vectors, hash_sample, read_item_vectors
 from recspark.lake.arrow import TableAt, find_table
 from recspark.lake.folders import folder_uri, hash_file, publish_folder, read_manifest
 from recspark.lake.storage import join
@@ -57,7 +57,10 @@ def build_index(run: Run) -> None:
     table = find_table(run.lake, run.producer("item_embeddings"), "item_embeddings")
     metric = str(table.record.facts["metric"])
     items = read_item_vectors(table, _model_id(run, table), int(table.record.facts["embedding_dim"]))
-    check_vectors(items, metric)
+    check_vectors(items)
+    num_rows, items = len(items), drop_zero_vectors(items, metric)
+    if len(items) < num_rows:
+        log(_STAGE, "zero vectors left out: cosine cannot compare them", num_left_out=num_rows - len(items))
     build = build_digest(key=stage.key, version=table.version, seed=run.seed, vectors=len(items))
     trained = _train(folder, build, items, metric, config, run.seed)
     add_shards(folder, build, items, trained, range(trained.plan.num_shards))

@@ -58,18 +58,36 @@ def read_item_vectors(table: TableAt, model_id: str, dim: int) -> ItemVectors:
     )
 
 
-def check_vectors(items: ItemVectors, metric: str) -> None:
-    """Checks that every vector can be compared.
+def check_vectors(items: ItemVectors) -> None:
+    """Checks that every vector is made of numbers.
 
-    Raises: IndexBuildError for NaN or infinite values, and for zero vectors under cosine, with count and first ids.
+    Raises: IndexBuildError for NaN or infinite values, with count and first ids.
     """
     finite = np.isfinite(items.vectors).all(axis=1) & np.isfinite(items.bias)
     _refuse(items, ~finite, "hold NaN or infinite values", "look at the training log: it may have diverged")
     finite_queries = np.isfinite(items.queries).all(axis=1)
     _refuse(items, ~finite_queries, "have query vectors with NaN or infinite values", "look at the training log")
-    if metric == "cosine":
-        zero = ~items.vectors.any(axis=1)
-        _refuse(items, zero, "are zero, which cosine cannot compare", "set model.metric to ip or drop these items")
+
+
+def drop_zero_vectors(items: ItemVectors, metric: str) -> ItemVectors:
+    """Under cosine, the items that have a direction: isolated nodes of an edge list have none and match nothing.
+
+    Raises: IndexBuildError when none is left.
+    """
+    kept = items.vectors.any(axis=1)
+    if metric != "cosine" or kept.all():
+        return items
+    if not kept.any():
+        raise IndexBuildError(
+            f"all {len(items):,} vectors are zero, which cosine cannot compare; look at the training log"
+        )
+    return ItemVectors(
+        items.item_idx[kept],
+        items.item_id.filter(pa.array(kept)),
+        items.vectors[kept],
+        items.queries[kept],
+        items.bias[kept],
+    )
 
 
 def hash_sample(item_idx: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:

@@ -57,6 +57,7 @@ def run_command(
 ) -> Finished:
     """Runs a command in a process group of its own; the group is killed when told to, and in any case at the end."""
     environment = os.environ | {"RECSPARK_LOG_FORMAT": "json", FAULT_VARIABLE: fault or ""}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated environment
     environment.pop("RECSPARK_RUN", None)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True

@@ -138,7 +138,10 @@ def test_jobs_run_under_spark_submit_and_torchrun(undisturbed, tmp_path):
         (["walks.p=-1", "index.nlst=3"], "has 2 problems:\n  walks.p: must be > 0, got -1\n  index.nlst: unknown key"),
         (["--from", "nowhere"], "stage nowhere: no such stage; it has ingest, sessions"),
         (["--from", "train", "--to", "graph"], "--from train comes after --to graph"),
-        (["source.kind=files", "source.format=csv", "source.path=/none"], "source.path /none: no such file or folder"),
+        (
+            ["source.kind=files", "source.format=csv", "source.path=/none", "source.columns.ts=t"],
+            "source.path /none: no such file or folder",
+        ),
         (["paths.lake=ftp://x/y"], "scheme 'ftp' is not one of"),
     ],
 )
