@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -13,7 +14,7 @@ from recspark.errors import RecsparkError
 from recspark.lake.arrow import find_done
 from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal
 from recspark.pipeline.plan import StageState
-from recspark.pipeline.side import USER_ERROR, log_done
+from recspark.pipeline.side import USER_ERROR, USER_ERROR_FILE, log_done
 
 
 class StageFailed(Exception):
@@ -49,15 +50,21 @@ def _run_side(run: Run, side: str, stages: Sequence[str], arguments: Sequence[st
     command += ["recspark.pipeline.side", ",".join(stages), *arguments]
     environment = os.environ | run.to_environment()
     environment.setdefault(LOG_FORMAT_VARIABLE, "text" if is_terminal() else "json")
-    child = subprocess.Popen(command, env=environment)
+    with tempfile.TemporaryDirectory() as folder:
+        # torchrun ends with 1 whatever its ranks end with; they leave word here when the user has to change something.
+        word = environment[USER_ERROR_FILE] = os.path.join(folder, "user-error")
+        code = _wait(subprocess.Popen(command, env=environment))
+        if code != 0:
+            raise StageFailed(stages, USER_ERROR if os.path.exists(word) else code)
+
+
+def _wait(child: "subprocess.Popen[bytes]") -> int:
     try:
-        code = child.wait()
+        return child.wait()
     except KeyboardInterrupt:
         child.send_signal(signal.SIGINT)
         child.wait()
         raise
-    if code != 0:
-        raise StageFailed(stages, code)
 
 
 def _check_done(run: Run, stages: Sequence[str]) -> None:

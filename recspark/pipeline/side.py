@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recspark.config import Run
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 USER_ERROR = 2
+USER_ERROR_FILE = "RECSPARK_USER_ERROR_FILE"
+"""Names a file to make when a stage ends for a reason the user has to mend."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     except RecsparkError as error:
         if is_first_rank():
             print(f"error: {error}", file=sys.stderr, flush=True)
+        if word := os.environ.get(USER_ERROR_FILE):
+            Path(word).touch()
         return USER_ERROR
     return 0
 

@@ -16,7 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 p.note { color: var(--soft); white-space: pre-line; margin: .3rem 0; }
 table { border-collapse: collapse; width: 100%; } th { text-align: left; font-weight: 600; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; vertical-align: top; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; vertical-align: top; overflow-wrap: anywhere; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.trained td { font-weight: 600; } .wrong { color: #c0392b; font-weight: 600; }
 svg text { font: 13px system-ui, sans-serif; fill: currentColor; } figure { margin: 1rem 0; display: inline-block; }

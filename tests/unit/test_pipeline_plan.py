@@ -110,6 +110,14 @@ def test_several_training_processes_go_through_torchrun(lake, monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_user_error_of_a_rank_is_not_lost_in_torchrun(lake, tmp_path):
+    """A real torchrun, whose own exit code is 1: the config of its ranks has no such file."""
+    run = run_with(lake, training={"num_processes": 2})
+    with pytest.raises(launch.StageFailed) as caught:
+        launch.run_all(run, find_states(run, ["train"]), str(tmp_path / "none.yaml"), [])
+    assert caught.value.exit_code == 2
+
+
 def test_doctor_says_what_to_do_and_when_the_chain_cannot_run():
     checks = [Check("java", OK, "17", "17 or 21"), Check("disk", WARN, "1 GiB", "5 GiB", "free some")]
     assert is_fit(checks)
