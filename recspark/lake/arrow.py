@@ -12,7 +12,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from recspark.contracts.commits import CommitRecord, parse_record
 from recspark.contracts.stages import PlannedStage
-from recspark.contracts.tables import TABLES, TableSpec
+from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
 from recspark.lake.folders import read_manifest
 from recspark.lake.storage import delta_uri, join
@@ -25,17 +25,8 @@ TABLE_PROPERTIES = {
     # Trainers read the Parquet files themselves.
     "delta.enableDeletionVectors": "false",
 }
-_FOREIGN_FEATURES = {
-    "delta.enableDeletionVectors": (
-        ("true",),
-        "deletion vectors are on: run ALTER TABLE ... SET TBLPROPERTIES "
-        "('delta.enableDeletionVectors' = false) and REORG TABLE ... APPLY (PURGE)",
-    ),
-    "delta.columnMapping.mode": (
-        ("name", "id"),
-        "column mapping is on: copy the table (CREATE TABLE ... AS SELECT) without delta.columnMapping.mode",
-    ),
-}
+_MAPPED_COLUMNS = ("name", "id")
+"""Values of delta.columnMapping.mode under which the files name columns in another way than the table."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +128,24 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
 def check_plain_files(table: DeltaTable, uri: str) -> None:
     """Checks that the table's Parquet files hold exactly its rows and columns.
 
-    Raises: LakeError for deletion vectors or column mapping, with the way to turn them off.
+    Raises: LakeError where a file of this version has a deletion vector, or columns are mapped, with the way out.
     """
-    properties = table.metadata().configuration
-    for name, (bad_values, advice) in _FOREIGN_FEATURES.items():
-        if properties.get(name, "").lower() in bad_values:
-            raise LakeError(f"{uri}: {advice}")
+    if table.metadata().configuration.get("delta.columnMapping.mode", "").lower() in _MAPPED_COLUMNS:
+        raise LakeError(
+            f"{uri}: column mapping is on: copy the table (CREATE TABLE ... AS SELECT) without delta.columnMapping.mode"
+        )
+    # The property only says whether new vectors are made: those of earlier deletes stay until the files are rewritten.
+    num_files = sum(batch.num_rows for batch in table.deletion_vectors()) if _may_have_vectors(table) else 0
+    if num_files:
+        raise LakeError(
+            f"{uri}: version {table.version()} has deletion vectors on {num_files} of its files, whose deleted rows "
+            f"would come back: run ALTER TABLE ... SET TBLPROPERTIES ('delta.enableDeletionVectors' = false), then "
+            f"REORG TABLE ... APPLY (PURGE), and read the version that makes"
+        )
+
+
+def _may_have_vectors(table: DeltaTable) -> bool:
+    return "deletionVectors" in (table.protocol().reader_features or [])
 
 
 def write_table(lake: str, spec: TableSpec, data: pa.Table, record: CommitRecord, replace: str | None = None) -> int:
@@ -169,8 +172,3 @@ def write_table(lake: str, spec: TableSpec, data: pa.Table, record: CommitRecord
     found = find_commit(lake, spec.name, record.key, record.run_id)
     assert found, "the commit just made carries its record"
     return found[0]
-
-
-def known_tables(lake: str) -> list[str]:
-    """Names of our tables that exist in a lake."""
-    return [name for name in TABLES if DeltaTable.is_deltatable(delta_uri(table_uri(lake, name)))]

@@ -1,6 +1,7 @@
 """Tables through Spark: contract held, versions found by key, readable by delta-rs, slices replaced."""
 
 import pytest
+from deltalake import DeltaTable
 
 from recspark.config import RunConfig, plan_run
 from recspark.contracts.tables import ITEM_GRAPH, QUARANTINE, TABLES
@@ -32,6 +33,24 @@ def test_write_by_spark_read_by_both(spark, run):
     assert arrow.read_table(table).to_pylist() == expected
     assert [r.asDict() for r in read_table(spark, table).collect()] == expected
     arrow.check_plain_files(arrow.open_table(run.lake, "item_graph", 0), table.uri)
+
+
+def test_deleted_rows_never_come_back_to_who_reads_the_files(spark, tmp_path):
+    """Turning the property off leaves the vectors of earlier deletes where they are; only a purge removes them."""
+    uri = str(tmp_path / "foreign")
+    rows = spark.range(10).selectExpr("array(cast(id as int)) walk", "id").coalesce(1)
+    rows.write.format("delta").option("delta.enableDeletionVectors", "true").save(uri)
+    spark.sql(f"DELETE FROM delta.`{uri}` WHERE id = 3")
+    spark.sql(f"ALTER TABLE delta.`{uri}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = false)")
+    spark.sql(f"REORG TABLE delta.`{uri}` APPLY (PURGE)")
+    for version in (1, 2):
+        with pytest.raises(LakeError, match=rf"version {version} has deletion vectors on 1 of .*REORG TABLE"):
+            arrow.check_plain_files(DeltaTable(uri, version=version), uri)
+    for version in (0, 3):
+        arrow.check_plain_files(DeltaTable(uri, version=version), uri)
+    DeltaTable(uri, version=2).create_checkpoint()
+    with pytest.raises(LakeError, match="version 2 has deletion vectors"):
+        arrow.check_plain_files(DeltaTable(uri, version=2), uri)
 
 
 def test_a_slice_is_replaced_alone(spark, run):
