@@ -40,11 +40,15 @@ class Backend(Protocol):
         """The whole model on rank 0, None elsewhere. Collective."""
 
 
-def choose_backend(config: TrainingConfig, launch: Launch) -> tuple[str, str, str]:
+def choose_backend(config: TrainingConfig, launch: Launch, recorded: str | None = None) -> tuple[str, str, str]:
     """(backend, device, reason) of a run: ``training.backend``, or by what is there when it is ``auto``.
+
+    ``recorded`` is the backend of a checkpoint to go on from: ``auto`` keeps it, as they compute differently.
 
     Raises: TrainingError when the wanted backend can't run here.
     """
+    if config.backend == "auto" and recorded:
+        return _keep_backend(recorded, launch)
     if config.backend == CPU:
         if launch.world_size > 1:
             raise TrainingError(
@@ -62,6 +66,23 @@ def choose_backend(config: TrainingConfig, launch: Launch) -> tuple[str, str, st
     if launch.world_size > 1:
         return TORCH, "cpu", f"no CUDA device, {launch.world_size} processes: gloo"
     return CPU, "cpu", "no CUDA device, one process"
+
+
+def _keep_backend(recorded: str, launch: Launch) -> tuple[str, str, str]:
+    """`choose_backend` for a checkpoint's backend."""
+    made = f"training.backend auto: the checkpoint was made by backend {recorded}"
+    if recorded == CPU and launch.world_size > 1:
+        raise TrainingError(
+            f"{made}, which trains in one process, but torchrun started {launch.world_size}, which only torch can use; "
+            f"start one process, or set training.backend=torch to train another model from the start"
+        )
+    num_gpus = _count_gpus()
+    if recorded == TORCH and num_gpus is None:
+        raise TrainingError(
+            f"{made}, but torch is not installed here, which leaves only cpu; pip install 'recspark[train]', or set "
+            f"training.backend=cpu to train another model from the start"
+        )
+    return recorded, "cuda" if recorded == TORCH and num_gpus else "cpu", "the checkpoint was made by it"
 
 
 def _count_gpus() -> int | None:

@@ -28,6 +28,15 @@ FORMAT_VERSION = 1
 _LATEST, _METRICS = "LATEST", "metrics.jsonl"
 
 
+def find_recorded_backend(uri: str) -> str | None:
+    """The backend that made the latest checkpoint below a folder or URI, None without a readable record."""
+    try:
+        found: str = json.loads(read_bytes(join(uri, _LATEST)) or b"{}")["facts"]["backend"]
+    except (ValueError, KeyError, TypeError):
+        return None  # whoever resumes says what is wrong with it
+    return found
+
+
 class Checkpoints:
     """The checkpoints below one folder or URI; the newest ``keep`` stay."""
 

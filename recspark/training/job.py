@@ -12,7 +12,7 @@ from recspark.lake.arrow import find_done
 from recspark.lake.storage import join
 from recspark.logs import log
 from recspark.training.backend import CPU, Backend, choose_backend
-from recspark.training.checkpoint import Checkpoints
+from recspark.training.checkpoint import Checkpoints, find_recorded_backend
 from recspark.training.data import LaneReader
 from recspark.training.export import TrainedModel, find_model, publish_model, write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
@@ -47,7 +47,7 @@ def train(run: Run) -> None:
 def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
     """Trains on all ranks; the model on rank 0, None elsewhere."""
     config = run.config.training
-    name, device, reason = choose_backend(config, launch)
+    name, device, reason = choose_backend(config, launch, find_recorded_backend(_checkpoint_uri(run)))
     reader = LaneReader(inputs.open_corpus(), config.num_lanes, run.seed)
     num_threads = config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
     _say(launch, f"backend {name} on {device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
@@ -91,7 +91,11 @@ def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: LaneReader
         "num_lanes": reader.num_lanes,
         "sequences": reader.num_rows,
     }
-    return Checkpoints(join(run.lake, "checkpoints", stage.key), run.config.training.keep_checkpoints, facts)
+    return Checkpoints(_checkpoint_uri(run), run.config.training.keep_checkpoints, facts)
+
+
+def _checkpoint_uri(run: Run) -> str:
+    return join(run.lake, "checkpoints", run.stages["train"].key)
 
 
 def _counts(state: TrainState, num_steps: int, epochs: int, rows_left_out: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def train_on(folder: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    monkeypatch.setattr(job, "choose_backend", lambda config, launch: ("torch", device, "test"))
+    monkeypatch.setattr(job, "choose_backend", lambda *_: ("torch", device, "test"))
     run = plan_training(folder)
     write_topic_sessions(run)
     train(run)

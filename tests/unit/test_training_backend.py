@@ -42,6 +42,27 @@ def test_torch_has_to_be_installed_where_it_is_asked_for(monkeypatch: pytest.Mon
             choose_backend(config, launch)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "launch", "num_gpus", "device"),
+    [("cpu", Launch(), 2, "cpu"), ("torch", Launch(), 0, "cpu"), ("torch", TWO, 2, "cuda")],
+)
+def test_auto_keeps_the_backend_of_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, recorded: str, launch: Launch, num_gpus: int, device: str
+) -> None:
+    monkeypatch.setattr(backend, "_count_gpus", lambda: num_gpus)
+    assert choose_backend(TrainingConfig(), launch, recorded)[:2] == (recorded, device)
+
+
+def test_a_checkpoint_whose_backend_cannot_run_here_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_count_gpus", lambda: None)
+    with pytest.raises(TrainingError, match=r"made by backend cpu, which .* started 2, .* training.backend=torch"):
+        choose_backend(TrainingConfig(), TWO, "cpu")
+    with pytest.raises(
+        TrainingError, match=r"made by backend torch, but torch is not installed .*training.backend=cpu"
+    ):
+        choose_backend(TrainingConfig(), Launch(), "torch")
+
+
 def test_the_launch_is_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

@@ -19,6 +19,7 @@ from recspark.errors import DataError, LakeError, TrainingError
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.lake.folders import read_manifest
 from recspark.training import job
+from recspark.training.cpu_backend import CpuBackend
 from recspark.training.job import train
 from recspark.training.trainer import EXIT_TERMINATED
 from tests.helpers.ranks import ROOT
@@ -217,8 +218,6 @@ def test_walks_over_an_edge_list_carry_every_node(tmp_path: Path) -> None:
 def test_sigterm_leaves_a_checkpoint_and_its_own_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = plan_training(tmp_path, backend="cpu", checkpoint_steps=1000)
     write_topic_sessions(run)
-    from recspark.training.cpu_backend import CpuBackend
-
     steps = []
     plain_step = CpuBackend.step
 
@@ -262,8 +261,6 @@ def test_a_gradient_that_is_no_number_never_becomes_a_checkpoint(
 ) -> None:
     run = plan_training(tmp_path, backend="cpu")
     write_topic_sessions(run)
-    from recspark.training.cpu_backend import CpuBackend
-
     monkeypatch.setattr(CpuBackend, "is_finite", lambda self: False)
     with pytest.raises(
         TrainingError, match=r"diverged at step 5 of 20 .*a gradient is not a number; no checkpoint yet"
@@ -272,12 +269,32 @@ def test_a_gradient_that_is_no_number_never_becomes_a_checkpoint(
     assert not (checkpoint_folder(run) / "LATEST").exists()
 
 
+def test_auto_goes_on_with_the_backend_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = plan_training(tmp_path, backend="auto")
+    write_topic_sessions(run)
+    monkeypatch.setattr("recspark.training.backend._count_gpus", lambda: 0)
+    monkeypatch.setattr(CpuBackend, "is_finite", _fails_at_the_second_checkpoint())
+    with pytest.raises(TrainingError, match="the checkpoint of step 5 stays"):
+        train(run)
+    monkeypatch.undo()
+    monkeypatch.setattr("recspark.training.backend._count_gpus", lambda: 1)  # a fresh start would take torch
+    train(run)
+    _, record = find_done(run.lake, run.stages["train"]) or (None, None)
+    assert record is not None
+    assert record.facts["backend"] == "cpu"
+
+
+def _fails_at_the_second_checkpoint() -> Any:
+    answers = iter((True, False))
+    return lambda self: next(answers)
+
+
 def test_another_backend_is_refused_with_the_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = plan_training(tmp_path, backend="auto", epochs=4)
     write_topic_sessions(run)
     killed = train_in_child(tmp_path, "train.step:7", backend="auto", epochs=4)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    monkeypatch.setattr(job, "choose_backend", lambda config, launch: ("torch", "cpu", "test"))
+    monkeypatch.setattr(job, "choose_backend", lambda *_: ("torch", "cpu", "test"))
     with pytest.raises(TrainingError, match="backend: the checkpoint has cpu, this run has torch"):
         train(run)
 
