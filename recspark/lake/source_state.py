@@ -1,36 +1,44 @@
 """What a source holds right now: file names, sizes and times, or a Delta version. Its fingerprint is every key's root.
 
-{"fingerprint": "9c1e...", "kind": "files", "num_files": 305, "bytes": 8123456}
+{"fingerprint": "9c1e...", "kind": "files", "num_files": 305, "bytes": 8123456, "feature_versions": {"films": 4}}
 """
 
 import fnmatch
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlparse
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from recspark.errors import SourceError
-from recspark.lake.storage import delta_uri, open_filesystem
+from recspark.lake.storage import SCHEMES, delta_uri, open_filesystem
+
+SOURCE_KEY = "source.path"
+"""The config key that messages name, where it is not a feature's."""
 
 _GLOB = "*?["
 
 
 def find_source_state(
-    kind: str, path: str | None, version: int | None, extra_paths: tuple[str, ...] = ()
+    kind: str, path: str | None, version: int | None, features: Sequence[tuple[str, str, str]] = ()
 ) -> dict[str, Any]:
-    """The state of a source of one kind; ``extra_paths`` are feature files, which count as part of it.
+    """The state of a source of one kind; ``features`` are (name, path, format), which count as part of it.
 
-    Raises: SourceError when the path or the version is not there.
+    ``feature_versions`` holds the version of each feature table in Delta, by path.
+
+    Raises: SourceError when a path or the version is not there or cannot be read.
     """
     state: dict[str, Any] = {"kind": kind}
-    extra = [f for p in extra_paths for f in list_files(p)]
     if kind == "delta":
         assert path
-        state["version"] = _find_delta_version(path, version)
-        decides: Any = [path, state["version"]]
+        table_id, state["version"] = _find_delta_version(path, version)
+        decides: Any = [path, table_id, state["version"]]
     elif kind == "synthetic":
         decides = []
     else:
@@ -38,55 +46,117 @@ def find_source_state(
         files = list_files(path)
         state |= {"num_files": len(files), "bytes": sum(f[1] for f in files)}
         decides = files
+    extra, state["feature_versions"] = _find_features(features)
     text = json.dumps([kind, decides, extra])
     return state | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def list_files(path: str) -> list[tuple[str, int, int]]:
+def feature_key(name: str) -> str:
+    """The config key that messages about a feature's path name."""
+    return f"features.{name}.path"
+
+
+def list_files(path: str, key: str = SOURCE_KEY) -> list[tuple[str, int, int]]:
     """(name, bytes, modified ns) of each file of a file, folder or glob, sorted; hidden and ``_`` files left out.
 
-    Raises: SourceError when there are none.
+    A glob is matched segment by segment, as Hadoop does: ``*`` does not cross a ``/``, and a folder that matches brings
+    all files below it. Names start at the path, or at the folder before the glob.
+
+    Raises: SourceError when there are none or the place cannot be read; ``key`` is the config key it names.
     """
-    folder, pattern = _split_glob(path)
-    filesystem, root = open_filesystem(folder)
-    found = filesystem.get_file_info(root)
-    if found.type == pafs.FileType.File:
-        infos = [found]
-    elif found.type == pafs.FileType.Directory:
-        infos = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
-    else:
-        raise SourceError(f"source.path {path}: no such file or folder")
+    folder, pattern = split_glob(path)
+    with _reading(key, path):
+        filesystem, root = open_filesystem(folder)
+        found = filesystem.get_file_info(root)
+        if found.type == pafs.FileType.File:
+            infos = [found]
+        elif found.type == pafs.FileType.Directory:
+            infos = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
+        else:
+            raise SourceError(f"{key} {path}: no such file or folder")
     names = [
         (i.path.removeprefix(root).lstrip("/") or i.base_name, i.size or 0, i.mtime_ns or 0) for i in infos if i.is_file
     ]
-    files = sorted(f for f in names if _is_data(f[0]) and (pattern is None or fnmatch.fnmatch(f[0], pattern)))
+    files = sorted(f for f in names if _is_data(f[0]) and _matches(f[0], pattern))
     if not files:
-        raise SourceError(f"source.path {path}: no files there")
+        raise SourceError(f"{key} {path}: no files there")
     return files
 
 
-def _split_glob(path: str) -> tuple[str, str | None]:
+def split_glob(path: str) -> tuple[str, list[str]]:
+    """The folder before a glob and the glob's segments, of which a plain path has none."""
     parts = path.split("/")
     for position, part in enumerate(parts):
         if any(char in part for char in _GLOB):
-            return "/".join(parts[:position]) or ".", "/".join(parts[position:])
-    return path, None
+            folder = "/".join(parts[:position]) or ("/" if path.startswith("/") else ".")
+            return folder, [segment for segment in parts[position:] if segment]
+    return path, []
+
+
+def _matches(name: str, pattern: list[str]) -> bool:
+    parts = name.split("/")
+    return len(parts) >= len(pattern) and all(
+        fnmatch.fnmatchcase(part, segment.replace("[^", "[!")) for part, segment in zip(parts, pattern, strict=False)
+    )
 
 
 def _is_data(name: str) -> bool:
-    return not any(part.startswith((".", "_")) for part in name.split("/"))
+    """Whether Spark reads a file too: it leaves hidden ones out, but not folders such as ``_day=1``."""
+    return not any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in name.split("/"))
 
 
-def _find_delta_version(path: str, version: int | None) -> int:
+def _find_features(features: Sequence[tuple[str, str, str]]) -> tuple[list[Any], dict[str, int]]:
+    """What decides the features' content, and the versions of those in Delta by path."""
+    decides: list[Any] = []
+    versions: dict[str, int] = {}
+    for name, path, file_format in features:
+        if file_format == "delta":
+            table_id, versions[path] = _find_delta_version(path, None, feature_key(name))
+            decides.append([path, table_id, versions[path]])
+        else:
+            decides.append(list_files(path, feature_key(name)))
+    return decides, versions
+
+
+def _find_delta_version(path: str, version: int | None, key: str = SOURCE_KEY) -> tuple[str, int]:
+    """(table id, version): a table that is dropped and made anew at the same path has another id."""
+    with _reading(key, path):
+        table = DeltaTable(delta_uri(path))
+    newest = int(table.version())
+    if version is not None and version != newest:
+        try:
+            table = DeltaTable(delta_uri(path), version=version)
+        except Exception as error:
+            raise SourceError(
+                f"source.version {version} of {path} is gone or not there yet; the newest is {newest} ({error})"
+            ) from error
+    return table.metadata().id, int(table.version())
+
+
+@contextmanager
+def _reading(key: str, path: str) -> Iterator[None]:
+    """Turns what may go wrong at a path or URI into one message.
+
+    Raises: SourceError naming the key, the path and what was found.
+    """
+    scheme = urlparse(path).scheme if "://" in path else ""
+    if scheme not in SCHEMES:
+        known = ", ".join(s for s in SCHEMES if s)
+        raise SourceError(f"{key} {path}: scheme {scheme!r} cannot be read; copy the data to one of {known}")
     try:
-        newest = DeltaTable(delta_uri(path)).version()
+        yield
     except TableNotFoundError as error:
-        raise SourceError(f"source.path {path}: no Delta table there") from error
-    if version is None or version == newest:
-        return int(newest)
-    try:
-        return int(DeltaTable(delta_uri(path), version=version).version())
-    except Exception as error:
+        raise SourceError(f"{key} {path}: no Delta table there") from error
+    except DeltaError as error:
         raise SourceError(
-            f"source.version {version} of {path} is gone or not there yet; the newest is {newest} ({error})"
+            f"{key} {path}: the log of the Delta table there is damaged ({_first_line(error)}); restore _delta_log"
         ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(
+            f"{key} {path}: cannot be reached or read ({_first_line(error)}); check the path, its permissions and, of "
+            f"a URI, the credentials"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).strip()

@@ -8,7 +8,8 @@ import pyarrow.fs as pafs
 
 from recspark.errors import LakeError
 
-_SCHEMES = {"", "file", "s3", "s3a", "abfss", "gs"}
+SCHEMES = ("", "file", "s3", "s3a", "abfss", "gs")
+"""What Spark, pyarrow and delta-rs can all reach; the empty one is a local path."""
 
 
 def check_uri(uri: str) -> str:
@@ -17,7 +18,7 @@ def check_uri(uri: str) -> str:
     Raises: LakeError for a scheme that Spark and delta-rs cannot both reach.
     """
     scheme = urlparse(uri).scheme
-    if scheme not in _SCHEMES:
+    if scheme not in SCHEMES:
         raise LakeError(f"{uri}: scheme {scheme!r} is not one of file, s3a, abfss, gs; change paths.lake")
     return uri
 

@@ -17,8 +17,9 @@ from recspark.config import Run
 from recspark.config.source import FeatureConfig
 from recspark.contracts import columns as c
 from recspark.errors import SourceError
-from recspark.lake.storage import join
+from recspark.lake.source_state import feature_key
 from recspark.sources.attributes import ATTRIBUTES, build_item_attributes
+from recspark.sources.delta import read_version
 from recspark.sources.files import read_frame
 from recspark.sources.planted import PlantedWorld
 from recspark.sources.rows import BAD_LINE_READ, check_columns, quoted, reading
@@ -83,8 +84,9 @@ def _read_frame(spark: SparkSession, run: Run, feature: FeatureConfig) -> DataFr
     if feature.path == SYNTHETIC:
         return _read_synthetic(spark, run, feature)
     if feature.format == "delta":
-        return spark.read.format("delta").load(join(feature.path))
-    return read_frame(spark, feature.path, feature.format)
+        version = run.source["feature_versions"][feature.path]
+        return read_version(spark, feature.path, version, feature_key(feature.name))
+    return read_frame(spark, feature.path, feature.format, key=feature_key(feature.name))
 
 
 def _read_synthetic(spark: SparkSession, run: Run, feature: FeatureConfig) -> DataFrame:

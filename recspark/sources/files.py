@@ -7,22 +7,27 @@ u,i,t                        row {u: "7", i: "85123A", t: "2010-12-01"}, bad_lin
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from recspark.errors import SourceError
-from recspark.lake.source_state import list_files
+from recspark.lake.source_state import SOURCE_KEY, list_files, split_glob
 from recspark.lake.storage import join, open_filesystem
 from recspark.sources.rows import BAD_LINE_READ, as_rows, quoted
 
 _HEADER_BYTES = 1 << 20
-_GLOB = "*?["
+_HEADER_THREADS = 16
+_GLOB_CHARACTER = re.compile(r"[\\*?\[\]{}]")
+"""What Hadoop would not take as it stands."""
 _LINE = "value"
 """The one column of Spark's text reader."""
 _INFER_PARTITIONS = "spark.sql.sources.partitionColumnTypeInference.enabled"
@@ -39,18 +44,22 @@ def read_files(spark: SparkSession, path: str, file_format: str, separator: str 
     return as_rows(frame, F.col("_metadata.file_path"))
 
 
-def read_frame(spark: SparkSession, path: str, file_format: str, separator: str = ",") -> DataFrame:
+def read_frame(
+    spark: SparkSession, path: str, file_format: str, separator: str = ",", key: str = SOURCE_KEY
+) -> DataFrame:
     """The columns as the files have them (CSV and JSON values as text), and unparsable lines in a column of theirs."""
-    files = [name for name, _, _ in list_files(path)]
+    files = [name for name, _, _ in list_files(path, key)]
+    where, places = f"{key} {path}", _places(path, files)
     reader = spark.read.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", BAD_LINE_READ)
     if not any("=" in part for name in files for part in name.split("/")[:-1]):
         reader = reader.option("recursiveFileLookup", "true")  # else nested folders would be left out silently
     with _partition_values_as_text(spark):
         if file_format == "csv":
-            return _read_csv(reader, path, files, separator)
+            header = _find_header(path, files, separator, where)
+            return _read_csv(reader, places, header, separator, where)
         if file_format == "jsonl":
-            return _read_jsonl(reader, path)
-        return reader.parquet(_spark_path(path))
+            return _read_jsonl(reader, places, where)
+        return reader.parquet(*places)
 
 
 @contextmanager
@@ -64,54 +73,68 @@ def _partition_values_as_text(spark: SparkSession) -> Iterator[None]:
         spark.conf.set(_INFER_PARTITIONS, str(before))
 
 
-def _read_csv(reader: DataFrameReader, path: str, files: list[str], separator: str) -> DataFrame:
-    header = _read_header(path, files, separator)
+def _read_csv(reader: DataFrameReader, places: list[str], header: list[str], separator: str, where: str) -> DataFrame:
     names = [name or f"_c{place}" for place, name in enumerate(header)]
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
-        raise SourceError(f"source.path {path}: the CSV header names {', '.join(twice)} more than once; rename them")
+        raise SourceError(f"{where}: the CSV header names {', '.join(twice)} more than once; rename them")
     schema = StructType([StructField(name, StringType()) for name in [*names, BAD_LINE_READ]])
     return (
         reader.schema(schema)
         .option("header", "true")
         .option("sep", separator)
         .option("escape", '"')  # RFC 4180: a quote inside quotes is doubled
-        # Every file's header is compared with the schema, which a nameless column (pandas' index) would fail.
+        # Spark compares every header with the schema, which a nameless column would fail: those we compare ourselves.
         .option("enforceSchema", "true" if "" in header else "false")
-        .csv(_spark_path(path))
+        .csv(places)
     )
 
 
-def _read_header(path: str, files: list[str], separator: str) -> list[str]:
-    """The first line of the first file that has one."""
-    filesystem, root = open_filesystem(_folder_of(path))
-    for name in files:
-        file = root if root.endswith(name) and len(files) == 1 and filesystem.get_file_info(root).is_file else None
-        file = file or f"{root}/{name}"
-        try:
-            with filesystem.open_input_stream(file, compression="detect") as stream:
-                start = stream.read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
-        except (OSError, pa.ArrowException) as error:
-            raise SourceError(
-                f"{file}: cannot be read ({error}): damaged or cut short; replace or remove it"
-            ) from error
-        first = next((line for line in io.StringIO(start) if line.strip()), None)
-        if first is not None:
-            return next(csv.reader([first], delimiter=separator))
-    raise SourceError(f"source.path {path}: the source is empty: no file there has a line; give one with rows")
+def _find_header(path: str, files: list[str], separator: str, where: str) -> list[str]:
+    """The column names in the first line of the first file that has one.
+
+    Raises: SourceError when no file has a line, or when a column has no name and another file's header differs.
+    """
+    filesystem, paths = _open_files(path, files)
+    for file in paths:
+        if header := _read_header(filesystem, file, separator):
+            break
+    else:
+        raise SourceError(f"{where}: the source is empty: no file there has a line; give one with rows")
+    if "" in header:
+        with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+            others = list(pool.map(lambda other: _read_header(filesystem, other, separator), paths))
+        for other_file, other in zip(paths, others, strict=True):
+            if other and other != header:
+                raise SourceError(
+                    f"{where}: files disagree about their columns: {header} in {file}, {other} in {other_file}; "
+                    f"give them one header or read them as separate sources"
+                )
+    return header
 
 
-def _read_jsonl(reader: DataFrameReader, path: str) -> DataFrame:
+def _read_header(filesystem: pafs.FileSystem, file: str, separator: str) -> list[str]:
+    """The names in a file's first line, none where it has no line."""
+    try:
+        with filesystem.open_input_stream(file, compression="detect") as stream:
+            start = stream.read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{file}: cannot be read ({error}): damaged or cut short; replace or remove it") from error
+    first = next((line for line in io.StringIO(start) if line.strip()), None)
+    return [] if first is None else next(csv.reader([first], delimiter=separator))
+
+
+def _read_jsonl(reader: DataFrameReader, places: list[str], where: str) -> DataFrame:
     """Keys differ from line to line, so all lines are read once for the columns; then each line is one row.
 
     Numbers become text as Spark writes them: 1.50 is "1.5".
     """
-    found = reader.option("primitivesAsString", "true").json(_spark_path(path)).schema
-    lines = reader.text(_spark_path(path))
+    found = reader.option("primitivesAsString", "true").json(places).schema
+    lines = reader.text(places)
     in_folders = [name for name in lines.columns if name != _LINE]
     own = [field for field in found.fields if field.name not in (BAD_LINE_READ, *in_folders)]
     if not own:
-        raise SourceError(f"source.path {path}: no line there is a JSON object; check source.format")
+        raise SourceError(f"{where}: no line there is a JSON object; check source.format")
     # Spark's own reader makes any number of rows of a line that holds a list: none would be counted for [].
     schema = StructType([*own, StructField(BAD_LINE_READ, StringType())])
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": BAD_LINE_READ}
@@ -124,15 +147,21 @@ def _read_jsonl(reader: DataFrameReader, path: str) -> DataFrame:
     )
 
 
-def _folder_of(path: str) -> str:
-    """What `list_files` names files from: the path, or the part before a glob."""
-    parts = path.split("/")
-    for position, part in enumerate(parts):
-        if any(char in part for char in _GLOB):
-            return "/".join(parts[:position]) or "."
-    return path
+def _open_files(path: str, files: list[str]) -> tuple[pafs.FileSystem, list[str]]:
+    """The file system, and where in it the files lie that `list_files` found."""
+    folder, pattern = split_glob(path)
+    filesystem, root = open_filesystem(folder)
+    is_file = not pattern and filesystem.get_file_info(root).is_file
+    return filesystem, [root] if is_file else [f"{root.rstrip('/')}/{name}" for name in files]
 
 
-def _spark_path(path: str) -> str:
-    """Local paths made absolute: the JVM's working directory may be another one."""
-    return join(path)
+def _places(path: str, files: list[str]) -> list[str]:
+    """What Spark is given to read; local paths absolute, as the JVM's working directory may be another one.
+
+    A glob is resolved as the run's fingerprint resolved it: Spark's own would open hidden folders too.
+    """
+    folder, pattern = split_glob(path)
+    if not pattern:
+        return [join(path)]
+    found = {"/".join(name.split("/")[: len(pattern)]) for name in files}
+    return [join(folder, _GLOB_CHARACTER.sub(r"\\\g<0>", name)) for name in sorted(found)]

@@ -23,7 +23,8 @@ def make_run(lake: str, source: dict[str, Any], **sections: Any) -> Run:
     if source["kind"] == "edges":
         split = {"training": {"corpus": "walks"}}
     config = RunConfig.model_validate({"paths": {"lake": lake}, "source": source} | split | sections)
-    state = find_source_state(config.source.kind, config.source.path, config.source.version)
+    features = [(f.name, f.path, f.format) for f in config.features if f.path != "synthetic"]
+    state = find_source_state(config.source.kind, config.source.path, config.source.version, features)
     return plan_run(config, state)
 
 

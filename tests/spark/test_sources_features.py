@@ -1,6 +1,10 @@
 """Features from files and from the generator: typed, joined by text ids, missing values filled."""
 
+from dataclasses import replace
+
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from recspark.errors import SourceError
 from recspark.sources.features import add_item_features, add_user_features, read_item_features, read_user_features
@@ -55,6 +59,24 @@ def test_each_kind_gets_its_type_and_missing_its_value(spark, lake, tmp_path):
     assert found["4"] == {"item_id": "4", "item_idx": 4} | nothing
     users = spark.createDataFrame([(0, "2")], "user_idx int, user_id string")
     assert by_id(add_user_features(users, read_user_features(spark, run), run), "user_id")["2"]["f_land"] == "y"
+
+
+def test_a_delta_table_is_read_at_the_version_of_the_run(spark, lake, tmp_path):
+    path = str(tmp_path / "films")
+    write_deltalake(path, pa.table({"id": [1], "genre": ["old"]}))
+    run = make_run(lake, SYNTHETIC, features=[feature("genre", path, "id", "genre", format="delta")])
+    write_deltalake(path, pa.table({"id": [1, 2], "genre": ["new", "new"]}), mode="overwrite")
+    assert by_id(read_item_features(spark, run), "item_id") == {"1": {"item_id": "1", "f_genre": "old"}}
+    gone = replace(run, source=run.source | {"feature_versions": {path: 9}})
+    with pytest.raises(SourceError, match=r"^features\.genre\.path \S*films: version 9 cannot be read .*run again"):
+        read_item_features(spark, gone)
+
+
+def test_an_empty_feature_file_is_named_by_its_own_key(spark, lake, tmp_path):
+    films = write_lines(tmp_path / "films.csv")
+    run = make_run(lake, SYNTHETIC, features=[feature("genre", films, "id", "genre")])
+    with pytest.raises(SourceError, match=r"^features\.genre\.path \S*films\.csv: the source is empty"):
+        read_item_features(spark, run)
 
 
 def test_synthetic_attributes_name_the_planted_cluster(spark, lake):

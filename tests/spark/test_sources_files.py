@@ -9,6 +9,7 @@ import pytest
 from deltalake import write_deltalake
 
 from recspark.errors import SourceError
+from recspark.lake.source_state import list_files
 from recspark.sources.delta import read_delta
 from recspark.sources.files import read_files
 from recspark.sources.rows import reading
@@ -60,6 +61,28 @@ def test_csv_headers_have_to_agree(spark, tmp_path):
         SourceError, match=r"^here: files disagree about their columns: Header: item, user.*b\.csv; give"
     ):
         read(spark, tmp_path)
+
+
+@pytest.mark.parametrize("other", ["b.csv", "b.csv.gz"])
+def test_headers_with_a_nameless_column_have_to_agree(spark, tmp_path, other):
+    write_lines(tmp_path / "a.csv", ",user,item", "0,1,2")
+    write_lines(tmp_path / "c.csv")
+    write_lines(tmp_path / other, ",item,user", "0,2,1")
+    message = rf"^source\.path \S*: files disagree about their columns: \['', 'user', 'item'\] in \S*/a\.csv, \['', 'item', 'user'\] in \S*/{other}; give them one header"  # noqa: E501
+    with pytest.raises(SourceError, match=message):
+        read(spark, tmp_path)
+    write_lines(tmp_path / other, ",user,item", "1,3,4")
+    assert sorted(r["row"]["user"] for r in read(spark, tmp_path)) == ["1", "3"]
+
+
+@pytest.mark.parametrize("pattern", ["*.csv", "*", "day*", "day*/", "*/*.csv", "day?/*", "day[12]/deep/*"])
+def test_a_glob_reads_what_the_fingerprint_names(spark, tmp_path, pattern):
+    names = ("a.csv", "b[1].csv", "day1/c.csv", "day2/d.csv", "day2/deep/e.csv", "_tmp/f.csv", "day1/_g.csv", "x/h.txt")
+    for name in names:
+        write_lines(tmp_path / name, "user,item", f"{name.rsplit('/', 1)[-1]},1")
+    path = f"{tmp_path}/{pattern}"
+    expected = sorted(name.rsplit("/", 1)[-1] for name, _, _ in list_files(path))
+    assert sorted(r["row"]["user"] for r in read(spark, path)) == expected
 
 
 def test_csv_without_a_usable_header(spark, tmp_path):
