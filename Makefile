@@ -1,4 +1,4 @@
-# make quickstart | make test | make check | make bench     (make setup is the part they share)
+# make quickstart | make test | make check     (make setup is the part they share)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,4 +57,4 @@ lock:
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-java.lock
 
 clean:
-	rm -rf $(VENV) $(SETUP) lake
+	rm -rf $(VENV) $(SETUP) lake/quickstart

@@ -4,13 +4,16 @@ Exit codes: 0 done, 2 the user's input (one message, no traceback), 1 anything e
 """
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
 
 from recspark import __version__
 from recspark.errors import RecsparkError
+
+if TYPE_CHECKING:
+    from recspark.config import Run
 
 app = typer.Typer(
     name="recspark",
@@ -35,23 +38,26 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why.")] = False,
 ) -> None:
     """Runs the stages of a config that are not done yet, then prints the counted report and the metrics."""
-    from recspark.pipeline.launch import StageFailed, run_all
     from recspark.pipeline.open_run import open_run
+
+    _run(open_run(conf, overrides or []), [conf, *(overrides or [])], first, last, dry_run)
+
+
+def _run(opened: "Run", arguments: list[str], first: str | None, last: str | None, dry_run: bool = False) -> None:
+    from recspark.pipeline.closing import print_closing
+    from recspark.pipeline.launch import StageFailed, run_all
     from recspark.pipeline.plan import describe_states, find_states, select_stages
 
-    opened = open_run(conf, overrides or [])
     states = find_states(opened, select_stages(opened, first, last))
     if dry_run:
         print(describe_states(opened, states))
         return
     try:
-        run_all(opened, states, conf, overrides or [])
+        run_all(opened, states, arguments)
     except StageFailed as failed:
         print(f"stopped: {failed}", file=sys.stderr)
         raise typer.Exit(failed.exit_code) from failed
-    from recspark.pipeline.closing import print_closing
-
-    print_closing(opened, conf)
+    print_closing(opened, arguments)
 
 
 @app.command()
@@ -64,12 +70,13 @@ def config(conf: Conf, overrides: Overrides = None) -> None:
 
 @app.command()
 def doctor(
-    conf: Annotated[str | None, typer.Argument(help="Also check the lake of this config.", metavar="[CONF]")] = None,
+    conf: Annotated[str | None, typer.Argument(help="Also check this config and its lake.", metavar="[CONF]")] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Checks Java, Spark and Delta, torch, faiss, memory and disk: what is there, what is needed, how to mend it."""
     from recspark.pipeline.doctor import check_machine, describe_checks, is_fit
 
-    checks = check_machine(conf)
+    checks = check_machine(conf, overrides or [])
     print(describe_checks(checks))
     if not is_fit(checks):
         raise typer.Exit(2)
@@ -86,11 +93,11 @@ def query(
     """Asks the trained model: items near an item, or items for a user."""
     from recspark.errors import QueryError
     from recspark.pipeline.closing import describe_item_query, describe_user_query
-    from recspark.pipeline.open_run import open_run
+    from recspark.pipeline.open_run import open_finished_run
 
     if (item is None) == (user is None):
         raise QueryError("query: give --item ID or --user ID, one of them")
-    opened = open_run(conf, overrides or [])
+    opened = open_finished_run(conf, overrides or [], "train")
     if item is not None:
         print(describe_item_query(opened, item, k))
     elif user is not None:
@@ -100,7 +107,10 @@ def query(
 @app.command()
 def evaluate(conf: Conf, overrides: Overrides = None) -> None:
     """Runs the evaluation of a trained config alone and prints its metrics."""
-    run(conf, overrides, first="evaluate", last="evaluate")
+    from recspark.pipeline.open_run import open_job_run
+
+    opened = open_job_run(conf, overrides or [], "evaluate")
+    _run(opened, [conf, *(overrides or [])], first="evaluate", last="evaluate")
 
 
 def _print_version(wanted: bool) -> None:

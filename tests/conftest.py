@@ -1,9 +1,13 @@
 """Shared fixtures: one lazy Spark for all tests, a lake in a temporary folder, the public data where it is there."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Short-lived JVMs: the second compiler costs more than it gives back. Inherited by every process a test starts.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

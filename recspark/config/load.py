@@ -35,15 +35,38 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     values = _read_yaml(Path(path))
     problems = [p for override in overrides if (p := _apply_override(values, override))]
     values = _expand_environment(values, problems)
-    config = None
-    try:
-        config = RunConfig.model_validate(values)
-    except ValidationError as error:
-        problems += [line for e in error.errors() for line in _describe(e).splitlines()]
+    config, found = _validate(values)
+    problems += found
     if problems or config is None:
         noun = "problem" if len(problems) == 1 else "problems"
         raise ConfigError("\n".join([f"{path} has {len(problems)} {noun}:", *(f"  {p}" for p in problems)]))
     return config
+
+
+def _validate(values: dict[str, Any]) -> tuple[RunConfig | None, list[str]]:
+    """The config, or every problem: what sections say together is checked on all that is right by itself."""
+    problems: list[str] = []
+    while True:
+        try:
+            config = RunConfig.model_validate(values)
+        except ValidationError as error:
+            errors = error.errors()
+        else:
+            return (None if problems else config), problems
+        problems += [line for e in errors for line in _describe(e).splitlines() if line not in problems]
+        if not all(_forget(values, e["loc"]) for e in errors):
+            return None, problems
+
+
+def _forget(values: Any, location: tuple[int | str, ...]) -> bool:
+    """Removes a wrong value, so that its default stands in while the rest is checked; False where there is none."""
+    *parents, last = location or ("",)
+    for parent in parents:
+        values = values.get(parent) if isinstance(values, dict) else None
+    if not isinstance(values, dict) or last not in values or not parents:
+        return False
+    del values[last]
+    return True
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

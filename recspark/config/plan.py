@@ -16,7 +16,7 @@ RUN_VARIABLE = "RECSPARK_RUN"
 """Set by `recspark run` for the processes it starts: run id and source state as JSON, so that all agree on both."""
 
 _NOT_IN_KEY = {
-    "source": {"max_bad_ratio"},
+    "source": {"max_bad_ratio", "version"},  # the version read is part of the source's fingerprint
     "graph": {"num_blocks", "task_memory_mb"},
     "walks": {"mode"},
     "training": {
@@ -120,7 +120,7 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
     seed = {"seed": config.run.seed}
     has_events = config.source.kind != "edges"
     base, graph = "ingest", "ingest"
-    add(s.INGEST if has_events else s.INGEST_EDGES, section("source") | _seed_of_source(config), ())
+    add(s.INGEST if has_events else s.INGEST_EDGES, _source_sections(config), ())
     if has_events:
         base = "sessions"
         add(s.SESSIONS, section("clean", "sessions", "vocabulary", "split", "features"), ("ingest",))
@@ -133,18 +133,29 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
     if config.walks and (config.graph or not has_events):
         add(s.WALKS, section("walks") | seed, (graph,))
     corpus = ("walks",) if config.training.corpus == "walks" else ()
-    add(s.TRAIN, section("model", "training") | seed, (base, *corpus))
+    training = section("training")["training"] | _backend_in_key(config)
+    add(s.TRAIN, section("model") | {"training": training} | seed, (base, *corpus))
     if config.index:
         add(s.INDEX_BUILD, section("index") | seed, ("train",))
     if config.evaluate and has_events:
         searched = ("index",) if config.evaluate.search == "index" else ()
         own_graphs = tuple(n for n in ("item_knn_graph",) if n in planned)
-        add(s.EVALUATE, section("evaluate", "baselines"), ("train", *searched, *own_graphs))
+        names = {"baselines": list(config.baselines.names)}  # their graphs are upstream, by key
+        add(s.EVALUATE, section("evaluate") | names, ("train", *searched, *own_graphs))
     return planned
 
 
-def _seed_of_source(config: RunConfig) -> dict[str, Any]:
-    return {"seed": config.run.seed} if config.source.kind == "synthetic" else {}
+def _source_sections(config: RunConfig) -> dict[str, Any]:
+    source = _without(config.section("source"), _NOT_IN_KEY["source"])
+    synthetic = source.pop("synthetic")
+    if config.source.kind != "synthetic":
+        return {"source": source}
+    return {"source": source | {"synthetic": _without(synthetic, {"num_partitions"})}, "seed": config.run.seed}
+
+
+def _backend_in_key(config: RunConfig) -> dict[str, str]:
+    """Several processes mean torch: its arithmetic is not the CPU kernel's."""
+    return {"backend": "torch" if config.training.num_processes > 1 else config.training.backend}
 
 
 def _without(section: Any, names: set[str]) -> Any:

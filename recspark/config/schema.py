@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from recspark.config.section import Section
+from recspark.config.checks import find_contradictions
+from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
 
 
@@ -71,7 +72,7 @@ class ValidConfig(Section):
     """Of `user_share`."""
     k: PositiveInt = 1
     """Of `last_k`."""
-    cut: str | None = None
+    cut: IsoTime | None = None
     """Of `time`: ISO time, UTC."""
     seed: NonNegativeInt = 1
     """Of the hash."""
@@ -88,7 +89,7 @@ class SplitConfig(Section):
 
     kind: Literal["time", "given", "leave_last_out"] = "time"
     """time: events from `cut` on are test. given: column `split`. leave_last_out: a user's last event is test."""
-    cut: str | None = None
+    cut: IsoTime | None = None
     """Of `time`: ISO time (UTC where it names no zone); absolute, so part of the key."""
     valid: ValidConfig | None = None
     """A validation slice; none by default."""
@@ -231,13 +232,24 @@ class TrainingConfig(Section):
     """Ranks give up when one of them keeps the others waiting longer."""
 
 
+class ItemKnnGraphConfig(GraphConfig):
+    """A graph with the settings that serve neighbour models: long users damped, popular candidates favoured."""
+
+    group: Literal["session", "user"] = "user"
+    """What two items must share to count as co-occurring; also the unit of support."""
+    num_neighbours: PositiveInt | None = 200
+    """Neighbours kept an item; ties go to the smaller id. None keeps all."""
+    source_exponent: NonNegativeFloat = 0.75
+    """Of `cosine`: power of the source item's count."""
+    candidate_exponent: NonNegativeFloat = 0.3
+    """Of `cosine`: power of the neighbour's count; lower favours popular neighbours."""
+
+
 class ItemKnnConfig(Section):
     """Neighbour baseline: sum of a candidate's graph scores over the history."""
 
-    graph: GraphConfig = GraphConfig(
-        group="user", num_neighbours=200, source_exponent=0.75, candidate_exponent=0.3, length_power=0.5
-    )
-    """Its own graph; long users damped, candidates divided by popularity^.3."""
+    graph: ItemKnnGraphConfig = ItemKnnGraphConfig()
+    """Its own graph."""
 
 
 class BaselinesConfig(Section):
@@ -285,7 +297,7 @@ class EvaluateConfig(Section):
     """Whose items count as relevant."""
     history: Literal["train", "train+valid"] | None = None
     """Items a query is built from; train+valid when scoring test, else train. `context` is always added."""
-    ks: tuple[PositiveInt, ...] = (10, 20, 50)
+    ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (10, 20, 50)
     """Cut-offs."""
     mask_seen: bool = True
     """Leave out a user's history items, from the list and from the relevant ones."""
@@ -334,7 +346,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> "RunConfig":
-        if problems := _cross_section_problems(self):
+        if problems := find_contradictions(self):
             raise ValueError("\n".join(problems))
         return self
 
@@ -344,58 +356,3 @@ class RunConfig(Section):
         if isinstance(value, tuple):
             return [v.model_dump(mode="json") for v in value]
         return None if value is None else value.model_dump(mode="json")
-
-
-def _cross_section_problems(config: RunConfig) -> list[str]:
-    """Contradictions between sections, in the order a reader meets them."""
-    problems = []
-    timed = config.source.order == "time"
-    edges = config.source.kind == "edges"
-    if not edges and config.split.kind == "time" and config.split.cut is None:
-        problems.append(
-            "split.cut: needed for split.kind time (an ISO time such as 2026-02-16), or choose another split.kind"
-        )
-    if not timed and not edges:
-        if config.split.kind == "time":
-            problems.append("split.kind: time needs source.columns.ts; use given or leave_last_out")
-        if config.clean.max_events_per_minute:
-            problems.append("clean.max_events_per_minute: needs source.columns.ts")
-        if config.graph and config.graph.half_life_days:
-            problems.append("graph.half_life_days: needs source.columns.ts")
-    if config.source.order == "none" and config.split.kind == "leave_last_out" and not edges:
-        problems.append("split.kind: leave_last_out needs an order (source.columns.ts or position)")
-    if config.split.kind == "given" and not config.source.columns.split:
-        problems.append("split.kind: given needs source.columns.split")
-    if not edges:
-        problems += _valid_split_problems(config)
-    if config.source.order == "position" and config.sessions.group_by == "gap":
-        problems.append(
-            "sessions.group_by: gap needs times (source.columns.ts), this source has only a position; "
-            "set it to user, or to basket with source.columns.basket_id"
-        )
-    if config.sessions.group_by == "basket" and not config.source.columns.basket_id and not edges:
-        problems.append("sessions.group_by: basket needs source.columns.basket_id")
-    if config.walks and not config.graph and not edges:
-        problems.append("walks: needs a graph section")
-    if config.training.corpus == "walks" and not config.walks:
-        problems.append("training.corpus: walks needs a walks section; set training.corpus to sessions")
-    if config.training.corpus == "sessions" and edges:
-        problems.append("training.corpus: an edge list has no sessions; set it to walks")
-    if config.evaluate and config.evaluate.search == "index" and not config.index:
-        problems.append("evaluate.search: index needs an index section")
-    if config.evaluate and config.evaluate.split == "valid" and not config.split.valid and config.split.kind != "given":
-        problems.append("evaluate.split: valid needs split.valid")
-    return problems
-
-
-def _valid_split_problems(config: RunConfig) -> list[str]:
-    valid, order = config.split.valid, config.source.order
-    if valid is None:
-        return []
-    if valid.kind == "time" and order != "time":
-        return ["split.valid.kind: time needs source.columns.ts; use user_share, last_k or given"]
-    if valid.kind == "last_k" and order == "none":
-        return ["split.valid.kind: last_k needs an order (source.columns.ts or position); use user_share"]
-    if valid.kind == "given" and not config.source.columns.split:
-        return ["split.valid.kind: given needs source.columns.split"]
-    return []

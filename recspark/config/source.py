@@ -2,9 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-from recspark.config.section import Section
+from recspark.config.section import IsoDay, Section, TimeZone
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -84,7 +92,7 @@ class SyntheticSource(Section):
     """Mean events a session."""
     num_days: PositiveInt = 56
     """Days covered, from `start`."""
-    start: str = "2026-01-05"
+    start: IsoDay = "2026-01-05"
     """First UTC day."""
     popularity_exponent: NonNegativeFloat = 0.6
     """Zipf exponent of item popularity inside a cluster."""
@@ -100,6 +108,14 @@ class SyntheticSource(Section):
     """Spark partitions that generate; the events are the same for any number."""
 
 
+def _check_separator(text: str) -> str:
+    """One character; a backslash and a t, as YAML's single quotes leave them, are a tab."""
+    separator = "\t" if text == r"\t" else text
+    if len(separator) != 1 or separator in '"\\\r\n':
+        raise ValueError(f"expected one character such as ',' or ';', or '\\t' for a tab, got {text!r}")
+    return separator
+
+
 class SourceConfig(Section):
     """Where events come from."""
 
@@ -111,21 +127,21 @@ class SourceConfig(Section):
     """Of `files` and `edges`."""
     version: NonNegativeInt | None = None
     """Of a Delta table; the newest one when left out, and then recorded."""
-    separator: str = ","
-    """Of CSV."""
+    separator: Annotated[str, AfterValidator(_check_separator)] = ","
+    """Of CSV: one character, or \\t for a tab."""
     columns: ColumnMap = ColumnMap()
     """The mapping from source columns."""
     timestamp_format: str | None = None
     """Spark datetime pattern of a text `ts`, or epoch_seconds, epoch_millis; ISO 8601 by default."""
-    timezone: str = "UTC"
+    timezone: TimeZone = "UTC"
     """Time zone of times that carry none (IANA name)."""
     default_event_type: str = "event"
     """Event type where no column gives one."""
     rules: tuple[DropRule, ...] = ()
     """Named drop rules, applied and counted in this order: the first that takes a row counts it."""
-    earliest: str = "1990-01-01"
+    earliest: IsoDay = "1990-01-01"
     """Times before this day are impossible and quarantined."""
-    latest: str = "2100-01-01"
+    latest: IsoDay = "2100-01-01"
     """Times from this day on are impossible and quarantined."""
     max_id_bytes: PositiveInt = 1024
     """Longer user or item ids are quarantined."""
@@ -139,19 +155,24 @@ class SourceConfig(Section):
     """Of an edge list; 1 where left out."""
     directed: bool | None = None
     """Of an edge list, and required there: undirected edges are stored both ways."""
+    num_neighbours: PositiveInt | None = None
+    """Of an edge list: keep each node's best; all by default."""
     synthetic: SyntheticSource = SyntheticSource()
     """Of the generator."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> "SourceConfig":
+        problems = []
         if self.kind != "synthetic" and not self.path:
-            raise ValueError(f"source.kind {self.kind} needs source.path")
+            problems.append(f"source.kind {self.kind} needs source.path")
         if self.kind in ("files", "edges") and not self.format:
-            raise ValueError(f"source.kind {self.kind} needs source.format (csv, parquet or jsonl)")
+            problems.append(f"source.kind {self.kind} needs source.format (csv, parquet or jsonl)")
         if self.kind == "edges" and self.directed is None:
-            raise ValueError("source.kind edges needs source.directed (true or false)")
+            problems.append("source.kind edges needs source.directed (true or false)")
         if self.columns.ts and self.columns.position:
-            raise ValueError("source.columns has both ts and position; give one")
+            problems.append("source.columns has both ts and position; give one")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from recspark.errors import SetupError
 
 SUPPORTED_JAVA = (17, 21, 25)
-_NEEDED = "Spark 4.2 needs Java 17 or 21"
+_NEEDED = f"Spark 4.2 needs Java {' or '.join(map(str, SUPPORTED_JAVA))}"
 _ADVICE = "install one (Debian: apt-get install openjdk-17-jre-headless), or run `pip install 'recspark[java]'`"
 _MISSING_MODULE = "--add-modules=jdk.incubator.vector"
 

@@ -1,7 +1,8 @@
 """What stands at the end of a run: where everything is, the counted report, the metrics, three worked queries."""
 
 import json
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 
 import pyarrow.compute as pc
 
@@ -18,7 +19,7 @@ from recspark.retrieval.query import Neighbour, recommend_for_user, similar_item
 _NUM_EXAMPLES = 5
 
 
-def print_closing(run: Run, conf: str) -> None:
+def print_closing(run: Run, arguments: Sequence[str]) -> None:
     """Prints report, metrics, places and examples of all that is done, and writes the report beside the tables."""
     report = build_report(run.lake, run.stages)
     print(f"\n{describe_report(report)}")
@@ -28,7 +29,7 @@ def print_closing(run: Run, conf: str) -> None:
     write_bytes(page.removesuffix("html") + "json", values.encode())
     print(f"\n{_describe_places(run, page)}")
     if find_done(run.lake, run.stages["train"]):
-        print(f"\n{_describe_examples(run, conf)}")
+        print(f"\n{_describe_examples(run, arguments)}")
 
 
 def describe_item_query(run: Run, item_id: str, k: int) -> str:
@@ -67,21 +68,22 @@ def _describe_places(run: Run, report_uri: str) -> str:
     return "\n".join(lines)
 
 
-def _describe_examples(run: Run, conf: str) -> str:
+def _describe_examples(run: Run, arguments: Sequence[str]) -> str:
     """Two items and a user, asked as `recspark query` would."""
+    asked = shlex.join(arguments)
     blocks = ["three queries, as `recspark query` answers them:"]
     items = read_table(find_table(run.lake, run.producer("items"), "items"), [c.ITEM_ID, c.NUM_EVENTS])
     order = pc.sort_indices(items, [(c.NUM_EVENTS, "descending"), (c.ITEM_ID, "ascending")])
     for place in (0, len(order) // 20):
         item_id = items[c.ITEM_ID][order[place].as_py()].as_py()
-        blocks.append(f"$ recspark query {conf} --item {item_id} -k {_NUM_EXAMPLES}")
+        blocks.append(f"$ recspark query {asked} --item {shlex.quote(item_id)} -k {_NUM_EXAMPLES}")
         blocks.append(_try(lambda item_id=item_id: describe_item_query(run, item_id, _NUM_EXAMPLES)))  # type: ignore[misc]
     if "users" in {t for s in run.stages.values() for t in s.spec.tables}:
         users = read_table(find_table(run.lake, run.producer("users"), "users"), [c.USER_ID, c.NUM_EVENTS])
         user_id = users[c.USER_ID][
             pc.sort_indices(users, [(c.NUM_EVENTS, "descending")])[len(users) // 10].as_py()
         ].as_py()
-        blocks.append(f"$ recspark query {conf} --user {user_id} -k {_NUM_EXAMPLES}")
+        blocks.append(f"$ recspark query {asked} --user {shlex.quote(user_id)} -k {_NUM_EXAMPLES}")
         blocks.append(_try(lambda: describe_user_query(run, user_id, _NUM_EXAMPLES)))
     return "\n".join(blocks)
 

@@ -1,21 +1,23 @@
 """What this machine has and the chain needs: each version found, needed, and how to mend it."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from recspark.errors import RecsparkError
 from recspark.lake.jars import DELTA_VERSION, SPARK_VERSION, find_delta_jars, has_delta_jars
-from recspark.lake.java import find_java
+from recspark.lake.java import SUPPORTED_JAVA, find_java
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 _MIN_MEMORY_GIB = 4
 _MIN_DISK_GIB = 5
+_MIN_TORCH, _MIN_FAISS = "2.10", "1.15.1"
 _GIB = 2**30
 
 
@@ -30,14 +32,14 @@ class Check:
     mend: str = ""
 
 
-def check_machine(conf: str | None = None) -> list[Check]:
-    """All checks, those of a config's lake included where one is given."""
+def check_machine(conf: str | None = None, overrides: Sequence[str] = ()) -> list[Check]:
+    """All checks, those of a config and its lake included where one is given."""
     checks = [_check_python(), _check_java(), _check_package("pyspark", SPARK_VERSION),
               _check_package("delta-spark", DELTA_VERSION), _check_jars(), _check_torch(), _check_faiss()]  # fmt: skip
     for name in ("deltalake", "pyarrow", "numba", "pandas"):
         checks.append(_check_installed(name))
-    checks += [_check_memory(), _check_disk(os.getcwd())]
-    return checks + (_check_config(conf) if conf else [])
+    checks.append(_check_memory())
+    return checks + (_check_config(conf, overrides) if conf else [_check_disk(os.getcwd())])
 
 
 def is_fit(checks: list[Check]) -> bool:
@@ -70,11 +72,12 @@ def _check_python() -> Check:
 
 
 def _check_java() -> Check:
+    needed = " or ".join(map(str, SUPPORTED_JAVA))
     try:
         java = find_java()
     except RecsparkError as error:
-        return Check("java", FAIL, "none usable", "17 or 21", str(error))
-    return Check("java", OK, f"{java.major} from {java.origin} ({java.home})", "17 or 21")
+        return Check("java", FAIL, "none usable", needed, str(error))
+    return Check("java", OK, f"{java.major} from {java.origin} ({java.home})", needed)
 
 
 def _check_package(name: str, wanted: str) -> Check:
@@ -99,22 +102,44 @@ def _check_jars() -> Check:
 
 
 def _check_torch() -> Check:
-    if not _version("torch"):
-        return Check("torch", FAIL, "not installed", ">= 2.10", "pip install 'recspark[train]'")
+    return _check_engine(
+        "torch", f">= {_MIN_TORCH}; a GPU is optional", "pip install 'recspark[train]'", _look_at_torch
+    )
+
+
+def _check_faiss() -> Check:
+    mend = "pip install 'recspark[index]' (or [index-gpu])"
+    return _check_engine("faiss", f">= {_MIN_FAISS}; a GPU is optional", mend, _look_at_faiss)
+
+
+def _check_engine(name: str, needed: str, mend: str, look: Callable[[], tuple[bool, str]]) -> Check:
+    """An engine is loaded to look at it: a broken installation is a finding, not a crash."""
+    try:
+        is_good, found = look()
+    except ImportError as error:
+        return Check(name, FAIL, f"cannot be imported: {error}", needed, mend)
+    return Check(name, OK if is_good else FAIL, found, needed, mend)
+
+
+def _look_at_torch() -> tuple[bool, str]:
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = f"CUDA {torch.version.cuda}, {gpus} GPU" if gpus else "no CUDA device: trains on the CPU"
-    return Check("torch", OK, f"{torch.__version__}, {device}", ">= 2.10; a GPU is optional")
+    return is_at_least(torch.__version__, _MIN_TORCH), f"{torch.__version__}, {device}"
 
 
-def _check_faiss() -> Check:
-    if importlib.util.find_spec("faiss") is None:
-        return Check("faiss", FAIL, "not installed", "1.15.1", "pip install 'recspark[index]' (or [index-gpu])")
+def _look_at_faiss() -> tuple[bool, str]:
     import faiss
 
     count: Callable[[], int] = getattr(faiss, "get_num_gpus", lambda: 0)
-    return Check("faiss", OK, f"{faiss.__version__}, {count()} GPU", "1.15.1; a GPU is optional")
+    return is_at_least(faiss.__version__, _MIN_FAISS), f"{faiss.__version__}, {count()} GPU"
+
+
+def is_at_least(version: str, wanted: str) -> bool:
+    """Whether a version such as 2.15.0+cu132 is not older than one such as 2.10."""
+    found = [int(n) for n in re.findall(r"\d+", version.partition("+")[0])[:3]]
+    return found >= [int(n) for n in wanted.split(".")]
 
 
 def _check_memory() -> Check:
@@ -131,11 +156,18 @@ def _check_disk(place: str) -> Check:
     )
 
 
-def _check_config(conf: str) -> list[Check]:
+def _check_config(conf: str, overrides: Sequence[str]) -> list[Check]:
     from recspark.pipeline.open_run import open_run
 
+    needed = "a config without problems, a source that is there"
     try:
-        run = open_run(conf)
+        run = open_run(conf, overrides)
     except RecsparkError as error:
-        return [Check("config", FAIL, conf, "a config without problems and a source that is there", str(error))]
-    return [Check("config", OK, f"{conf}: {len(run.stages)} stages, lake {run.lake}", "a config without problems")]
+        return [Check("config", FAIL, conf, needed, str(error)), _check_disk(os.getcwd())]
+    config = Check("config", OK, f"{conf}: {len(run.stages)} stages, lake {run.lake}", needed)
+    return [config] if "://" in run.lake else [config, _check_disk(_existing_parent(run.lake))]
+
+
+def _existing_parent(path: str) -> str:
+    place = Path(path).absolute()
+    return str(next(p for p in (place, *place.parents) if p.exists()))

@@ -12,9 +12,12 @@ from recspark.config import Run
 from recspark.contracts.stages import TORCH
 from recspark.errors import RecsparkError
 from recspark.lake.arrow import find_done
-from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal
+from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal, log
 from recspark.pipeline.plan import StageState
-from recspark.pipeline.side import USER_ERROR, USER_ERROR_FILE, log_done
+from recspark.pipeline.side import PARENT, USER_ERROR, USER_ERROR_FILE, log_done
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a run that was told to end; training has written a checkpoint."""
 
 
 class StageFailed(Exception):
@@ -22,14 +25,20 @@ class StageFailed(Exception):
 
     def __init__(self, stages: Sequence[str], code: int) -> None:
         super().__init__(f"{', '.join(stages)}: the process ended with code {code}")
-        self.exit_code = USER_ERROR if code == USER_ERROR else 1
+        terminated = code in (TERMINATED, -signal.SIGTERM)
+        self.exit_code = TERMINATED if terminated else USER_ERROR if code == USER_ERROR else 1
 
 
-def run_all(run: Run, states: Sequence[StageState], conf: str, overrides: Sequence[str]) -> None:
+def run_all(run: Run, states: Sequence[StageState], arguments: Sequence[str]) -> None:
     """Runs what is to be run, side by side in order; says of the rest that it is done.
+
+    ``arguments`` are the config's path and its overrides.
 
     Raises: StageFailed when a process fails; RecsparkError when one ended well without finishing its stage.
     """
+    if run.config.source.kind == "edges":
+        for name in ("sessions", "evaluate"):
+            log(name, "not applicable: an edge list has no users")
     for side, group in groupby(states, key=lambda state: state.stage.spec.side):
         todo = []
         for state in group:
@@ -38,7 +47,7 @@ def run_all(run: Run, states: Sequence[StageState], conf: str, overrides: Sequen
             else:
                 todo.append(state.stage.name)
         if todo:
-            _run_side(run, side, todo, [conf, *overrides])
+            _run_side(run, side, todo, arguments)
             _check_done(run, todo)
 
 
@@ -48,7 +57,7 @@ def _run_side(run: Run, side: str, stages: Sequence[str], arguments: Sequence[st
     if side == TORCH and num_processes > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "-m"]
     command += ["recspark.pipeline.side", ",".join(stages), *arguments]
-    environment = os.environ | run.to_environment()
+    environment = os.environ | run.to_environment() | {PARENT: str(os.getpid())}
     environment.setdefault(LOG_FORMAT_VARIABLE, "text" if is_terminal() else "json")
     with tempfile.TemporaryDirectory() as folder:
         # torchrun ends with 1 whatever its ranks end with; they leave word here when the user has to change something.
@@ -59,12 +68,21 @@ def _run_side(run: Run, side: str, stages: Sequence[str], arguments: Sequence[st
 
 
 def _wait(child: "subprocess.Popen[bytes]") -> int:
+    """The child's exit code; signals that end us are passed on, so that it can write its checkpoint."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         return child.wait()
     except KeyboardInterrupt:
         child.send_signal(signal.SIGINT)
         child.wait()
         raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check_done(run: Run, stages: Sequence[str]) -> None:

@@ -1,12 +1,16 @@
-"""From a config file to the run it describes, with the state of its source."""
+"""From a config file to the run it describes: with the source as it is now, or as the newest finished run read it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recspark.config import Run, RunConfig, load_config, plan_run
 from recspark.config.plan import inherited_source
+from recspark.errors import LakeError
+from recspark.lake.arrow import find_done, list_markers
 from recspark.lake.source_state import find_source_state
 from recspark.lake.storage import check_uri
+
+_ANY_SOURCE = {"fingerprint": ""}
 
 
 def open_run(conf: str | Path, overrides: Sequence[str] = ()) -> Run:
@@ -14,9 +18,55 @@ def open_run(conf: str | Path, overrides: Sequence[str] = ()) -> Run:
 
     Raises: ConfigError for a wrong config; SourceError when the source is not there.
     """
+    config = _load(conf, overrides)
+    return plan_run(config, inherited_source() or _find_source(config))
+
+
+def open_job_run(conf: str | Path, overrides: Sequence[str], stage: str) -> Run:
+    """The run that a single job goes on with: the newest whose stages before it are finished.
+
+    A file that came since ingest changes nothing for later jobs, nor does a host without the source.
+
+    Raises: ConfigError, and SourceError as `open_run`, which stands in where no run is that far.
+    """
+    if stage != "ingest" and inherited_source() is None:
+        for run in _list_runs(_load(conf, overrides)):
+            if stage in run.stages and _is_done(run, list(run.stages[stage].upstream)):
+                return run
+    return open_run(conf, overrides)
+
+
+def open_finished_run(conf: str | Path, overrides: Sequence[str], stage: str) -> Run:
+    """The newest run of a config that has finished a stage.
+
+    Raises: ConfigError for a wrong config; LakeError when there is no such run.
+    """
+    config = _load(conf, overrides)
+    for run in _list_runs(config):
+        if stage in run.stages and _is_done(run, [stage]):
+            return run
+    raise LakeError(
+        f"{config.paths.lake}: no finished {stage} for this config; run `recspark run {conf} --to {stage}` first"
+    )
+
+
+def _load(conf: str | Path, overrides: Sequence[str]) -> RunConfig:
     config = load_config(conf, overrides)
     check_uri(config.paths.lake)
-    return plan_run(config, inherited_source() or _find_source(config))
+    return config
+
+
+def _list_runs(config: RunConfig) -> Iterator[Run]:
+    """One run for each source state that this config's ingest has read, newest first."""
+    ingest = plan_run(config, _ANY_SOURCE).stages["ingest"]
+    assert ingest.spec.marker
+    for record in list_markers(config.paths.lake, ingest.spec.marker, "ingest"):
+        if record.config == ingest.sections:
+            yield plan_run(config, record.inputs["source"])
+
+
+def _is_done(run: Run, names: Sequence[str]) -> bool:
+    return all(find_done(run.lake, run.stages[name]) for name in names)
 
 
 def _find_source(config: RunConfig) -> dict[str, object]:

@@ -44,7 +44,7 @@ def select_stages(run: Run, first: str | None, last: str | None) -> list[str]:
 
 
 def find_states(run: Run, names: Sequence[str]) -> list[StageState]:
-    """The state of each stage; a stage is also to be run when one it reads is."""
+    """The state of each stage: done under its key, or to be run and why."""
     states: list[StageState] = []
     todo: set[str] = set()
     for name in names:
@@ -65,7 +65,7 @@ def describe_states(run: Run, states: Sequence[StageState]) -> str:
     for state in states:
         where = f"done at version {state.version}" if state.is_done else f"to build: {state.reason}"
         lines.append(f"{state.stage.name:<15} {state.stage.id}  {where}")
-        lines.append(f"{'':<15} reads  {_describe_inputs(state)}")
+        lines.append(f"{'':<15} reads  {_describe_inputs(run, state)}")
         lines.append(f"{'':<15} writes {', '.join(state.stage.spec.tables) or state.stage.spec.folder}")
     return "\n".join(lines)
 
@@ -97,7 +97,16 @@ def _describe_source(run: Run) -> str:
     return ", ".join(f"{k} {v}" for k, v in facts.items())
 
 
-def _describe_inputs(state: StageState) -> str:
+def _describe_inputs(run: Run, state: StageState) -> str:
+    """The versions a finished stage has read, or a stage to be built would read."""
     if state.record and state.record.inputs:
-        return ", ".join(f"{k} at {v}" for k, v in state.record.inputs.items())
-    return ", ".join(f"{name} ({key[:12]})" for name, key in state.stage.upstream.items())
+        return ", ".join(f"{k} at {v}" for k, v in state.record.inputs.items() if k != "source") or "the source"
+    return ", ".join(_describe_input(run, name) for name in state.stage.upstream)
+
+
+def _describe_input(run: Run, name: str) -> str:
+    if name not in run.stages:
+        return "the source"
+    done = find_done(run.lake, run.stages[name])
+    what = run.stages[name].spec.marker or f"{run.stages[name].spec.folder}/{run.stages[name].id}"
+    return f"{what} at {done[0]}" if done else f"{what} (to be built)"

@@ -5,10 +5,12 @@ torchrun --standalone --nproc-per-node 2 -m recspark.pipeline.side train conf/qu
 """
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,9 @@ from recspark.config import Run
 from recspark.contracts.stages import SPARK
 from recspark.errors import ConfigError, RecsparkError
 from recspark.lake.arrow import find_done
+from recspark.lake.locks import stage_lock
 from recspark.logs import log
-from recspark.pipeline.open_run import open_run
+from recspark.pipeline.open_run import open_job_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 USER_ERROR = 2
+PARENT = "RECSPARK_PARENT"
+"""Process id of the `recspark run` that started this side."""
 USER_ERROR_FILE = "RECSPARK_USER_ERROR_FILE"
 """Names a file to make when a stage ends for a reason the user has to mend."""
 
@@ -35,8 +40,10 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m recspark.pipeline.side STAGE[,STAGE] CONF [key=value ...]", file=sys.stderr)
         return USER_ERROR
     stages, conf, *overrides = arguments
+    watch_parent()
     try:
-        run_stages(open_run(conf, overrides), stages.split(","))
+        names = stages.split(",")
+        run_stages(open_job_run(conf, overrides, names[0]), names)
     except RecsparkError as error:
         if is_first_rank():
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -71,7 +78,24 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
         _run_spark_stages(run, todo)
     else:
         for name in todo:
-            _run_timed(name, lambda name=name: _ENGINE_STAGES[name](run))  # type: ignore[misc]
+            _run_timed(run, name, lambda name=name: _ENGINE_STAGES[name](run))  # type: ignore[misc]
+
+
+def watch_parent() -> None:
+    """Ends this process, as by SIGTERM, when the `recspark run` that started it is gone: nobody would wait for it."""
+    parent = int(os.environ.get(PARENT, "0"))
+    if parent:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while True:
+        time.sleep(1)
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 def log_done(stage: str, version: int) -> None:
@@ -84,9 +108,12 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _run_timed(name: str, work: Callable[[], None]) -> None:
+def _run_timed(run: Run, name: str, work: Callable[[], None]) -> None:
     started = time.monotonic()
-    work()
+    with stage_lock(run.lake, run.stages[name]) if is_first_rank() else nullcontext():
+        # While waiting for the lock its holder may have finished; the ranks of a group decide this once, before.
+        if "RANK" in os.environ or find_done(run.lake, run.stages[name]) is None:
+            work()
     if is_first_rank():
         log(name, "finished", seconds=round(time.monotonic() - started, 1))
 
@@ -94,7 +121,7 @@ def _run_timed(name: str, work: Callable[[], None]) -> None:
 def _run_spark_stages(run: Run, names: Sequence[str]) -> None:
     with _spark_of(run) as spark:
         for name in names:
-            _run_timed(name, lambda name=name: _run_spark_stage(spark, run, name))  # type: ignore[misc]
+            _run_timed(run, name, lambda name=name: _run_spark_stage(spark, run, name))  # type: ignore[misc]
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class SessionRules:
     by_basket: bool
     gap_us: int | None
     max_span_us: int | None
-    max_items: int
+    max_items: int | None
     collapse_repeats: bool
 
 
@@ -62,7 +62,7 @@ def plan_rules(config: SessionsConfig, order: str) -> SessionRules:
         by_basket=config.group_by == "basket",
         gap_us=config.gap_seconds * 1_000_000 if by_gap else None,
         max_span_us=config.max_span_seconds * 1_000_000 if by_gap else None,
-        max_items=config.max_items,
+        max_items=config.max_items if order != "none" else None,
         collapse_repeats=config.collapse_repeats,
     )
 
@@ -125,13 +125,14 @@ def _find_starts(
 
 
 def cut_long_sessions(
-    starts: NDArray[np.int64], ts_us: NDArray[np.int64], max_items: int, max_span_us: int | None
+    starts: NDArray[np.int64], ts_us: NDArray[np.int64], max_items: int | None, max_span_us: int | None
 ) -> NDArray[np.int64]:
     """The given starts and one more wherever a session, counted from its own start, gets too long or too wide.
 
     Linear in the number of rows: only sessions that break a rule are walked, one binary search a cut.
     """
     ends = np.append(starts[1:], len(ts_us))
+    max_items = len(ts_us) if max_items is None else max_items
     is_long = ends - starts > max_items
     if max_span_us is not None:
         is_long |= ts_us[ends - 1] - ts_us[starts] > max_span_us

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark.contracts import columns as c
+from recspark.lake.spark import number_rows
 from recspark.sessions.clean import REASON
 
 TRAIN_EVENTS = "_train_events"
@@ -33,8 +34,7 @@ def build_items(counted: DataFrame, feature_items: DataFrame | None, min_item_ev
 
     ``feature_items`` holds each id that features know once; those of no event are appended.
 
-    Ids are the places in a sort by (num_events desc, item_id), a total order: the same for any partitioning and retry,
-    without a window over all items.
+    Ids are the places in a sort by (num_events desc, item_id), a total order: the same for any partitioning and retry.
     """
     if feature_items is not None:
         counted = counted.join(feature_items, c.ITEM_ID, "full_outer")
@@ -45,4 +45,4 @@ def build_items(counted: DataFrame, feature_items: DataFrame | None, min_item_ev
         .withColumn(c.ACTIVE, F.col(c.NUM_EVENTS) > 0)
         .orderBy(F.desc(c.NUM_EVENTS), F.asc(c.ITEM_ID))
     )
-    return items.zipWithIndex("_place").withColumn(c.ITEM_IDX, F.col("_place").cast("int")).drop("_place")
+    return number_rows(items, c.ITEM_IDX)

@@ -49,13 +49,35 @@ def write_conf(path: Path, lake: Path, **sections: object) -> Path:
     return path
 
 
+def kill_group(group: int) -> None:
+    """SIGKILL for a whole process group, as when a machine is lost."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def kill_alone(process: int) -> None:
+    """SIGKILL for one process; what it started lives on."""
+    os.kill(process, signal.SIGKILL)
+
+
+def terminate_alone(process: int) -> None:
+    """SIGTERM for one process, as a scheduler sends it."""
+    os.kill(process, signal.SIGTERM)
+
+
 def run_command(
     command: list[str],
     fault: str | None = None,
     kill_when: Callable[[], bool] | None = None,
+    kill: Callable[[int], None] = kill_group,
     timeout_s: float = 300,
 ) -> Finished:
-    """Runs a command in a process group of its own; the group is killed when told to, and in any case at the end."""
+    """Runs a command in a process group of its own, which is killed when told to, and what is left of it at the end.
+
+    ``kill`` takes the command's process id. Returns when the last process that the command started has ended.
+    """
     environment = os.environ | {"RECSPARK_LOG_FORMAT": "json", FAULT_VARIABLE: fault or ""}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated environment
     environment.pop("RECSPARK_RUN", None)
@@ -66,12 +88,12 @@ def run_command(
     try:
         while kill_when is not None and process.poll() is None and time.monotonic() < deadline:
             if kill_when():
-                os.killpg(process.pid, signal.SIGKILL)
+                kill(process.pid)
                 break
             time.sleep(0.005)
         text, _ = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
     finally:
-        _kill_group(process.pid)
+        kill_group(process.pid)
     return Finished(process.returncode, text)
 
 
@@ -139,13 +161,6 @@ def _data_files(folder: Path) -> int:
 
 def _commits(folder: Path) -> int:
     return len(list((folder / "_delta_log").glob("*.json")))
-
-
-def _kill_group(group: int) -> None:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def read_all(conf: Path, stage: str, table: str, *overrides: str) -> pa.Table:

@@ -102,7 +102,7 @@ def test_contradictions_between_sections_come_together(tmp_path):
         ("{split: s}", "split: {kind: given, valid: {kind: last_k}}", "split.valid.kind: last_k needs an order"),
         (
             "{split: s}",
-            "split: {kind: given, valid: {kind: time, cut: x}}",
+            "split: {kind: given, valid: {kind: time, cut: '2026-01-01'}}",
             "split.valid.kind: time needs source.columns.ts",
         ),
         (
@@ -131,6 +131,65 @@ def test_a_date_without_quotes_stays_a_text(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("split: {kind: time, cut: 2026-02-16}\n")
     assert load_config(path, ["source.latest=2027-01-01"]).split.cut == "2026-02-16"
+
+
+def test_contradictions_are_found_beside_wrong_values(conf):
+    problems = problems_of(conf, "walks.p=-1", "evaluate.search=index", "index=null", "sessions.group_by=basket")
+    assert problems == [
+        "walks.p: must be > 0, got -1",
+        "sessions.group_by: basket needs source.columns.basket_id",
+        "evaluate.search: index needs an index section",
+    ]
+
+
+def test_all_that_a_source_lacks_is_told_at_once(conf):
+    assert problems_of(conf, "source.kind=edges") == [
+        "source: source.kind edges needs source.path",
+        "source.kind edges needs source.format (csv, parquet or jsonl)",
+        "source.kind edges needs source.directed (true or false)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("split.cut=16.02.2026", "split.cut: expected an ISO time such as 2026-02-16"),
+        ("source.timezone=Mars", "source.timezone: expected an IANA time zone such as Europe/Berlin, got 'Mars'"),
+        ("source.synthetic.start=foo", "source.synthetic.start: expected a day such as 2026-02-16, got 'foo'"),
+        ("evaluate.ks=[]", "evaluate.ks: "),
+        (
+            "training.batch_sequences=1000",
+            "training.batch_sequences: must be a multiple of training.num_lanes (64), got 1000",
+        ),
+        ("training.num_processes=3", "training.num_processes: must divide training.num_lanes (64), got 3"),
+    ],
+)
+def test_values_that_would_fail_hours_later_are_refused_now(conf, override, problem):
+    assert problems_of(conf, override)[0].startswith(problem)
+
+
+def test_the_cpu_kernel_has_one_process(conf):
+    problems = problems_of(conf, "training.backend=cpu", "training.num_processes=4")
+    assert problems[0].startswith("training.backend: the cpu kernel runs in one process")
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("training.corpus=sessions", "training.corpus: sessions needs an order"),
+        ("graph.window=3", "graph.window, graph.distance_decay: need an order"),
+        ("graph.distance_decay=0.5", "graph.window, graph.distance_decay: need an order"),
+    ],
+)
+def test_what_needs_an_order_is_refused_without_one(tmp_path, override, problem):
+    path = tmp_path / "run.yaml"
+    path.write_text("source: {kind: files, path: x, format: csv, columns: {split: s}}\nsplit: {kind: given}\n")
+    assert problems_of(path, override)[0].startswith(problem)
+
+
+def test_two_features_of_one_name(conf):
+    feature = "{name: a, path: x, key: k, column: c}"
+    assert problems_of(conf, f"features=[{feature}, {feature}]") == ["features: two item features are called a"]
 
 
 def test_rule_needs_exactly_one_test(conf):
@@ -185,6 +244,10 @@ def keys_of(conf: Path, *overrides: str, source=SOURCE) -> dict[str, str]:
         ("graph.num_blocks=5", set()),
         ("run.seed=2", {"ingest", "sessions", "graph", "item_knn_graph", "walks", "train", "index", "evaluate"}),
         ("paths.lake=other", set()),
+        ("source.synthetic.num_partitions=3", set()),
+        ("source.version=5", set()),
+        ("baselines.item_knn.graph.task_memory_mb=5", set()),
+        ("training.num_processes=2", {"train", "index", "evaluate"}),
     ],
 )
 def test_a_key_hangs_on_what_decides_the_result(conf, override, rebuilt):

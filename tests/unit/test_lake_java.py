@@ -26,7 +26,7 @@ def bare(monkeypatch, tmp_path):
 
 
 def test_no_java(bare):
-    with pytest.raises(SetupError, match=r"no usable Java: none in JAVA_HOME.*needs Java 17 or 21: install one"):
+    with pytest.raises(SetupError, match=r"no usable Java: none in JAVA_HOME.*needs Java 17 or 21 or 25: install one"):
         java.find_java()
 
 

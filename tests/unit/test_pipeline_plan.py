@@ -73,7 +73,7 @@ def test_a_stage_waits_for_those_it_reads(lake):
     assert states["index"].reason == "train has to run first"
 
 
-@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1)])
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1), (143, 143), (-15, 143)])
 def test_exit_codes_of_sides_become_ours(lake, monkeypatch, code, expected):
     class Child:
         def wait(self):
@@ -82,7 +82,7 @@ def test_exit_codes_of_sides_become_ours(lake, monkeypatch, code, expected):
     monkeypatch.setattr(launch.subprocess, "Popen", lambda *a, **k: Child())
     run = run_with(lake)
     with pytest.raises(launch.StageFailed) as caught:
-        launch.run_all(run, find_states(run, ["ingest"]), "run.yaml", [])
+        launch.run_all(run, find_states(run, ["ingest"]), ["run.yaml"])
     assert caught.value.exit_code == expected
 
 
@@ -90,7 +90,7 @@ def test_a_side_that_ends_well_without_its_result_is_found_out(lake, monkeypatch
     monkeypatch.setattr(launch.subprocess, "Popen", lambda *a, **k: type("Child", (), {"wait": lambda self: 0})())
     run = run_with(lake)
     with pytest.raises(Exception, match="ended without an error but its result is not in"):
-        launch.run_all(run, find_states(run, ["ingest"]), "run.yaml", [])
+        launch.run_all(run, find_states(run, ["ingest"]), ["run.yaml"])
 
 
 def test_several_training_processes_go_through_torchrun(lake, monkeypatch):
@@ -103,7 +103,7 @@ def test_several_training_processes_go_through_torchrun(lake, monkeypatch):
     monkeypatch.setattr(launch.subprocess, "Popen", start)
     run = run_with(lake, training={"num_processes": 2})
     with pytest.raises(launch.StageFailed):
-        launch.run_all(run, find_states(run, ["train"]), "run.yaml", ["a.b=c"])
+        launch.run_all(run, find_states(run, ["train"]), ["run.yaml", "a.b=c"])
     assert started[0][1:] == [
         "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "recspark.pipeline.side", "train", "run.yaml", "a.b=c",
@@ -114,7 +114,7 @@ def test_a_user_error_of_a_rank_is_not_lost_in_torchrun(lake, tmp_path):
     """A real torchrun, whose own exit code is 1: the config of its ranks has no such file."""
     run = run_with(lake, training={"num_processes": 2})
     with pytest.raises(launch.StageFailed) as caught:
-        launch.run_all(run, find_states(run, ["train"]), str(tmp_path / "none.yaml"), [])
+        launch.run_all(run, find_states(run, ["train"]), [str(tmp_path / "none.yaml")])
     assert caught.value.exit_code == 2
 
 

@@ -145,7 +145,7 @@ def test_sessions_that_start_together_are_numbered():
 def test_rules_follow_the_order_of_the_source():
     config = SessionsConfig(gap_seconds=2, max_span_seconds=3, max_items=4)
     assert plan_rules(config, "time") == SessionRules(False, 2 * SECOND, 3 * SECOND, 4, True)
-    assert plan_rules(config, "none") == SessionRules(False, None, None, 4, True)
+    assert plan_rules(config, "none") == SessionRules(False, None, None, None, True)  # one session a user
     basket = SessionsConfig(group_by="basket", collapse_repeats=False)
     assert plan_rules(basket, "time") == SessionRules(True, None, None, 200, False)
     assert plan_rules(SessionsConfig(group_by="user"), "time").gap_us is None
