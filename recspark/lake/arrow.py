@@ -3,6 +3,7 @@
 Downstream never reads "latest": `find_table` turns (stage, key) into a pinned version.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,16 +94,20 @@ def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None
     return found if found and found[1].is_marker else None
 
 
-def find_newest_marker(lake: str, name: str, stage: str) -> CommitRecord | None:
-    """The record of the newest finished version of a stage under any key, None where there is none."""
+def list_markers(lake: str, name: str, stage: str) -> Iterator[CommitRecord]:
+    """The records of the finished versions of a stage under any key, newest first."""
     uri = delta_uri(table_uri(lake, name))
     if not DeltaTable.is_deltatable(uri):
-        return None
+        return
     for entry in DeltaTable(uri).history():
         record = parse_record(entry.get("userMetadata"))
         if record and record.is_marker and record.stage == stage:
-            return record
-    return None
+            yield record
+
+
+def find_newest_marker(lake: str, name: str, stage: str) -> CommitRecord | None:
+    """The record of the newest finished version of a stage under any key, None where there is none."""
+    return next(list_markers(lake, name, stage), None)
 
 
 def find_table(lake: str, stage: PlannedStage, name: str) -> TableAt:
