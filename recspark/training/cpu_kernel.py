@@ -10,6 +10,9 @@ Source: Mikolov et al. 2013, eq. 4; negatives shared as in Ji et al. 2016 (pWord
 
 Threads work on blocks of their own and write to the tables without locks (Recht et al. 2011): with one thread a run
 repeats to the bit, with more it does not.
+
+Helpers that compute in float are forced inline. Else a process that compiled the kernel itself calls the helpers' own
+code, one that found it in the cache calls the copies in there, and fast math rounds differently in the two.
 """
 
 import functools
@@ -26,10 +29,11 @@ from numpy.typing import NDArray
 from recspark.config.schema import TrainingConfig
 from recspark.training.init import init_rows
 from recspark.training.negatives import NoiseDistribution
-from recspark.training.rng import draw, stream_key
+from recspark.training.rng import stream_key
 from recspark.training.sentences import check_items, draw_sentences, plan_blocks, plan_pieces
 from recspark.training.sequence_files import Sequences
 from recspark.walks.alias import draw_alias
+from recspark.walks.rng import draw
 
 BLOCK_TOKENS = 48
 """Short sentences share negatives until a block holds so many tokens."""
@@ -140,7 +144,7 @@ def draw_negatives(seed, epoch, step, block, threshold, alias, out):  # type: ig
         out[n] = draw_alias(threshold, alias, draw(key, np.uint64(n)))
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True)
 def sigmoid(x):  # type: ignore[no-untyped-def]
     """1 / (1 + exp(-x)) in float32 to about 1e-6, without a call, so that loops over it become vector code.
 
@@ -242,7 +246,7 @@ def _count_reach(windows, borders, first_piece, last_piece, reach):  # type: ign
     return pairs
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True)
 def _score_negatives(g_TN, reach, weight):  # type: ignore[no-untyped-def]
     """Turns scores into minus the loss's derivatives, in place; the loss.
 
@@ -268,7 +272,7 @@ def _score_negatives(g_TN, reach, weight):  # type: ignore[no-untyped-def]
     return loss
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True)
 def _mask_positives(  # type: ignore[no-untyped-def]
     tokens, windows, borders, first_piece, last_piece, negatives, reach, weight, x_TD, noise_ND, g_TN
 ):  # fmt: skip
@@ -291,7 +295,7 @@ def _mask_positives(  # type: ignore[no-untyped-def]
     return loss
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True)
 def _score_positives(windows, low, high, x_TD, y_TD, dx_TD, dy_TD):  # type: ignore[no-untyped-def]
     """Adds minus the derivatives of a sentence's pairs to both gradients; the loss."""
     # Indexed in full and one array a loop: row views cost half as much again, two targets keep a loop from vector code.
@@ -320,12 +324,12 @@ def _score_positives(windows, low, high, x_TD, y_TD, dx_TD, dy_TD):  # type: ign
     return loss
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _softplus(x):  # type: ignore[no-untyped-def]
     return np.float64(max(x, 0)) + np.log1p(np.exp(-abs(np.float64(x))))
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy", forceinline=True)
 def _step_rows(vectors, squares, rows, ascent_RD, learning_rate):  # type: ignore[no-untyped-def]
     """One row-wise Adagrad step for each of ``rows``, in turn: s += mean(g^2), w += rate g / (sqrt(s) + epsilon)."""
     dim = vectors.shape[1]

@@ -4,7 +4,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from recspark.training.rng import draw, stream_key, to_unit
+from recspark.training.rng import stream_key, to_unit
+from recspark.walks.rng import draw
 
 
 def init_rows(rows: NDArray[np.int64], dim: int, init_scale: float, seed: int) -> NDArray[np.float32]:

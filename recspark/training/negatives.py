@@ -7,8 +7,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from recspark.errors import DataError
-from recspark.training.rng import draw, stream_key
+from recspark.training.rng import stream_key
 from recspark.walks.alias import build_alias, draw_alias
+from recspark.walks.rng import draw
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from recspark.errors import DataError
-from recspark.training.rng import draw, stream_key, to_below, to_unit
+from recspark.training.rng import stream_key, to_below, to_unit
+from recspark.walks.rng import draw
 
 SENTENCE_SALT = 0x5EED
 """Keeps these streams apart from those of the noise and of the starting vectors."""

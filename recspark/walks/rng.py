@@ -5,8 +5,7 @@ A walk's key is made of (seed, epoch, start node, walk number); its draws are nu
 partitioning, retry or speculative copy of a task therefore yields the same walks. Good for any kernel.
 
 Arguments are cast inside: numba makes a float of int64 + uint64, and Python hands a small uint64 over as int64. No
-``inline="always"``: numba's own inliner mixes the types of caller and callee, and LLVM inlines anyway. Kernels that use
-these functions are cached on disk, and the cache does not notice an edit here: remove ``__pycache__`` after one.
+``inline="always"``: numba's own inliner mixes the types of caller and callee, and LLVM inlines anyway.
 
 Source: splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
 """

@@ -1,6 +1,11 @@
 """The CPU kernel against its loss written out pair by pair in float64, and against a corpus with planted topics."""
 
+import hashlib
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ from recspark.training.cpu_kernel import EPSILON, KernelState, draw_negatives, i
 from recspark.training.negatives import build_noise, keep_probabilities
 from recspark.training.sentences import draw_sentences, plan_blocks, plan_pieces
 from recspark.training.sequence_files import Sequences
+from tests.helpers.ranks import ROOT
 
 SEED, EPOCH, STEP = 3, 1, 7
 
@@ -306,3 +312,28 @@ def test_two_threads_learn_as_well_as_one():
     (_, one_losses, one), (_, two_losses, two) = train_topics(1), train_topics(2)
     assert two == pytest.approx(one, abs=0.03)
     assert two_losses[-1] == pytest.approx(one_losses[-1], rel=0.03)
+
+
+def test_a_kernel_just_compiled_computes_as_one_from_the_cache(tmp_path: Path) -> None:
+    """A run that was killed is resumed by a process that finds the kernel compiled; both have to agree to the bit."""
+    code = "from tests.unit.test_training_cpu_kernel import hash_of_training; print(hash_of_training())"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    ]
+    assert found[0].stdout == found[1].stdout != ""
+
+
+def hash_of_training() -> str:
+    """The SHA-256 of tables after a few batches of short sequences."""
+    rng, digest = np.random.default_rng(0), hashlib.sha256()
+    state, noise, keep = init_state(300, 8, 0.1, SEED), build_noise(np.arange(1, 301), 0.5), np.ones(300, np.float32)
+    for step in range(20):
+        batch = ragged([rng.integers(0, 300, size).tolist() for size in rng.integers(2, 13, 64)])
+        train_batch(state, batch, noise, keep, TrainingConfig(shared_negatives=8), 0.5, SEED, 0, step, 1)
+    for name in KernelState.__dataclass_fields__:
+        digest.update(getattr(state, name).tobytes())
+    return digest.hexdigest()
