@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pyspark import SparkConf
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
@@ -79,6 +80,14 @@ def spark_schema(spec: TableSpec) -> StructType:
 def read_table(spark: SparkSession, table: TableAt) -> DataFrame:
     """The rows of a pinned table."""
     return spark.read.format("delta").option("versionAsOf", table.version).load(table.uri)
+
+
+def number_rows(ordered: DataFrame, name: str) -> DataFrame:
+    """Adds an int column with each row's place, from 0; ``ordered`` is sorted by a total order, as reruns must agree.
+
+    Unlike a window over all rows, it needs no task that sees them all.
+    """
+    return ordered.zipWithIndex("_place").withColumn(name, F.col("_place").cast("int")).drop("_place")
 
 
 def write_table(frame: DataFrame, lake: str, spec: TableSpec, record: CommitRecord, replace: str | None = None) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.window import Window
 
 from recspark.config import Run
 from recspark.config.source import SourceConfig
@@ -19,7 +18,8 @@ from recspark.contracts import columns as c
 from recspark.contracts.tables import ITEM_GRAPH, ITEMS, QUARANTINE
 from recspark.faults import fault_point
 from recspark.lake.arrow import TableAt
-from recspark.lake.spark import read_table, spark_schema, write_table
+from recspark.lake.spark import number_rows, read_table, spark_schema, write_table
+from recspark.logs import log
 from recspark.sources.mapping import first_problem, id_problems
 from recspark.sources.outcomes import STAGE, check_counts, count_outcomes, log_done, sum_outcomes, write_quarantine
 from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names
@@ -100,9 +100,8 @@ def build_items(edges: DataFrame, loops: DataFrame, directed: bool) -> DataFrame
         ends = ends.unionByName(edges.select(F.col(DST).alias(c.ITEM_ID), F.lit(1).alias("_one")))
     nodes = ends.unionByName(loops.select(F.col(SRC).alias(c.ITEM_ID), F.lit(0).alias("_one")))
     degrees = nodes.groupBy(c.ITEM_ID).agg(F.sum("_one").cast("bigint").alias(c.NUM_EVENTS))
-    order = Window.orderBy(F.desc(c.NUM_EVENTS), F.asc(c.ITEM_ID))
-    return degrees.select(
-        (F.row_number().over(order) - 1).cast("int").alias(c.ITEM_IDX),
+    return number_rows(degrees.orderBy(F.desc(c.NUM_EVENTS), F.asc(c.ITEM_ID)), c.ITEM_IDX).select(
+        c.ITEM_IDX,
         c.ITEM_ID,
         c.NUM_EVENTS,
         F.timestamp_seconds(F.lit(0)).alias(c.FIRST_SEEN),
@@ -110,15 +109,15 @@ def build_items(edges: DataFrame, loops: DataFrame, directed: bool) -> DataFrame
     )
 
 
-def build_graph(edges: DataFrame, items: DataFrame) -> DataFrame:
-    """`item_graph` rows of distinct edges: neighbours by score descending, then dst_idx."""
+def build_graph(edges: DataFrame, items: DataFrame, num_neighbours: int | None = None) -> DataFrame:
+    """`item_graph` rows of distinct edges: neighbours by score descending, then dst_idx; the best or all of them."""
     src = items.select(F.col(c.ITEM_ID).alias(SRC), F.col(c.ITEM_IDX).alias(c.SRC_IDX))
     dst = items.select(F.col(c.ITEM_ID).alias(DST), F.col(c.ITEM_IDX).alias(c.DST_IDX))
     score = F.col(c.WEIGHT).cast("float")
     neighbour = F.struct((-score).alias("_order"), c.DST_IDX, score.alias(c.SCORE))
-    best = (
-        edges.join(src, SRC).join(dst, DST).groupBy(c.SRC_IDX).agg(F.array_sort(F.collect_list(neighbour)).alias("n"))
-    )
+    ordered = F.array_sort(F.collect_list(neighbour))
+    kept = ordered if num_neighbours is None else F.slice(ordered, 1, num_neighbours)
+    best = edges.join(src, SRC).join(dst, DST).groupBy(c.SRC_IDX).agg(kept.alias("n"))
     graph = best.select(
         c.SRC_IDX,
         F.col(f"n.{c.DST_IDX}").alias(c.DST_IDX),
@@ -154,21 +153,27 @@ def _write_graph(
 ) -> None:
     # The ids of the committed table, not of a second computation.
     nodes = read_table(spark, items)
-    graph = build_graph(_distinct_edges(run, mapped), nodes).persist()
+    source = run.config.source
+    graph = build_graph(_distinct_edges(run, mapped), nodes, source.num_neighbours).persist()
     try:
-        stored = graph.agg(F.count("*").alias("rows"), F.sum(F.size(c.DST_IDX)).alias("edges")).first()
-        assert stored
-        num_nodes = nodes.count()
-        shape = {"items": num_nodes, "edges": stored["edges"] or 0, "isolated": num_nodes - stored["rows"]}
-        counts = counts | shape
+        counts = counts | _count_graph(graph, nodes.count())
         record = run.record(
             STAGE,
             is_marker=True,
             tables=versions,
             inputs={"source": run.source},
             counts=counts,
-            facts={"order": "none", "source": run.source, "directed": run.config.source.directed},
+            facts={"order": "none", "source": run.source, "directed": source.directed},
         )
         log_done(write_table(graph, run.lake, ITEM_GRAPH, record), counts)
+        if source.directed and run.config.walks and run.config.walks.symmetrize:
+            log(STAGE, "walks will go both ways along the directed edges; walks.symmetrize: false keeps directions")
     finally:
         graph.unpersist()
+
+
+def _count_graph(graph: DataFrame, num_nodes: int) -> dict[str, int]:
+    """Nodes, stored edges, and isolated nodes: those without an edge out or in."""
+    ends = graph.select(c.SRC_IDX, F.explode(c.DST_IDX).alias(c.DST_IDX))
+    connected = ends.select(c.SRC_IDX).union(ends.select(c.DST_IDX)).distinct().count()
+    return {"items": num_nodes, "edges": ends.count(), "isolated": num_nodes - connected}

@@ -28,7 +28,7 @@ from recspark.sources.outcomes import (
     write_quarantine,
 )
 from recspark.sources.rows import reading
-from recspark.sources.rules import DROPPED_BY
+from recspark.sources.rules import DROPPED_BY, check_rules
 from recspark.sources.synthetic import COLUMNS as SYNTHETIC_COLUMNS
 from recspark.sources.synthetic import read_synthetic
 
@@ -39,6 +39,7 @@ def ingest(spark: SparkSession, run: Run) -> None:
     Raises: SourceError for a source that is missing, damaged, empty, lacks columns or has too many bad rows.
     """
     source = run.config.source
+    check_rules(spark, source.rules)
     with reading(name_source(source)):
         rows = read_rows(spark, run)
         if source.kind == "edges":

@@ -148,9 +148,12 @@ def _add_event_ids(mapped: DataFrame, columns: ColumnMap) -> DataFrame:
     """Adds ``event_id``: the given one, refused when it comes again, or a hash; equal events are numbered."""
     good = F.col(c.REASON).isNull() & F.col(DROPPED_BY).isNull()
     if columns.event_id is not None:
-        # Good rows come first; among them the choice hangs on content alone, so that reruns agree.
-        same = Window.partitionBy(_GIVEN_ID).orderBy(F.desc("_good"), F.sha2(struct_text(F.col(ROW)), 256))
-        numbered = mapped.withColumn("_good", good).withColumn(_COPY, F.row_number().over(same))
+        content = struct_text(F.col(ROW))
+        # Only good rows are told apart: the others are spread, as those without an id must not meet in one task.
+        spread = F.when(~good, F.xxhash64(F.coalesce(F.col(BAD_LINE), content)))
+        # The choice hangs on content alone, so that reruns agree.
+        same = Window.partitionBy(_GIVEN_ID, "_spread").orderBy(F.sha2(content, 256))
+        numbered = mapped.withColumn("_spread", spread).withColumn(_COPY, F.row_number().over(same))
         repeated = F.when(good & (F.col(_COPY) > 1), F.lit(REPEATED_EVENT_ID)).otherwise(F.col(c.REASON))
         return numbered.withColumn(c.REASON, repeated).withColumn(c.EVENT_ID, F.col(_GIVEN_ID))
     values = [F.unix_micros(c.TS).alias(c.TS) if name == c.TS else F.col(name) for name in EVENT_COLUMNS]

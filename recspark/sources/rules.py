@@ -7,12 +7,14 @@ Nothing is filtered here: the name stands in a column, so that one count tells o
 
 from collections.abc import Sequence
 
-from pyspark.sql import Column, DataFrame
+from pyspark.errors import IllegalArgumentException
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from recspark.config.source import DropRule
 from recspark.contracts import columns as c
+from recspark.errors import SourceError
 from recspark.sources.rows import BAD_LINE, ROW, source_column
 
 DROPPED_BY = "dropped_by"
@@ -24,6 +26,27 @@ _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 def rule_columns(rules: Sequence[DropRule]) -> dict[str, str]:
     """The columns that rules test, by the place in the config that names them."""
     return {f"source.rules ({rule.name})": rule.column for rule in rules if rule.column}
+
+
+def check_rules(spark: SparkSession, rules: Sequence[DropRule]) -> None:
+    """Checks that Java understands the rules' patterns.
+
+    Raises: SourceError naming the rule, the pattern and what is wrong with it.
+    """
+    assert spark._jvm
+    for rule in rules:
+        pattern = rule.matches if rule.matches is not None else rule.not_matches
+        if pattern is None:
+            continue
+        try:
+            for text in (pattern, _whole(pattern)):
+                spark._jvm.java.util.regex.Pattern.compile(text)
+        except IllegalArgumentException as error:
+            found = str(error).splitlines()[0]
+            raise SourceError(
+                f"source.rules ({rule.name}): {pattern!r} is no regular expression ({found}); expected Java's syntax, "
+                f"where a backslash makes a character such as [ stand for itself"
+            ) from error
 
 
 def add_dropped_by(rows: DataFrame, rules: Sequence[DropRule]) -> DataFrame:
@@ -68,12 +91,17 @@ def _takes(rule: DropRule) -> Column:
     if rule.starts_with is not None:
         return text.startswith(rule.starts_with)
     if rule.matches is not None:
-        return text.rlike(rf"\A(?:{rule.matches})\z")
+        return text.rlike(_whole(rule.matches))
     if rule.not_matches is not None:
-        return ~text.rlike(rf"\A(?:{rule.not_matches})\z")
+        return ~text.rlike(_whole(rule.not_matches))
     if rule.one_of is not None:
         return text.isin(*rule.one_of)
     if rule.less_than is not None:
         return number_text(text) < rule.less_than
     assert rule.greater_than is not None
     return number_text(text) > rule.greater_than
+
+
+def _whole(pattern: str) -> str:
+    """The pattern of texts that match as a whole."""
+    return rf"\A(?:{pattern})\z"

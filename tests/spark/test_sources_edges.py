@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recspark.errors import SourceError
+from recspark.sources.edges import build_items
 from recspark.sources.job import ingest
 from tests.helpers.sources import has_tables, make_run, rows_and_record, write_lines
 
@@ -38,14 +39,14 @@ def expected_tables(edges, directed):
     return graph, sorted(degree.items(), key=lambda x: (-x[1], x[0].encode()))
 
 
-@pytest.mark.parametrize("directed", [False, True])
-def test_an_edge_list_becomes_items_and_graph(spark, lake, tmp_path, directed):
+@pytest.mark.parametrize(("directed", "num_neighbours"), [(False, None), (True, None), (False, 2), (True, 2)])
+def test_an_edge_list_becomes_items_and_graph(spark, lake, tmp_path, directed, num_neighbours):
     edges = random_edges(seed=1)
     src, dst, weight = (list(column) for column in zip(*edges, strict=True))
     pq.write_table(pa.table({"from": src, "to": dst, "w": weight}), tmp_path / "edges.parquet")
     source = {
         "kind": "edges", "path": str(tmp_path / "edges.parquet"), "format": "parquet", "directed": directed,
-        "src_column": "from", "dst_column": "to", "weight_column": "w",
+        "src_column": "from", "dst_column": "to", "weight_column": "w", "num_neighbours": num_neighbours,
     }  # fmt: skip
     run = make_run(lake, source)
     ingest(spark, run)
@@ -58,15 +59,33 @@ def test_an_edge_list_becomes_items_and_graph(spark, lake, tmp_path, directed):
     assert {r["src_idx"] for r in rows} == {idx[name] for name in graph}
     for row in rows:
         neighbours = graph[order[row["src_idx"]][0]]
-        best = sorted((-weight, idx[name]) for name, weight in neighbours.items())
+        best = sorted((-weight, idx[name]) for name, weight in neighbours.items())[:num_neighbours]
         assert row["dst_idx"] == [n for _, n in best]
         assert row["score"] == pytest.approx([-s for s, _ in best])
         assert row["count"] == [1] * len(best)
     loops = sum(src == dst for src, dst, _ in edges)
     assert record.counts["dropped"] == {"self_loop": loops}
     assert record.counts["kept"] == len(edges) - loops
-    assert record.counts["isolated"] == len(order) - len(rows) >= 1
-    assert record.counts["edges"] == sum(len(n) for n in graph.values())
+    ends = {r["src_idx"] for r in rows} | {n for r in rows for n in r["dst_idx"]}
+    assert record.counts["isolated"] == len(order) - len(ends) >= 1
+    assert record.counts["edges"] == sum(len(n) if num_neighbours is None else min(len(n), 2) for n in graph.values())
+
+
+@pytest.mark.parametrize(("symmetrize", "is_said"), [(True, True), (False, False)])
+def test_directions_that_walks_will_ignore_are_told(spark, lake, tmp_path, capsys, symmetrize, is_said):
+    path = write_lines(tmp_path / "e.csv", "src,dst", "a,b", "c,b", "d,d")
+    source = {"kind": "edges", "path": str(path), "format": "csv", "directed": True}
+    run = make_run(lake, source, walks={"symmetrize": symmetrize})
+    ingest(spark, run)
+    assert ("walks.symmetrize: false keeps directions" in capsys.readouterr().err) == is_said
+    assert rows_and_record(run, "item_graph")[1].counts["isolated"] == 1  # d; b has edges in, none out
+
+
+def test_nodes_are_numbered_without_one_task_that_sees_them_all(spark):
+    edges = spark.createDataFrame([("a", "b", 1.0)], "src string, dst string, weight double")
+    plan = build_items(edges, edges, True)._jdf.queryExecution().executedPlan().toString()
+    assert "rangepartitioning" in plan
+    assert "SinglePartition" not in plan
 
 
 def test_bad_edges_are_quarantined_and_weights_may_be_left_out(spark, lake, tmp_path):

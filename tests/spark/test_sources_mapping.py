@@ -5,6 +5,7 @@ import re
 
 import pyarrow as pa
 import pytest
+from pyspark.sql import functions as F
 
 from recspark.config.source import ColumnMap, SourceConfig
 from recspark.errors import SourceError
@@ -180,6 +181,26 @@ def test_a_given_event_id_that_comes_again_is_quarantined(spark):
     assert "c" in kept  # a bad row does not use up an id
     again = map_table(spark, table.take([2, 1, 0, 3]), columns=columns)
     assert {r["user_id"] for r in again if r["reason"] is None} == kept
+
+
+def test_rows_without_their_event_id_do_not_meet_in_one_task(spark):
+    table = pa.table({"u": [str(n) for n in range(200)], "i": ["a"] * 200, "e": pa.nulls(200, pa.string())})
+    config = SourceConfig.model_validate(
+        {
+            "kind": "files",
+            "path": "there",
+            "format": "csv",
+            "columns": {"user_id": "u", "item_id": "i", "event_id": "e"},
+        }
+    )
+    spark.conf.set("spark.sql.adaptive.enabled", "false")  # it would join partitions as small as these
+    try:
+        mapped = map_rows(as_rows(spark.createDataFrame(table)), config, config.columns)
+        tasks = mapped.groupBy(F.spark_partition_id().alias("task")).count().collect()
+    finally:
+        spark.conf.unset("spark.sql.adaptive.enabled")
+    assert sum(t["count"] for t in tasks) == 200
+    assert max(t["count"] for t in tasks) < 150
 
 
 def test_one_shuffle_serves_duplicates_and_event_ids(spark):

@@ -7,8 +7,11 @@ import pyarrow as pa
 import pytest
 
 from recspark.config.source import DropRule
+from recspark.errors import SourceError
+from recspark.sources.job import ingest
 from recspark.sources.rows import as_rows
 from recspark.sources.rules import add_dropped_by
+from tests.helpers.sources import has_tables, make_run, write_lines
 
 pytestmark = pytest.mark.spark
 
@@ -68,3 +71,16 @@ def test_the_first_rule_counts_and_of_identical_rows_one_stays(spark):
 
 def test_without_rules_nothing_is_dropped(spark):
     assert dropped_by(spark, pa.table({"u": ["1"], "i": ["2"]}), [])[0][1] is None
+
+
+@pytest.mark.parametrize("test", ["matches", "not_matches"])
+@pytest.mark.parametrize("pattern", ["[a", "a)|(b", "(?x)a # b"])
+def test_a_pattern_that_java_cannot_compile_is_named(spark, lake, tmp_path, test, pattern):
+    path = write_lines(tmp_path / "a.csv", "u,i", "1,a")
+    rules = [{"name": "fine", "column": "u", "matches": r"\p{L}++"}, {"name": "odd", "column": "u", test: pattern}]
+    columns = {"user_id": "u", "item_id": "i", "split": "u"}
+    source = {"kind": "files", "path": str(path), "format": "csv", "columns": columns, "rules": rules}
+    message = rf"^source\.rules \(odd\): {re.escape(repr(pattern))} is no regular expression \(.+\); expected Java's"
+    with pytest.raises(SourceError, match=message):
+        ingest(spark, make_run(lake, source))
+    assert not has_tables(lake)
