@@ -71,7 +71,7 @@ class _Answers:
 def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
     """The k items with the highest score for the item's query vector, itself left out.
 
-    Raises: QueryError for an item that the lake does not know (with close matches) or the model has no vector for.
+    Raises: QueryError for an item that the lake does not know (with close matches) or the model never saw.
     """
     _check_k(k)
     answers = _open_answers(run)
@@ -83,6 +83,11 @@ def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
             f"in the training part; ask for another, or move split.cut"
         )
     query, itself = answers.vectors.query_vectors[row : row + 1], Ragged.from_rows([[item_idx]])
+    if not query.any():
+        raise QueryError(
+            f"query: item {item_id!r} was never trained: its vector in model {answers.vectors.model_id} is zero, as "
+            f"that of a node without edges, so nothing is near it; ask for another"
+        )
     if answers.index is None:
         return answers.list_neighbours(search_exact(answers.vectors, query, k, itself))
     return answers.list_neighbours(search_index(answers.index, query, k, itself, len(answers.vectors)))

@@ -93,6 +93,12 @@ def test_what_the_model_does_not_know_is_said(run):
         similar_items(run, "i0", 0)
 
 
+def test_an_item_that_was_never_trained_is_near_nothing(run):
+    write_embeddings(run, VECTORS | {4: [0.0, 0.0]})
+    with pytest.raises(QueryError, match=r"item 'i4' was never trained: its vector in model \w+ is zero"):
+        similar_items(run, "i4", 3)
+
+
 def test_an_edge_list_has_no_users(tmp_path):
     source = {"kind": "edges", "path": "e.csv", "format": "csv", "directed": True}
     run = plan_tiny(tmp_path, source=source, split={"kind": "leave_last_out"}, evaluate=None)
