@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recspark.contracts import columns as c
 from recspark.errors import IndexReadError
 from recspark.index.metric import Floats
-from recspark.index.topk import NO_ID, Ids
+from recspark.index.topk import Ids
 from recspark.lake.storage import open_filesystem
 
 
@@ -39,13 +39,6 @@ class ItemIds(Mapping[int, str]):
 
     def __len__(self) -> int:
         return len(self.item_idx)
-
-    def of(self, item_idx: Ids) -> list[list[str | None]]:
-        """Item ids of search results int64[Q, k]; None where nothing was found (-1)."""
-        rows = self.rows_of(item_idx)
-        taken = self.item_id.take(pa.array(rows.ravel(), mask=(item_idx == NO_ID).ravel())).to_pylist()
-        width = item_idx.shape[1]
-        return [taken[start : start + width] for start in range(0, len(taken), width)] if width else [[]] * len(rows)
 
     def rows_of(self, item_idx: Ids) -> NDArray[np.int64]:
         """Position of known ids in the arrays; 0 for -1."""

@@ -24,10 +24,6 @@ class NoiseDistribution:
     threshold: NDArray[np.float32]
     alias: NDArray[np.int32]
 
-    def expected_counts(self, size: int) -> NDArray[np.float64]:
-        """How often each item is expected among ``size`` draws: float64 [V]."""
-        return self.probabilities * size
-
     def draw(self, seed: int, step: int, size: int) -> NDArray[np.int32]:
         """The negatives of a global step: int32 [size], the same on every rank and machine."""
         out = np.empty(size, np.int32)

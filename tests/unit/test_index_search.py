@@ -163,7 +163,7 @@ def test_blocks_of_queries_change_nothing(lake, monkeypatch):
     np.testing.assert_array_equal(whole[1], parts[1])
 
 
-def test_item_ids_map_and_translate(lake):
+def test_item_ids_map_to_ids(lake):
     items = make_items(30, 4)
     index = built(lake, items, kind="flat", num_shards=3)
     first = int(items.item_idx[0])
@@ -172,7 +172,6 @@ def test_item_ids_map_and_translate(lake):
     missing = next(i for i in range(90) if i not in set(items.item_idx.tolist()))
     with pytest.raises(KeyError):
         index.item_ids[missing]
-    assert index.item_ids.of(np.array([[first, -1]])) == [[f"item-{first}", None]]
 
 
 def test_queries_that_cannot_be_compared_are_refused(lake):
