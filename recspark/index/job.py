@@ -77,10 +77,9 @@ def _train(folder: str, build: str, items: ItemVectors, metric: str, config: Ind
         check_memory(found.plan, free_memory_bytes())
         log(_STAGE, f"{found.plan.name}: quantizers kept from an earlier build")
         return found
-    free_bytes = free_memory_bytes()
-    plan = plan_index(config, len(items), items.dim, metric, bool(items.bias.any()), free_bytes)
+    plan = plan_index(config, len(items), items.dim, metric, bool(items.bias.any()))
     _log_plan(plan)
-    check_memory(plan, free_bytes)
+    check_memory(plan, free_memory_bytes())
     with timed(_STAGE, f"trained {plan.name}") as facts:
         facts["sample"] = plan.train_size
         return train_quantizers(folder, build, items, metric, plan, seed)

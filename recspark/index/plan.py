@@ -1,7 +1,7 @@
 """Which index to build, from sizes alone: kind, nlist, m, training sample, memory, and why. Pure arithmetic.
 
 2,000 vectors of 64  -> flat: "2,000 vectors: below 10,000 exact search is quick"
-5,000,000 of 128     -> ivf_pq, nlist 4096, m 32: "full vectors take 2.4 GiB, more than a quarter of the 8.0 GiB free"
+5,000,000 of 128     -> ivf_pq, nlist 4096, m 32: "full vectors take 2.4 GiB, above 2.0 GiB they are coded"
 """
 
 from dataclasses import asdict, dataclass
@@ -18,6 +18,8 @@ FLAT_MAX_VECTORS = 10_000
 """Up to here exact search takes well under a millisecond, so nothing is worth approximating."""
 HNSW_MAX_VECTORS = 50_000
 """Up to here a graph is built in seconds by one thread (more threads would make it differ from run to run)."""
+FULL_MAX_BYTES = 2 << 30
+"""Up to here full vectors are kept. A constant, not what a machine has free: one index_id stands for one plan."""
 POINTS_PER_LIST = 39
 """Training vectors a list that k-means needs to be any good (faiss's own warning line)."""
 HNSW_LINKS = 32
@@ -72,16 +74,14 @@ def plan_from_facts(facts: dict[str, Any]) -> IndexPlan:
     return IndexPlan(**values | {"reasons": tuple(values["reasons"])})
 
 
-def plan_index(
-    config: "IndexConfig", num_vectors: int, vector_dim: int, metric: str, has_bias: bool, free_bytes: int
-) -> IndexPlan:
+def plan_index(config: "IndexConfig", num_vectors: int, vector_dim: int, metric: str, has_bias: bool) -> IndexPlan:
     """The plan for ``num_vectors`` vectors of ``vector_dim`` floats.
 
     Raises: IndexBuildError where a knob of section `index` cannot be met by that many vectors or dimensions.
     """
     _check_shards(config.num_shards, num_vectors)
     dim = augmented_dim(metric, vector_dim, has_bias)
-    kind, why = choose_kind(config, num_vectors, dim, free_bytes)
+    kind, why = choose_kind(config, num_vectors, dim)
     reasons = [why]
     train_size = min(config.train_sample, num_vectors) if kind in IVF_KINDS else 0
     nlist = m = nbits = 0
@@ -120,20 +120,19 @@ def plan_index(
     )
 
 
-def choose_kind(config: "IndexConfig", num_vectors: int, dim: int, free_bytes: int) -> tuple[str, str]:
-    """(kind, reason): the config's, or by size and memory."""
+def choose_kind(config: "IndexConfig", num_vectors: int, dim: int) -> tuple[str, str]:
+    """(kind, reason): the config's, or by size."""
     if config.kind != "auto":
         return config.kind, f"{config.kind}: asked for by index.kind"
     if num_vectors < FLAT_MAX_VECTORS:
         return "flat", f"flat: {num_vectors:,} vectors, below {FLAT_MAX_VECTORS:,} exact search is quick"
-    full_bytes, budget = num_vectors * dim * 4, free_bytes // 4
-    if full_bytes > budget:
-        why = f"full vectors take {gib(full_bytes)}, more than a quarter of the {gib(free_bytes)} free"
-        return "ivf_pq", f"ivf_pq: {why}"
+    full_bytes = num_vectors * dim * 4
+    if full_bytes > FULL_MAX_BYTES:
+        return "ivf_pq", f"ivf_pq: full vectors take {gib(full_bytes)}, above {gib(FULL_MAX_BYTES)} they are coded"
     if num_vectors < HNSW_MAX_VECTORS and config.num_shards == 1:
         why = f"{num_vectors:,} vectors in one shard, below {HNSW_MAX_VECTORS:,} a graph is built in seconds"
         return "hnsw", f"hnsw: {why}"
-    return "ivf_flat", f"ivf_flat: full vectors take {gib(full_bytes)}, within a quarter of the {gib(free_bytes)} free"
+    return "ivf_flat", f"ivf_flat: full vectors take {gib(full_bytes)}, up to {gib(FULL_MAX_BYTES)} they are kept"
 
 
 def choose_nlist(asked: int | None, num_vectors: int, train_size: int, reasons: list[str]) -> int:

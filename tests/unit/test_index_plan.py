@@ -11,22 +11,23 @@ from recspark.index.plan import POINTS_PER_LIST, check_memory, choose_nlist, pla
 GIB = 2**30
 
 
-def plan(num_vectors, dim=64, metric="cosine", has_bias=False, free_bytes=8 * GIB, **index):
-    return plan_index(IndexConfig(**index), num_vectors, dim, metric, has_bias, free_bytes)
+def plan(num_vectors, dim=64, metric="cosine", has_bias=False, **index):
+    return plan_index(IndexConfig(**index), num_vectors, dim, metric, has_bias)
 
 
 @pytest.mark.parametrize(
-    ("num_vectors", "free_gib", "num_shards", "kind", "reason"),
+    ("num_vectors", "num_shards", "kind", "reason"),
     [
-        (2_000, 8, 1, "flat", "2,000 vectors, below 10,000"),
-        (20_000, 8, 1, "hnsw", "20,000 vectors in one shard"),
-        (20_000, 8, 2, "ivf_flat", "within a quarter of the 8.0 GiB free"),
-        (1_000_000, 8, 1, "ivf_flat", "full vectors take 244.1 MiB"),
-        (50_000_000, 8, 1, "ivf_pq", "full vectors take 11.9 GiB, more than a quarter of the 8.0 GiB free"),
+        (2_000, 1, "flat", "2,000 vectors, below 10,000"),
+        (20_000, 1, "hnsw", "20,000 vectors in one shard"),
+        (20_000, 2, "ivf_flat", "full vectors take 4.9 MiB, up to 2.0 GiB they are kept"),
+        (8_388_608, 1, "ivf_flat", "full vectors take 2.0 GiB"),
+        (8_388_609, 1, "ivf_pq", "full vectors take 2.0 GiB, above 2.0 GiB they are coded"),
+        (50_000_000, 1, "ivf_pq", "full vectors take 11.9 GiB"),
     ],
 )
-def test_auto_picks_by_size_and_memory_and_says_why(num_vectors, free_gib, num_shards, kind, reason):
-    found = plan(num_vectors, free_bytes=free_gib * GIB, num_shards=num_shards)
+def test_auto_picks_by_size_alone_and_says_why(num_vectors, num_shards, kind, reason):
+    found = plan(num_vectors, num_shards=num_shards)
     assert found.kind == kind
     assert reason in found.reasons[0]
 
