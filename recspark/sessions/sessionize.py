@@ -8,16 +8,18 @@ break the sessions that are learned from. Where splits follow each other in time
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recspark.config.schema import SessionsConfig
 from recspark.contracts import columns as c
 from recspark.contracts.tables import SESSIONS
 from recspark.sessions.user_events import UserEvents
+
+if TYPE_CHECKING:  # workers import this module, and need no pydantic
+    from recspark.config.schema import SessionsConfig
 
 START_US = "_start_us"
 END_US = "_end_us"
@@ -55,7 +57,7 @@ class SessionRules:
     collapse_repeats: bool
 
 
-def plan_rules(config: SessionsConfig, order: str) -> SessionRules:
+def plan_rules(config: "SessionsConfig", order: str) -> SessionRules:
     """The rules that apply to a source ordered by ``time``, ``position`` or not at all (``none``)."""
     by_gap = config.group_by == "gap" and order == "time"
     return SessionRules(

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recspark.config import Run
+from recspark.config.source import ColumnMap
 from recspark.contracts import columns as c
 from recspark.contracts.tables import EVENTS, QUARANTINE
 from recspark.faults import fault_point
@@ -62,7 +63,7 @@ def read_rows(spark: SparkSession, run: Run) -> DataFrame:
 
 def _ingest_events(run: Run, rows: DataFrame) -> None:
     source = run.config.source
-    columns = SYNTHETIC_COLUMNS if source.kind == "synthetic" else source.columns
+    columns = ColumnMap(**SYNTHETIC_COLUMNS) if source.kind == "synthetic" else source.columns
     check_mapping(rows, source, columns)
     mapped = map_rows(rows, source, columns).persist()
     try:

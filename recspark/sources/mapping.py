@@ -16,7 +16,7 @@ from recspark.config.source import ColumnMap, SourceConfig
 from recspark.contracts import columns as c
 from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names, source_type
 from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, rule_columns, struct_text
-from recspark.sources.times import check_timezone, parse_day, read_time
+from recspark.sources.times import read_time, start_of_day
 
 EVENT_COLUMNS = (c.USER_ID, c.ITEM_ID, c.TS, c.EVENT_TYPE, c.WEIGHT, c.BASKET_ID, c.SPLIT)
 """What an event's hash covers."""
@@ -33,16 +33,13 @@ _BLANK = r"(?U)\A\s*\z"
 
 
 def check_mapping(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> None:
-    """Checks that all columns the config names are there, and its time zone and bounds.
+    """Checks that all columns the config names are there.
 
     Raises: SourceError naming what is missing and what exists.
     """
     where = f"source.path {source.path}" if source.path else f"source.kind {source.kind}"
     wanted = {f"source.columns.{part}": name for part, name in columns if name is not None}
     check_columns(source_names(rows), wanted | rule_columns(source.rules), where)
-    check_timezone(source.timezone)
-    parse_day(source.earliest, "source.earliest")
-    parse_day(source.latest, "source.latest")
 
 
 def map_rows(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> DataFrame:
@@ -135,8 +132,8 @@ def _time_problems(source: SourceConfig, columns: ColumnMap) -> list[tuple[Colum
     if columns.ts is None:
         return []
     text = _text(columns.ts)
-    earliest = F.lit(parse_day(source.earliest, "source.earliest"))
-    latest = F.lit(parse_day(source.latest, "source.latest"))
+    earliest = F.lit(start_of_day(source.earliest))
+    latest = F.lit(start_of_day(source.latest))
     return [
         (text.isNull() | text.rlike(_BLANK), "missing_time"),
         (F.col(c.TS).isNull(), "unreadable_time"),

@@ -8,18 +8,21 @@ Every draw is a hash of (seed, user, session, step), so a user's events are the 
     user  number  item  seconds     event_type  dirt
     0     0       512   1767859304  0           0
 
-Imports numpy and the config alone: evaluation uses the oracle without Spark.
+Imports numpy alone: evaluation uses the oracle without Spark, and Spark's workers without the config's libraries.
 """
 
 import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recspark.config.source import SyntheticSource
 from recspark.sources.counter_random import draw_bits, draw_uniforms
+
+if TYPE_CHECKING:
+    from recspark.config.source import SyntheticSource
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -117,7 +120,7 @@ class _Sessions:
 class PlantedWorld:
     """Items, users and sessions of one (config, seed)."""
 
-    def __init__(self, config: SyntheticSource, seed: int) -> None:
+    def __init__(self, config: "SyntheticSource", seed: int) -> None:
         self.config = config
         self.seed = seed
 

@@ -5,20 +5,25 @@ u000000-00000   u000000   i00512   2026-01-08T12:15:04Z  view        1
 u000000-00001   NULL      i01233   2026-01-08T12:15:49Z  view        1      (a planted bad row)
 """
 
+import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from recspark.config.source import ColumnMap, SourceConfig, SyntheticSource
 from recspark.contracts import columns as c
 from recspark.sources.planted import DIRT_KINDS, EVENT_TYPES, Ints, PlantedEvents, PlantedWorld
 from recspark.sources.rows import as_rows
 
-COLUMNS = ColumnMap(ts=c.TS, event_id=c.EVENT_ID, event_type=c.EVENT_TYPE, weight=c.WEIGHT)
+if TYPE_CHECKING:  # workers import this module, and need no pydantic
+    from recspark.config.source import SourceConfig, SyntheticSource
+
+COLUMNS = {c.TS: c.TS, c.EVENT_ID: c.EVENT_ID, c.EVENT_TYPE: c.EVENT_TYPE, c.WEIGHT: c.WEIGHT}
 """How the generator's rows are mapped; the config's own column map is for other sources."""
 
 _SCHEMA = ", ".join(f"{n} string" for n in (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TS, c.EVENT_TYPE, c.WEIGHT))
@@ -38,14 +43,14 @@ _DIRTY_VALUES: dict[str, tuple[str, str | None]] = {
 """Kind of dirt: the column it spoils and what is written there; ``long_item`` depends on the config."""
 
 
-def read_synthetic(spark: SparkSession, source: SourceConfig, seed: int) -> DataFrame:
+def read_synthetic(spark: SparkSession, source: "SourceConfig", seed: int) -> DataFrame:
     """The generator's rows; the same ones for any number of partitions."""
     config = source.synthetic
     events = config.num_users * config.sessions_per_user * config.session_length
     cores = spark.sparkContext.defaultParallelism
     partitions = config.num_partitions or max(1, min(cores, config.num_users), int(events / _EVENTS_A_PARTITION))
     users = spark.range(0, config.num_users, 1, partitions)
-    return as_rows(users.mapInArrow(_generator(config, seed, source.max_id_bytes + 1), _SCHEMA))
+    return as_rows(users.mapInArrow(make_generator(config, seed, source.max_id_bytes + 1), _SCHEMA))
 
 
 def event_table(events: PlantedEvents, long_bytes: int) -> pa.Table:
@@ -65,8 +70,8 @@ def event_table(events: PlantedEvents, long_bytes: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _generator(
-    config: SyntheticSource, seed: int, long_bytes: int
+def make_generator(
+    config: "SyntheticSource", seed: int, long_bytes: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The worker function: batches of user numbers in, their rows out."""
     plain = config.model_dump_json()
@@ -86,7 +91,7 @@ def _generator(
 @lru_cache(maxsize=1)
 def _world(plain: str, seed: int) -> PlantedWorld:
     """Built once a worker process."""
-    return PlantedWorld(SyntheticSource.model_validate_json(plain), seed)
+    return PlantedWorld(cast("SyntheticSource", SimpleNamespace(**json.loads(plain))), seed)
 
 
 def _numbered(letter: str, numbers: Ints, width: int) -> pa.Array:

@@ -8,7 +8,6 @@ In the hour that a clock change repeats, zoneless times are read as the first pa
 
 import datetime as dt
 import re
-import zoneinfo
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -51,27 +50,9 @@ def read_time(value: Column, found: DataType, source: SourceConfig) -> Column:
     return parsed if _has_zone(wanted) else _from_zone(parsed, source)
 
 
-def parse_day(text: str, key: str) -> dt.datetime:
-    """The UTC time that a config's bound such as ``source.earliest`` names.
-
-    Raises: SourceError when it is no ISO time.
-    """
-    try:
-        found = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise SourceError(f"{key}: {text!r} is no ISO time; give a day such as 1990-01-01") from error
-    return found.replace(tzinfo=found.tzinfo or dt.UTC)
-
-
-def check_timezone(name: str) -> None:
-    """Checks an IANA time zone.
-
-    Raises: SourceError when it is unknown.
-    """
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise SourceError(f"source.timezone: {name!r} is no IANA time zone; give one such as Europe/London") from error
+def start_of_day(text: str) -> dt.datetime:
+    """The first moment (UTC) of a day such as ``source.earliest``."""
+    return dt.datetime.combine(dt.date.fromisoformat(text), dt.time(), dt.UTC)
 
 
 def _read_epoch(text: Column, micros_a_unit: int) -> Column:

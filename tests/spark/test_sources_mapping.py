@@ -231,15 +231,8 @@ def test_missing_columns_are_named_with_those_that_exist(spark):
     )
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"timezone": "Mars/Olympus"}, "source.timezone: 'Mars/Olympus' is no IANA time zone"),
-        ({"latest": "tomorrow"}, "source.latest: 'tomorrow' is no ISO time"),
-        ({}, r"column 'when' holds numbers \(bigint\), but source.timestamp_format is None; set it to epoch_seconds"),
-    ],
-)
-def test_settings_that_cannot_be_are_named(spark, settings, message):
+def test_numbers_as_times_need_a_unit(spark):
     columns = ColumnMap(user_id="CustomerID", item_id="StockCode", ts="when").model_dump()
+    message = r"column 'when' holds numbers \(bigint\), but source.timestamp_format is None; set it to epoch_seconds"
     with pytest.raises(SourceError, match=message):
-        check(spark, columns=columns, **settings)
+        check(spark, columns=columns)
