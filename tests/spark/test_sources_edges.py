@@ -39,7 +39,7 @@ def expected_tables(edges, directed):
     return graph, sorted(degree.items(), key=lambda x: (-x[1], x[0].encode()))
 
 
-@pytest.mark.parametrize(("directed", "num_neighbours"), [(False, None), (True, None), (False, 2), (True, 2)])
+@pytest.mark.parametrize(("directed", "num_neighbours"), [(False, None), (True, None), (True, 2)])
 def test_an_edge_list_becomes_items_and_graph(spark, lake, tmp_path, directed, num_neighbours):
     edges = random_edges(seed=1)
     src, dst, weight = (list(column) for column in zip(*edges, strict=True))
