@@ -20,19 +20,13 @@ def read_num_events(items: TableAt) -> NDArray[np.int64]:
     return num_events
 
 
-def read_ids(table: TableAt, idx: str, id_: str) -> pa.StringArray:
-    """The outside id of each dense idx of `items` or `users`, in idx order."""
-    found = read_table(table, [idx, id_]).sort_by(idx)
-    return found[id_].combine_chunks().cast(pa.string())
-
-
 def to_recommendations(
-    purpose: str, model_id: str, user_ids: pa.StringArray, item_ids: pa.StringArray, ranked: Ranked
+    purpose: str, model_id: str, user_ids: pa.ChunkedArray, item_ids: pa.ChunkedArray, ranked: Ranked
 ) -> pa.Table:
     """Rows of `recommendations`: one a user, in row order of ``ranked``; ``item_ids`` is by item_idx."""
     listed = ranked.ids >= 0
     offsets = pa.array(np.concatenate([[0], np.cumsum(listed.sum(axis=1))]).astype(np.int32))
-    ids = pc.take(item_ids, pa.array(ranked.ids[listed]))
+    ids = take_ids(item_ids, ranked.ids[listed]).combine_chunks()
     columns = {
         c.PURPOSE: pa.repeat(purpose, len(user_ids)),
         c.MODEL_ID: pa.repeat(model_id, len(user_ids)),
@@ -43,6 +37,6 @@ def to_recommendations(
     return pa.table(columns).cast(RECOMMENDATIONS.schema)
 
 
-def take_ids(ids: pa.StringArray, idx: IntArray) -> pa.StringArray:
+def take_ids(ids: pa.ChunkedArray, idx: IntArray) -> pa.ChunkedArray:
     """The outside ids of dense ids."""
     return pc.take(ids, pa.array(idx))

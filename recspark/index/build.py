@@ -18,11 +18,12 @@ from recspark.errors import IndexBuildError
 from recspark.faults import fault_point
 from recspark.index import backends, store
 from recspark.index.ids import ItemIds
+from recspark.index.item_vectors import ItemVectors
 from recspark.index.metric import Floats, Space, fit_space
 from recspark.index.plan import IndexPlan, plan_from_facts
 from recspark.index.receipts import read_receipt, write_receipt
 from recspark.index.refine import encode_refine, fit_scale
-from recspark.index.vectors import ItemVectors, hash_sample
+from recspark.index.vectors import hash_sample
 from recspark.lake.storage import join
 from recspark.logs import log
 
@@ -69,9 +70,9 @@ def read_trained(folder: str, build: str) -> Trained | None:
     return Trained(plan_from_facts(facts["plan"]), Space(**facts["space"]), facts["fingerprint"], facts, files)
 
 
-def train_quantizers(folder: str, build: str, items: ItemVectors, metric: str, plan: IndexPlan, seed: int) -> Trained:
+def train_quantizers(folder: str, build: str, items: ItemVectors, plan: IndexPlan, seed: int) -> Trained:
     """Trains on a hash sample and writes the empty trained index (and the refine scale)."""
-    space = fit_space(metric, items.vectors, items.bias, max(plan.m, 1))
+    space = fit_space(items.metric, items.vectors, items.bias, max(plan.m, 1))
     index = backends.empty_index(plan, seed)
     rows = hash_sample(items.item_idx, plan.train_size, seed)
     backends.train_index(index, plan, space.encode_vectors(items.vectors[rows], items.bias[rows]))

@@ -23,12 +23,13 @@ from recspark.index.build import (
     train_quantizers,
 )
 from recspark.index.ids import write_ids
+from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.index.memory import free_memory_bytes, gib
 from recspark.index.plan import IVF_KINDS, IndexPlan, check_memory, plan_index
 from recspark.index.recall import DEPTHS, CurvePoint, ExactSearch, choose_point, measure_recall
 from recspark.index.search import ShardedIndex
 from recspark.index.store import open_index
-from recspark.index.vectors import ItemVectors, check_vectors, drop_zero_vectors, hash_sample, read_item_vectors
+from recspark.index.vectors import check_vectors, drop_zero_vectors, hash_sample
 from recspark.lake.arrow import TableAt, find_table
 from recspark.lake.folders import folder_uri, hash_file, publish_folder, read_manifest
 from recspark.lake.storage import join
@@ -55,34 +56,29 @@ def build_index(run: Run) -> None:
         log(_STAGE, "already done", index_id=stage.id)
         return
     table = find_table(run.lake, run.producer("item_embeddings"), "item_embeddings")
-    metric = str(table.record.facts["metric"])
-    items = read_item_vectors(table, _model_id(run, table), int(table.record.facts["embedding_dim"]))
+    items = read_item_vectors(table, with_ids=True)
     check_vectors(items)
-    num_rows, items = len(items), drop_zero_vectors(items, metric)
+    num_rows, items = len(items), drop_zero_vectors(items)
     if len(items) < num_rows:
         log(_STAGE, "zero vectors left out: cosine cannot compare them", num_left_out=num_rows - len(items))
     build = build_digest(key=stage.key, version=table.version, seed=run.seed, vectors=len(items))
-    trained = _train(folder, build, items, metric, config, run.seed)
+    trained = _train(folder, build, items, config, run.seed)
     add_shards(folder, build, items, trained, range(trained.plan.num_shards))
     _finish(run, stage, folder, build, items, trained, table)
 
 
-def _model_id(run: Run, table: TableAt) -> str:
-    return str(table.record.facts.get("model_id") or run.producer("item_embeddings").id)
-
-
-def _train(folder: str, build: str, items: ItemVectors, metric: str, config: IndexConfig, seed: int) -> Trained:
+def _train(folder: str, build: str, items: ItemVectors, config: IndexConfig, seed: int) -> Trained:
     found = read_trained(folder, build)
     if found:
         check_memory(found.plan, free_memory_bytes())
         log(_STAGE, f"{found.plan.name}: quantizers kept from an earlier build")
         return found
-    plan = plan_index(config, len(items), items.dim, metric, bool(items.bias.any()))
+    plan = plan_index(config, len(items), items.dim, items.metric, bool(items.bias.any()))
     _log_plan(plan)
     check_memory(plan, free_memory_bytes())
     with timed(_STAGE, f"trained {plan.name}") as facts:
         facts["sample"] = plan.train_size
-        return train_quantizers(folder, build, items, metric, plan, seed)
+        return train_quantizers(folder, build, items, plan, seed)
 
 
 def _log_plan(plan: IndexPlan) -> None:
@@ -120,7 +116,7 @@ def _finish(
     facts |= {"recall_at_10": round(chosen.recall_at_10, 5), "recall_at_100": round(deep.recall_at_100, 5)}
     facts["curve"] = [point.to_facts() for point in curve]
     hashes = trained.files | {path: sha for shard in shards for path, sha in shard.files.items()}
-    _publish(run, stage, folder, hashes, facts, {"item_embeddings": table.version, "model_id": _model_id(run, table)})
+    _publish(run, stage, folder, hashes, facts, {"item_embeddings": table.version, "model_id": items.model_id})
     log(_STAGE, f"done: {plan.name}", vectors=len(items), recall_at_10=round(chosen.recall_at_10, 4),
         index_id=stage.id, **({plan.effort_name: chosen.effort} if plan.effort_name else {}))  # fmt: skip
 

@@ -136,5 +136,5 @@ def column_places(dim: int, num_parts: int) -> NDArray[np.int64]:
 
 def unit_rows(vectors: Floats) -> Floats:
     """Rows divided by their norms; a zero row stays zero."""
-    norms = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
-    return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))[:, None]
+    return np.asarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float32)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recspark.index.engine import faiss
+from recspark.index.item_vectors import ItemVectors
 from recspark.index.metric import Floats, unit_rows
 from recspark.index.search import ShardedIndex
 from recspark.index.topk import NO_ID, Ids, largest_k
-from recspark.index.vectors import ItemVectors
 
 DEPTHS = (1, 10, 100)
 """k of the recalls; index.target_recall means the one at 10."""

@@ -130,6 +130,11 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
     return open_table(table.lake, table.name, table.version).to_pyarrow_table(columns=columns, filters=filters)
 
 
+def read_ids(table: TableAt, idx: str, id_: str) -> pa.ChunkedArray:
+    """The outside id (text) of each dense idx of `items` or `users`, in idx order."""
+    return read_table(table, [idx, id_]).sort_by(idx)[id_].cast(pa.string())
+
+
 def check_plain_files(table: DeltaTable, uri: str) -> None:
     """Checks that the table's Parquet files hold exactly its rows and columns.
 

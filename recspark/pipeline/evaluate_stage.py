@@ -18,13 +18,13 @@ from recspark.config.schema import EvaluateConfig
 from recspark.contracts import columns as c
 from recspark.contracts.tables import METRICS, RECOMMENDATIONS
 from recspark.evaluate.histories import Cases, CaseSpec, build_cases
-from recspark.evaluate.inputs import read_ids, read_num_events, take_ids, to_recommendations
+from recspark.evaluate.inputs import read_num_events, take_ids, to_recommendations
 from recspark.evaluate.measure import MetricValue, measure, overall, to_metrics_table
 from recspark.evaluate.top_k import FloatArray, Ranked, blocks, concatenate, rank_all
 from recspark.faults import fault_point
-from recspark.lake.arrow import TableAt, find_table, read_table, write_table
+from recspark.index.item_vectors import read_item_vectors
+from recspark.lake.arrow import TableAt, find_table, read_ids, read_table, write_table
 from recspark.logs import Progress, log, timed
-from recspark.retrieval.item_vectors import read_item_vectors
 from recspark.retrieval.recommend import Searcher, recommend
 
 STAGE = "evaluate"
@@ -48,8 +48,8 @@ class _Setting:
     tables: dict[str, TableAt]
     cases: Cases
     num_events: NDArray[np.int64]
-    item_ids: pa.StringArray
-    user_ids: pa.StringArray
+    item_ids: pa.ChunkedArray
+    user_ids: pa.ChunkedArray
     """Of the users scored, in the order of ``cases``."""
 
     @property

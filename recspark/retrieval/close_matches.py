@@ -9,7 +9,7 @@ MAX_PICKED = 1000
 """Ids taken from each scan; difflib compares no more than those of seven (tens of milliseconds)."""
 
 
-def find_close_matches(ids: pa.StringArray, wanted: str, num_matches: int = 3) -> list[str]:
+def find_close_matches(ids: pa.Array | pa.ChunkedArray, wanted: str, num_matches: int = 3) -> list[str]:
     """Up to ``num_matches`` ids like ``wanted``, the closest first; none where none is close.
 
     Candidates are picked by vectorised scans first: ids that hold the text, share its end or its start (long starts

@@ -4,7 +4,7 @@ import numpy as np
 
 from recspark.evaluate.ragged import Ragged
 from recspark.evaluate.top_k import FloatArray, Ranked, TopK, blocks, concatenate, mask_scores
-from recspark.retrieval.item_vectors import ItemVectors
+from recspark.index.item_vectors import ItemVectors
 
 BLOCK_QUERIES = 512
 BLOCK_ITEMS = 16_384

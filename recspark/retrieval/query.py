@@ -14,10 +14,10 @@ from recspark.contracts import columns as c
 from recspark.errors import QueryError
 from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.evaluate.top_k import Ranked
-from recspark.lake.arrow import TableAt, find_done, find_table, open_table, read_table
+from recspark.index.item_vectors import ItemVectors, read_item_vectors
+from recspark.lake.arrow import TableAt, find_done, find_table, open_table, read_ids, read_table
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
-from recspark.retrieval.item_vectors import ItemVectors, read_item_vectors
 from recspark.retrieval.recommend import Searcher, recommend, search_index
 
 if TYPE_CHECKING:  # the config's engine-free types; nothing of it is needed to answer
@@ -46,8 +46,8 @@ class Neighbour:
 class _Answers:
     """What a query needs of a run: item ids and names by item_idx, the model's vectors, the index where it is built."""
 
-    item_ids: pa.StringArray
-    names: pa.StringArray | None
+    item_ids: pa.ChunkedArray
+    names: pa.ChunkedArray | None
     vectors: ItemVectors
     index: Searcher | None
 
@@ -82,7 +82,7 @@ def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
             f"query: item {item_id!r} has no vector in model {answers.vectors.model_id}: it has no event to learn from "
             f"in the training part; ask for another, or move split.cut"
         )
-    query, itself = answers.vectors.query_vectors[row : row + 1], Ragged.from_rows([[item_idx]])
+    query, itself = answers.vectors.queries[row : row + 1], Ragged.from_rows([[item_idx]])
     if not query.any():
         raise QueryError(
             f"query: item {item_id!r} was never trained: its vector in model {answers.vectors.model_id} is zero, as "
@@ -119,7 +119,7 @@ def _find_reasons(answers: _Answers, history: IntArray, ranked: Ranked) -> list[
     """For each listed item the history items whose query vectors are nearest to it, the nearest first."""
     vectors, history = answers.vectors, np.unique(history)
     listed = vectors.rows_of(ranked.ids[0][ranked.ids[0] >= 0])
-    similarity = vectors.candidates[listed] @ vectors.unit_query_vectors[vectors.rows_of(history)].T
+    similarity = vectors.candidates[listed] @ vectors.unit_queries[vectors.rows_of(history)].T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :MAX_REASONS]
     return [tuple(answers.label(int(history[place])) for place in row) for row in nearest]
 
@@ -129,8 +129,8 @@ def _open_answers(run: "Run") -> _Answers:
     embeddings = find_table(run.lake, run.producer("item_embeddings"), "item_embeddings")
     name_column = _find_name_column(run, items)
     found = read_table(items, [c.ITEM_IDX, c.ITEM_ID, *([name_column] if name_column else [])]).sort_by(c.ITEM_IDX)
-    names = found[name_column].combine_chunks().cast(pa.string()) if name_column else None
-    item_ids = found[c.ITEM_ID].combine_chunks().cast(pa.string())
+    names = found[name_column].cast(pa.string()) if name_column else None
+    item_ids = found[c.ITEM_ID].cast(pa.string())
     return _Answers(item_ids, names, read_item_vectors(embeddings), _open_built_index(run))
 
 
@@ -151,13 +151,12 @@ def _find_name_column(run: "Run", items: TableAt) -> str | None:
     return next((name for name in (*NAME_COLUMNS, *texts) if name in there), None)
 
 
-def _read_user_ids(run: "Run") -> pa.StringArray:
+def _read_user_ids(run: "Run") -> pa.ChunkedArray:
     try:
         users = find_table(run.lake, run.producer("users"), "users")
     except KeyError as error:
         raise QueryError(f"query: source.kind {run.config.source.kind} has no users; ask for an item") from error
-    found = read_table(users, [c.USER_IDX, c.USER_ID]).sort_by(c.USER_IDX)
-    return found[c.USER_ID].combine_chunks().cast(pa.string())
+    return read_ids(users, c.USER_IDX, c.USER_ID)
 
 
 def _read_history(run: "Run", user_idx: int) -> Ragged:
@@ -167,7 +166,7 @@ def _read_history(run: "Run", user_idx: int) -> Ragged:
     return Ragged.from_arrow(found[c.ITEM_IDX]) if found.num_rows else Ragged.empty(1)
 
 
-def _find_idx(ids: pa.StringArray, wanted: str, noun: str) -> int:
+def _find_idx(ids: pa.ChunkedArray, wanted: str, noun: str) -> int:
     idx: int = pc.index(ids, pa.scalar(wanted, pa.string())).as_py()
     if idx >= 0:
         return idx

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from recspark.evaluate.ragged import Ragged
 from recspark.evaluate.top_k import FloatArray, Ranked, keep_unseen
+from recspark.index.item_vectors import ItemVectors
 from recspark.retrieval.exact import search_exact
-from recspark.retrieval.item_vectors import ItemVectors
 from recspark.retrieval.user_vectors import build_user_vectors
 
 BLOCK_CELLS = 1 << 21

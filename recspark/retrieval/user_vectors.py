@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from recspark.evaluate.ragged import Ragged
 from recspark.evaluate.top_k import FloatArray
-from recspark.retrieval.item_vectors import ItemVectors
+from recspark.index.item_vectors import ItemVectors
 
 
 def build_user_vectors(vectors: ItemVectors, history: Ragged) -> FloatArray:
@@ -21,4 +21,4 @@ def build_user_vectors(vectors: ItemVectors, history: Ragged) -> FloatArray:
     rows = rows[rows >= 0]
     weights = np.repeat(1.0 / np.maximum(known.lengths, 1), known.lengths).astype(np.float32)
     average_UM = sp.csr_array((weights, rows, known.offsets), shape=(len(known), len(vectors)))
-    return np.asarray(average_UM @ vectors.unit_query_vectors, dtype=np.float32)
+    return np.asarray(average_UM @ vectors.unit_queries, dtype=np.float32)

@@ -21,12 +21,12 @@ from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.contracts.tables import ITEM_EMBEDDINGS, USER_EMBEDDINGS
 from recspark.faults import fault_point
-from recspark.lake.arrow import read_table, write_table
+from recspark.lake.arrow import read_ids, read_table, write_table
 from recspark.lake.folders import check_file, folder_uri, publish_folder, read_manifest
 from recspark.lake.storage import open_filesystem
 from recspark.logs import log
-from recspark.training.inputs import TrainInputs, read_ids
-from recspark.training.readout import ItemVectors, mean_user_vectors, read_out
+from recspark.training.inputs import TrainInputs
+from recspark.training.readout import Readout, mean_user_vectors, read_out
 from recspark.training.tables import SkipGramTables
 
 MODELS = "models"
@@ -101,7 +101,7 @@ def write_embeddings(run: Run, model: TrainedModel, inputs: TrainInputs) -> int:
     return version
 
 
-def build_item_rows(inputs: TrainInputs, items: ItemVectors, model_id: str) -> tuple[pa.Table, dict[str, int]]:
+def build_item_rows(inputs: TrainInputs, items: Readout, model_id: str) -> tuple[pa.Table, dict[str, int]]:
     """Rows of item_embeddings and their counts.
 
     Items that training never touched are left out, since nothing is known about them; an edge list's nodes are all
@@ -121,14 +121,16 @@ def build_item_rows(inputs: TrainInputs, items: ItemVectors, model_id: str) -> t
     }
 
 
-def build_user_rows(inputs: TrainInputs, items: ItemVectors, model_id: str) -> tuple[pa.Table, dict[str, int]]:
+def build_user_rows(inputs: TrainInputs, items: Readout, model_id: str) -> tuple[pa.Table, dict[str, int]]:
     """Rows of user_embeddings and their counts; users without a trained item in their train history have none."""
     assert inputs.users is not None
     assert inputs.user_histories is not None
-    histories = read_table(inputs.user_histories, [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN]).combine_chunks()
-    lists = histories[c.ITEM_IDX].combine_chunks()
+    histories = read_table(inputs.user_histories, [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN])
+    lists = histories[c.ITEM_IDX]  # stays in chunks: the offsets of one list array end at 2^31 values
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
     vectors, has_vector = mean_user_vectors(
-        lists.values.to_numpy(), lists.offsets.to_numpy().astype(np.int64), histories[c.NUM_TRAIN].to_numpy(), items
+        pc.list_flatten(lists).to_numpy(), starts, histories[c.NUM_TRAIN].to_numpy(), items
     )
     user_idx = histories[c.USER_IDX].to_numpy()[has_vector]
     order = np.argsort(user_idx)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from recspark.config import Run
@@ -56,11 +55,6 @@ def find_inputs(run: Run) -> TrainInputs:
         user_histories=find("user_histories") if has_users else None,
         num_events=_read_num_events(items),
     )
-
-
-def read_ids(table: TableAt, idx: str, name: str) -> pa.ChunkedArray:
-    """The outside ids of `items` or `users`, in the order of the dense ids."""
-    return read_table(table, [idx, name]).sort_by(idx)[name]
 
 
 def _read_num_events(items: TableAt) -> NDArray[np.int64]:

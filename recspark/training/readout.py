@@ -16,7 +16,7 @@ _USERS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
-class ItemVectors:
+class Readout:
     """Of each item: ``vector`` float32 [V, dim], ``query`` the same array unless queries differ, ``bias`` float32 [V].
 
     Rows of items that are not ``is_trained`` are zero.
@@ -33,7 +33,7 @@ class ItemVectors:
         return self.query is not self.vector
 
 
-def read_out(tables: SkipGramTables, num_events: NDArray[np.int64], config: ModelConfig) -> ItemVectors:
+def read_out(tables: SkipGramTables, num_events: NDArray[np.int64], config: ModelConfig) -> Readout:
     """The item vectors that ``model.readout`` names, centred and with the popularity term as the config says."""
     is_trained = tables.is_trained
     if config.readout == "sum":
@@ -44,7 +44,7 @@ def read_out(tables: SkipGramTables, num_events: NDArray[np.int64], config: Mode
     else:
         chosen = tables.input if config.readout == "input" else tables.output
         vector = query = _finish(chosen, is_trained, config.centred)
-    return ItemVectors(vector, query, popularity_bias(num_events, is_trained, config.popularity_term), is_trained)
+    return Readout(vector, query, popularity_bias(num_events, is_trained, config.popularity_term), is_trained)
 
 
 def popularity_bias(
@@ -57,7 +57,7 @@ def popularity_bias(
 
 
 def mean_user_vectors(
-    item_idx: NDArray[np.int32], offsets: NDArray[np.int64], num_train: NDArray[np.int32], items: ItemVectors
+    item_idx: NDArray[np.int32], offsets: NDArray[np.int64], num_train: NDArray[np.int32], items: Readout
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(vectors float32 [users, dim], which users have one): the mean of unit query vectors over the train history.
 

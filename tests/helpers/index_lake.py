@@ -1,6 +1,5 @@
 """Item vectors, and lakes that hold them as the train stage would have left them."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from recspark.config import RunConfig, plan_run
 from recspark.config.plan import Run
 from recspark.contracts.tables import ITEM_EMBEDDINGS
-from recspark.index.vectors import ItemVectors
+from recspark.index.item_vectors import ItemVectors
 from recspark.lake.arrow import write_table
 
 # Tiny inputs: a second thread only waits for the first, dearly where other tests keep the cores busy.
@@ -32,6 +31,8 @@ def make_items(num_items: int, dim: int, *, bias: float = 0.0, queries: bool = F
     vectors = clustered(num_items, dim, seed)
     item_idx = np.sort(draw.choice(3 * num_items, num_items, replace=False)).astype(np.int64)
     return ItemVectors(
+        model_id="m",
+        metric="cosine",
         item_idx=item_idx,
         item_id=pa.array([f"item-{i}" for i in item_idx]),
         vectors=vectors,
@@ -73,19 +74,6 @@ def write_items(run: Run, items: ItemVectors, **facts: Any) -> int:
     known = {"metric": run.config.model.metric, "embedding_dim": items.dim, "model_id": stage.id}
     record = run.record("train", is_marker=True, tables={"user_embeddings": 0}, facts=known | facts)
     return write_table(run.lake, ITEM_EMBEDDINGS, table, record, replace=None)
-
-
-def take_items(items: ItemVectors, rows: np.ndarray) -> ItemVectors:
-    """Some of the items."""
-    queries = items.vectors[rows] if items.queries is items.vectors else items.queries[rows]
-    return dataclasses.replace(
-        items,
-        item_idx=items.item_idx[rows],
-        item_id=items.item_id.take(pa.array(rows)),
-        vectors=items.vectors[rows],
-        queries=queries,
-        bias=items.bias[rows],
-    )
 
 
 def exact_top(items: ItemVectors, queries: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:

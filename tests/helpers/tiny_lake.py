@@ -98,7 +98,7 @@ def write_embeddings(
         }
         for idx, vector in vectors.items()
     ]
-    dim = run.config.model.embedding_dim
+    dim = len(next(iter(vectors.values()), []))
     facts = {"metric": metric, "model_id": model_id, "embedding_dim": dim}
     write_stage(run, "train", {"item_embeddings": rows_of("item_embeddings", rows)}, facts=facts)
 

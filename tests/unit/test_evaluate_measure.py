@@ -6,10 +6,10 @@ import pytest
 
 from recspark.contracts.tables import METRICS, RECOMMENDATIONS
 from recspark.evaluate.histories import CaseSpec, build_cases
-from recspark.evaluate.inputs import read_ids, read_num_events, to_recommendations
+from recspark.evaluate.inputs import read_num_events, to_recommendations
 from recspark.evaluate.measure import measure, overall, to_metrics_table
 from recspark.evaluate.top_k import Ranked
-from recspark.lake.arrow import find_table
+from recspark.lake.arrow import find_table, read_ids
 from tests.helpers.tiny_lake import build_histories, plan_tiny, write_sessions
 
 NUM_EVENTS = np.array([4, 2, 1, 1])
@@ -53,7 +53,7 @@ def test_metrics_rows_fit_the_contract():
 
 def test_recommendations_end_where_a_list_ended():
     ranked = Ranked(np.array([[2, 0], [-1, -1], [1, -1]], np.int32), np.array([[3, 2], [-np.inf] * 2, [1, -np.inf]]))
-    users, items = pa.array(["x", "y", "z"]), pa.array(["a", "b", "c"])
+    users, items = pa.chunked_array([["x", "y"], ["z"]]), pa.chunked_array([["a"], ["b", "c"]])
     table = to_recommendations("test", "m", users, items, ranked)
     assert table.schema == RECOMMENDATIONS.schema
     assert table["item_ids"].to_pylist() == [["c", "a"], [], ["b"]]

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recspark.errors import IndexBuildError
+from recspark.errors import IndexBuildError, LakeError
 from recspark.faults import FAULT_VARIABLE
 from recspark.index import build as build_steps
 from recspark.index.job import build_index
 from recspark.index.store import open_index
 from recspark.lake.folders import read_manifest
-from tests.helpers.index_lake import make_items, plan_index_run, take_items, write_items
+from tests.helpers.index_lake import make_items, plan_index_run, write_items
 
 KNOBS = {"kind": "ivf_pq", "num_shards": 3, "nprobe": 2, "nbits": 4}
 
@@ -67,7 +67,7 @@ def test_the_catalogue_may_be_one_item(lake):
 @pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_pq", "hnsw"])
 def test_the_same_vectors_make_the_same_files(tmp_path, kind):
     items = make_items(900, 16, bias=0.2)
-    shuffled = take_items(items, np.random.default_rng(3).permutation(900))
+    shuffled = items.take(np.random.default_rng(3).permutation(900))
     runs = [build(tmp_path / str(n), i, kind=kind, num_shards=2) for n, i in enumerate([items, shuffled])]
     assert manifest_of(runs[0]).files == manifest_of(runs[1]).files
 
@@ -259,7 +259,7 @@ def test_zero_vectors_are_fine_for_inner_products(lake):
 def test_another_length_than_recorded_is_refused(lake):
     run = plan_index_run(lake, dim=8)
     write_items(run, make_items(50, 8), embedding_dim=9)
-    with pytest.raises(IndexBuildError, match="holds a vector of 8 floats, its record says embedding_dim 9"):
+    with pytest.raises(LakeError, match="holds a vector of 8 floats, its record says embedding_dim 9"):
         build_index(run)
 
 

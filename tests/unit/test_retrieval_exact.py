@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from recspark.evaluate.ragged import Ragged
+from recspark.index.item_vectors import ItemVectors
 from recspark.retrieval import exact
 from recspark.retrieval.exact import search_exact
-from recspark.retrieval.item_vectors import ItemVectors
 from tests.helpers.tiny_lake import random_vectors
 
 

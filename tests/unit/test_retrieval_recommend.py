@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from recspark.evaluate.ragged import Ragged
+from recspark.index.item_vectors import ItemVectors
+from recspark.index.metric import unit_rows
 from recspark.retrieval import recommend as module
 from recspark.retrieval.exact import search_exact
-from recspark.retrieval.item_vectors import ItemVectors, unit_rows
 from recspark.retrieval.recommend import recommend
 from recspark.retrieval.user_vectors import build_user_vectors
 from tests.helpers.tiny_lake import random_vectors
@@ -97,8 +98,8 @@ def test_user_vectors_equal_the_trainers():
     is_trained = np.zeros(100, dtype=bool)
     is_trained[vectors.item_idx] = True
     query = np.zeros((100, 4), dtype=np.float32)
-    query[is_trained] = vectors.query_vectors
-    trained = readout.ItemVectors(np.zeros_like(query), query, np.zeros(100, np.float32), is_trained)
+    query[is_trained] = vectors.queries
+    trained = readout.Readout(np.zeros_like(query), query, np.zeros(100, np.float32), is_trained)
     expected, has_vector = readout.mean_user_vectors(history.values, history.offsets, history.lengths, trained)
     found = build_user_vectors(vectors, history)
     assert found == pytest.approx(expected, abs=1e-6)

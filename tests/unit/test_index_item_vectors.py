@@ -3,8 +3,8 @@
 import pytest
 
 from recspark.errors import LakeError
+from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table
-from recspark.retrieval.item_vectors import read_item_vectors
 from tests.helpers.tiny_lake import plan_tiny, write_embeddings
 
 
@@ -18,7 +18,7 @@ def test_rows_come_by_item_idx_with_the_query_side_where_it_differs(tmp_path):
     found = read(run)
     assert found.item_idx.tolist() == [2, 4, 7]
     assert found.vectors.tolist() == [[3, 4], [5, 6], [1, 2]]
-    assert found.query_vectors.tolist() == [[9, 8], [5, 6], [1, 2]]
+    assert found.queries.tolist() == [[9, 8], [5, 6], [1, 2]]
     assert found.bias.tolist() == [0, 0, 0.5]
     assert (found.metric, found.model_id) == ("ip", run.stages["train"].id)
 
@@ -27,8 +27,8 @@ def test_one_sided_models_keep_one_matrix(tmp_path):
     run = plan_tiny(tmp_path)
     write_embeddings(run, {0: [1, 2]})
     found = read(run)
-    assert found.query_vectors is found.vectors
-    assert found.unit_query_vectors is found.candidates
+    assert found.queries is found.vectors
+    assert found.unit_queries is found.candidates
 
 
 def test_only_the_models_own_rows_are_read(tmp_path):
@@ -42,8 +42,8 @@ def test_only_the_models_own_rows_are_read(tmp_path):
 def test_no_rows_and_ragged_rows_are_refused(tmp_path):
     run = plan_tiny(tmp_path)
     write_embeddings(run, {0: [1, 2], 1: [1, 2, 3]})
-    with pytest.raises(LakeError, match=r"item_embeddings at version 0: vectors of different lengths \(\[2, 3\]\)"):
+    with pytest.raises(LakeError, match=r"version 0 holds a vector of 3 floats, its record says embedding_dim 2"):
         read(run)
     write_embeddings(run, {})
-    with pytest.raises(LakeError, match=f"no vectors of model {run.stages['train'].id}; run the stage train again"):
+    with pytest.raises(LakeError, match=f"no vectors of model {run.stages['train'].id}; run the train stage again"):
         read(run)
