@@ -205,7 +205,7 @@ class TrainingConfig(Section):
     num_negatives: PositiveInt = 5
     """Negatives each positive pair weighs against."""
     shared_negatives: PositiveInt = 64
-    """Negatives shared by a sentence (CPU kernel) or, 8 times as many, by a batch (torch); weighed to num_negatives."""
+    """Negatives shared by a block of short sentences (CPU kernel) or, 8 times as many, by a batch (torch); weighed to num_negatives."""
     noise_exponent: Annotated[float, Field(ge=-1, le=1)] = 0.5
     """Negatives are drawn by count^this (Caselles-Dupre et al. 2018: recommenders want less than .75)."""
     subsample: NonNegativeFloat = 0.0
@@ -265,7 +265,7 @@ class IndexConfig(Section):
     """The ANN index over item vectors."""
 
     kind: Literal["auto", "flat", "ivf_flat", "ivf_pq", "hnsw"] = "auto"
-    """auto picks by size and memory and prints the reason."""
+    """auto picks by size and prints the reason."""
     num_shards: PositiveInt = 1
     """Files; items are spread by a stable hash."""
     nlist: PositiveInt | None = None

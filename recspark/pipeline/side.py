@@ -85,17 +85,21 @@ def watch_parent() -> None:
     """Ends this process, as by SIGTERM, when the `recspark run` that started it is gone: nobody would wait for it."""
     parent = int(os.environ.get(PARENT, "0"))
     if parent:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent, os.getppid()), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    while True:
+def _end_with(parent: int, own_parent: int) -> None:
+    while _is_alive(parent) and os.getppid() == own_parent:
         time.sleep(1)
-        try:
-            os.kill(parent, 0)
-        except ProcessLookupError:
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def log_done(stage: str, version: int) -> None:

@@ -101,7 +101,7 @@ def test_a_run_whose_parent_ends_stops_and_goes_on_later(undisturbed, tmp_path, 
     lake = tmp_path / "lake"
     shutil.copytree(Path(undisturbed[0]).parent / "lake", lake)
     conf = write_conf(tmp_path / "run.yaml", lake)
-    override = "run.name=again", "training.epochs=40"
+    override = "training.checkpoint_steps=50", "training.epochs=400"
     ended = run_chain(conf, *override, kill_when=lambda: len(list(lake.glob("checkpoints/*/LATEST"))) > 1, kill=end)
     assert ended.code == (-9 if end is kill_alone else 143), ended.text
     last = run_chain(conf, *override)
@@ -212,7 +212,7 @@ def test_wrong_input_ends_with_2_and_one_message(tmp_path, arguments, message):
 
 def test_unknown_ids_get_close_matches(undisturbed):
     conf, _ = undisturbed
-    for option, unknown, near in (("--item", "i0001", "i00010"), ("--user", "u00000", "u000000")):
+    for option, unknown, near in (("--item", "i0001", "close: i00"), ("--user", "u00000", "close: u000")):
         ended = run_command([sys.executable, "-m", "recspark.cli", "query", str(conf), option, unknown])
         assert ended.code == 2
         assert near in ended.text

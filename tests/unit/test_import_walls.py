@@ -22,7 +22,7 @@ CASES = {
     "recspark.walks.kernel": {"numba"},
     "recspark.evaluate.ranking": {"numba", "deltalake"},
     "recspark.report.summary": {"deltalake"},
-    "recspark.sources.planted": {"pydantic"},
+    "recspark.sources.planted": set(),
     "recspark.sources.job": {"deltalake", "pydantic", "pyspark"},
     "recspark.sessions.job": {"deltalake", "pydantic", "pyspark"},
     "recspark.graph.job": {"deltalake", "pydantic", "pyspark", "numba"},
