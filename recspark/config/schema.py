@@ -205,7 +205,8 @@ class TrainingConfig(Section):
     num_negatives: PositiveInt = 5
     """Negatives each positive pair weighs against."""
     shared_negatives: PositiveInt = 64
-    """Negatives shared by a block of short sentences (CPU kernel) or, 8 times as many, by a batch (torch); weighed to num_negatives."""
+    """Negatives shared by a block of short sentences (CPU kernel) or, 8 times as many, by a batch (torch); their weight
+    is that of num_negatives."""
     noise_exponent: Annotated[float, Field(ge=-1, le=1)] = 0.5
     """Negatives are drawn by count^this (Caselles-Dupre et al. 2018: recommenders want less than .75)."""
     subsample: NonNegativeFloat = 0.0
