@@ -40,13 +40,18 @@ def has_delta_jars(spark_home: str | None = None) -> bool:
     return bool(home) and any(Path(str(home), "jars").glob("delta-spark*.jar"))
 
 
+def ivy_folder() -> Path:
+    """Where Ivy keeps what it fetches: below $HOME, which the JVM by itself does not look at."""
+    return Path.home() / ".ivy2.5.2"
+
+
 def find_delta_jars(cache: Path | None = None) -> list[str]:
     """Delta's own jars in the Ivy cache, where an earlier run has fetched them; empty when any is missing.
 
     Handing them over by path spares each start Ivy's resolution and lets it work without a network. The other
     jars that Ivy lists ship with Spark.
     """
-    folder = cache or Path.home() / ".ivy2.5.2" / "jars"
+    folder = (cache or ivy_folder()) / "jars"
     needed = [f"io.delta_delta-spark_4.2_2.13-{DELTA_VERSION}.jar"]
     needed += [f"io.delta_delta-{part}-{DELTA_VERSION}.jar" for part in _DELTA_PARTS]
     found = [folder / name for name in needed]
@@ -70,6 +75,7 @@ def fetch_delta_jars() -> list[str]:
     start = (
         "from pyspark.sql import SparkSession as S; "
         f"S.builder.master('local[1]').config('spark.jars.packages', '{DELTA_PACKAGE}')"
+        f".config('spark.jars.ivy', {str(ivy_folder())!r})"
         ".config('spark.ui.enabled', 'false').getOrCreate().stop()"
     )
     done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)

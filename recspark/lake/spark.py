@@ -15,7 +15,7 @@ from recspark.contracts.commits import CommitRecord
 from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
 from recspark.lake.arrow import TABLE_PROPERTIES, TableAt, find_commit, open_table, table_uri
-from recspark.lake.jars import DELTA_PACKAGE, check_pair, find_delta_jars, has_delta_jars
+from recspark.lake.jars import DELTA_PACKAGE, check_pair, find_delta_jars, has_delta_jars, ivy_folder
 from recspark.lake.java import use_java
 
 _SETTINGS = {
@@ -53,7 +53,8 @@ def build_spark(run: Run) -> SparkSession:
     wanted |= run.config.spark.conf
     if not has_delta_jars() and "spark.jars.packages" not in submitted and "spark.jars" not in submitted:
         jars = find_delta_jars()
-        wanted |= {"spark.jars": ",".join(jars)} if jars else {"spark.jars.packages": DELTA_PACKAGE}
+        fetched = {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.ivy": str(ivy_folder())}
+        wanted |= {"spark.jars": ",".join(jars)} if jars else fetched
     builder = SparkSession.builder.appName(f"recspark {run.config.run.name}")
     for name, value in wanted.items():
         if name not in submitted:

@@ -82,10 +82,11 @@ def test_a_wrong_pair_is_refused_with_the_pip_line(monkeypatch, package):
 
 def test_jars_are_used_only_when_complete(tmp_path):
     assert jars.find_delta_jars(tmp_path) == []
+    (tmp_path / "jars").mkdir()
     for part in ("spark_4.2_2.13", "storage", "kernel-api", "kernel-defaults"):
-        (tmp_path / f"io.delta_delta-{part}-4.4.0.jar").touch()
+        (tmp_path / "jars" / f"io.delta_delta-{part}-4.4.0.jar").touch()
     assert jars.find_delta_jars(tmp_path) == []
-    (tmp_path / "io.delta_delta-kernel-unitycatalog-4.4.0.jar").touch()
+    (tmp_path / "jars" / "io.delta_delta-kernel-unitycatalog-4.4.0.jar").touch()
     assert len(jars.find_delta_jars(tmp_path)) == 5
 
 
@@ -105,3 +106,9 @@ def test_shipped_jars_are_seen(tmp_path):
     (tmp_path / "jars").mkdir()
     (tmp_path / "jars" / "delta-spark_4.2_2.13-4.4.0.jar").touch()
     assert jars.has_delta_jars(str(tmp_path))
+
+
+def test_jars_are_kept_below_home(monkeypatch, tmp_path):
+    """The JVM takes its home from the user's account; a run with another $HOME must still find what it fetched."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert jars.ivy_folder() == tmp_path / ".ivy2.5.2"
