@@ -81,7 +81,8 @@ def fetch_delta_jars() -> list[str]:
     done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
     jars = find_delta_jars()
     if not jars:
-        report = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        said = (done.stdout + done.stderr).splitlines()
+        report = "\n".join([line for line in said if "rror" in line or "not found" in line][:10] or said[-10:])
         raise SetupError(f"Delta's jars ({DELTA_PACKAGE}) could not be fetched; {_ADVICE}. Spark said:\n{report}")
     return jars
 

