@@ -23,6 +23,13 @@ class _Loader(yaml.SafeLoader):
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are given once: of two, one would silently not count."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({str(k) for k in keys if keys.count(k) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
 
 _ENVIRONMENT = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -34,7 +41,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     values = _read_yaml(Path(path))
     problems = [p for override in overrides if (p := _apply_override(values, override))]
-    values = _expand_environment(values, problems)
+    try:
+        values = _expand_environment(values, problems)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: an anchor holds itself; write the values out") from error
     config, found = _validate(values)
     problems += found
     if problems or config is None:

@@ -319,7 +319,7 @@ class SparkConfig(Section):
 
     master: str | None = None
     """Such as local[4]; all local cores by default."""
-    driver_memory: str = "4g"
+    driver_memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmgtKMGT]$")] = "4g"
     """JVM heap of a local run."""
     conf: dict[str, str] = Field(default_factory=dict)
     """More Spark settings."""

@@ -91,7 +91,10 @@ def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None
         return 0, record
     assert stage.spec.marker
     found = find_commit(lake, stage.spec.marker, stage.key)
-    return found if found and found[1].is_marker else None
+    if found is None or not found[1].is_marker:
+        return None
+    side_tables_exist = all(DeltaTable.is_deltatable(delta_uri(table_uri(lake, name))) for name in found[1].tables)
+    return found if side_tables_exist else None
 
 
 def list_markers(lake: str, name: str, stage: str) -> Iterator[CommitRecord]:
@@ -126,8 +129,19 @@ def find_table(lake: str, stage: PlannedStage, name: str) -> TableAt:
 
 
 def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
-    """The rows of a pinned table in memory; ``filters`` as in `pyarrow.parquet.read_table`."""
-    return open_table(table.lake, table.name, table.version).to_pyarrow_table(columns=columns, filters=filters)
+    """The rows of a pinned table in memory; ``filters`` as in `pyarrow.parquet.read_table`.
+
+    Raises: LakeError when the version, or one of its files, is gone or damaged.
+    """
+    opened = open_table(table.lake, table.name, table.version)
+    try:
+        return opened.to_pyarrow_table(columns=columns, filters=filters)
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = str(error).splitlines()[0]
+        raise LakeError(
+            f"{table.uri}: a data file of version {table.version} is lost or damaged ({reason}); "
+            f"restore it, or remove {table.uri} and run again"
+        ) from error
 
 
 def read_ids(table: TableAt, idx: str, id_: str) -> pa.ChunkedArray:

@@ -77,7 +77,7 @@ def check_file(lake: str, kind: str, folder_id: str, entry: FileEntry) -> str:
     """
     folder = folder_uri(lake, kind, folder_id)
     uri = join(folder, entry.path)
-    advice = "restore it or build the folder again"
+    advice = f"restore it, or remove {folder} and run again"
     try:
         found = hash_file(folder, entry.path)
     except FileNotFoundError as error:

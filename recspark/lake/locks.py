@@ -21,13 +21,16 @@ from recspark.lake.storage import join
 def stage_lock(lake: str, stage: PlannedStage, patience_seconds: float = 20.0) -> Iterator[None]:
     """Holds a stage's lock; waits for a dying holder for ``patience_seconds``.
 
-    Raises: LakeError when another process keeps it.
+    Raises: LakeError when another process keeps it, or the lake cannot be written.
     """
     if "://" in lake:
         yield
         return
     path = Path(join(lake, "locks", f"{stage.name}-{stage.id}"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LakeError(f"paths.lake {lake}: cannot be written ({error}); choose another folder") from error
     with path.open("a+") as file:
         _take(file, stage, patience_seconds)
         file.truncate(0)

@@ -1,5 +1,6 @@
 """From a config file to the run it describes: with the source as it is now, or as the newest finished run read it."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def open_finished_run(conf: str | Path, overrides: Sequence[str], stage: str) ->
         if stage in run.stages and _is_done(run, [stage]):
             return run
     raise LakeError(
-        f"{config.paths.lake}: no finished {stage} for this config; run `recspark run {conf} --to {stage}` first"
+        f"{config.paths.lake}: no finished {stage} for this config; "
+        f"run `recspark run {shlex.join([str(conf), *overrides])} --to {stage}` first"
     )
 
 

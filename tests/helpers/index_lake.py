@@ -72,7 +72,7 @@ def write_items(run: Run, items: ItemVectors, **facts: Any) -> int:
         }
     )
     known = {"metric": run.config.model.metric, "embedding_dim": items.dim, "model_id": stage.id}
-    record = run.record("train", is_marker=True, tables={"user_embeddings": 0}, facts=known | facts)
+    record = run.record("train", is_marker=True, facts=known | facts)
     return write_table(run.lake, ITEM_EMBEDDINGS, table, record, replace=None)
 
 

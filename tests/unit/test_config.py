@@ -202,7 +202,13 @@ def test_rule_needs_exactly_one_test(conf):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n", "expected sections"), ("a: [", "not valid YAML"), ("", "split.cut: needed for split.kind time")],
+    [
+        ("split: {kind: time}\nsplit: {kind: given}\n", "key given twice: split"),
+        ("run: &a {name: *a}\n", "an anchor holds itself"),
+        ("- a\n", "expected sections"),
+        ("a: [", "not valid YAML"),
+        ("", "split.cut: needed for split.kind time"),
+    ],
 )
 def test_a_file_that_is_no_config(tmp_path, text, message):
     path = tmp_path / "bad.yaml"

@@ -1,6 +1,8 @@
 """Versions found by key, slices replaced, contracts held, foreign tables refused."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -131,3 +133,24 @@ def test_history_is_kept_for_time_travel(lake):
     assert properties["delta.logRetentionDuration"] == "interval 3650 days"
     assert properties["delta.deletedFileRetentionDuration"] == "interval 3650 days"
     assert table_uri(lake, "item_graph").endswith("/tables/item_graph")
+
+
+def test_a_stage_whose_side_table_is_gone_is_not_done(lake):
+    run = run_with(lake)
+    version = write_table(lake, ITEMS, ITEMS.schema.empty_table(), run.record("sessions", is_marker=False))
+    from recspark.contracts.tables import SESSIONS
+
+    record = run.record("sessions", is_marker=True, tables={"items": version})
+    write_table(lake, SESSIONS, SESSIONS.schema.empty_table(), record)
+    assert find_done(lake, run.stages["sessions"])
+    shutil.rmtree(table_uri(lake, "items"))
+    assert find_done(lake, run.stages["sessions"]) is None
+
+
+def test_a_lost_data_file_is_named(lake):
+    run = run_with(lake)
+    write_table(lake, ITEM_GRAPH, graph_of(1.0), run.record("graph", is_marker=True))
+    for path in Path(table_uri(lake, "item_graph")).glob("*.parquet"):
+        path.unlink()
+    with pytest.raises(LakeError, match=r"a data file of version 0 is lost or damaged .*; restore it, or remove"):
+        read_table(find_table(lake, run.stages["graph"], "item_graph"))

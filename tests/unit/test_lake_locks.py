@@ -60,3 +60,12 @@ def test_a_killed_holder_frees_it(lake, stages, holder):
 def test_an_object_store_has_no_lock(stages):
     with stage_lock("s3a://bucket/lake", stages["train"]), stage_lock("s3a://bucket/lake", stages["train"]):
         pass
+
+
+def test_a_lake_that_is_a_file_is_named(tmp_path, stages):
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(LakeError, match=r"paths\.lake .*file: cannot be written"),
+        stage_lock(str(tmp_path / "file"), stages["train"]),
+    ):
+        pytest.fail("a file holds no lake")
