@@ -101,7 +101,7 @@ def test_a_run_whose_parent_ends_stops_and_goes_on_later(undisturbed, tmp_path, 
     lake = tmp_path / "lake"
     shutil.copytree(Path(undisturbed[0]).parent / "lake", lake)
     conf = write_conf(tmp_path / "run.yaml", lake)
-    override = "training.checkpoint_steps=50", "training.epochs=400"
+    override = "training.checkpoint_steps=200", "training.epochs=1500"
     ended = run_chain(conf, *override, kill_when=lambda: len(list(lake.glob("checkpoints/*/LATEST"))) > 1, kill=end)
     assert ended.code == (-9 if end is kill_alone else 143), ended.text
     last = run_chain(conf, *override)
