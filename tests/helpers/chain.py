@@ -18,6 +18,7 @@ from recspark.config import Run
 from recspark.faults import FAULT_VARIABLE
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.lake.folders import read_manifest
+from recspark.lake.java import find_java
 from recspark.pipeline.open_run import open_run
 
 TINY = {
@@ -80,6 +81,7 @@ def run_command(
     """
     environment = os.environ | {"RECSPARK_LOG_FORMAT": "json", FAULT_VARIABLE: fault or ""}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated environment
+    environment.setdefault("JAVA_HOME", find_java().home)  # for spark-submit, where Java is a pip package
     environment.pop("RECSPARK_RUN", None)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
