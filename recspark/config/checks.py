@@ -6,96 +6,136 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from recspark.config.schema import RunConfig
 
+WRONG = "wrong"
+"""In the validation's context: the keys whose values were wrong by themselves, so that defaults stand in for them."""
 
-def find_contradictions(config: "RunConfig") -> list[str]:
-    """One line each, in the order a reader of the config meets them."""
+_ORDER = ("source.kind", "source.columns.ts", "source.columns.position")
+
+
+class _Problem:
+    """A contradiction, and the keys that were read to find it."""
+
+    def __init__(self, line: str, *keys: str) -> None:
+        self.line, self.keys = line, keys
+
+
+def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
+    """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
     checks = [_check_edges] if config.source.kind == "edges" else [_check_order, _check_split, _check_baskets]
-    return [line for check in [*checks, _check_stages, _check_training] for line in check(config)]
+    found = [problem for check in [*checks, _check_stages, _check_training] for problem in check(config)]
+    return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
 
-def _check_edges(config: "RunConfig") -> Iterator[str]:
+def _is_wrong(key: str, wrong: frozenset[str]) -> bool:
+    """Whether a key, or a section that holds it, is wrong."""
+    return any(key == other or key.startswith(f"{other}.") for other in wrong)
+
+
+def _check_edges(config: "RunConfig") -> Iterator[_Problem]:
     if config.training.corpus == "sessions":
-        yield "training.corpus: an edge list has no sessions; set it to walks"
+        line = "training.corpus: an edge list has no sessions; set it to walks"
+        yield _Problem(line, "source.kind", "training.corpus")
     if config.features:
-        yield "features: an edge list's nodes take none; leave the section out"
+        line = "features: an edge list's nodes take none; leave the section out"
+        yield _Problem(line, "source.kind", "features")
 
 
-def _check_order(config: "RunConfig") -> Iterator[str]:
+def _check_order(config: "RunConfig") -> Iterator[_Problem]:
     """Knobs that need times, or at least an order, of the source."""
     order = config.source.order
     if order != "time":
         if config.clean.max_events_per_minute:
-            yield "clean.max_events_per_minute: needs source.columns.ts"
+            key = "clean.max_events_per_minute"
+            yield _Problem(f"{key}: needs source.columns.ts", key, *_ORDER)
         if config.graph and config.graph.half_life_days:
-            yield "graph.half_life_days: needs source.columns.ts"
+            yield _Problem("graph.half_life_days: needs source.columns.ts", "graph.half_life_days", *_ORDER)
     if order == "position" and config.sessions.group_by == "gap":
-        yield (
+        yield _Problem(
             "sessions.group_by: gap needs times (source.columns.ts), this source has only a position; "
-            "set it to user, or to basket with source.columns.basket_id"
+            "set it to user, or to basket with source.columns.basket_id",
+            "sessions.group_by",
+            *_ORDER,
         )
     if order == "none":
         if config.graph and (config.graph.window or config.graph.distance_decay < 1):
-            yield "graph.window, graph.distance_decay: need an order (source.columns.ts or position)"
+            keys = ("graph.window", "graph.distance_decay")
+            line = f"{', '.join(keys)}: need an order (source.columns.ts or position)"
+            yield _Problem(line, *keys, *_ORDER)
         if config.training.corpus == "sessions":
-            yield "training.corpus: sessions needs an order (source.columns.ts or position); set it to walks"
+            line = "training.corpus: sessions needs an order (source.columns.ts or position); set it to walks"
+            yield _Problem(line, "training.corpus", *_ORDER)
 
 
-def _check_split(config: "RunConfig") -> Iterator[str]:
+def _check_split(config: "RunConfig") -> Iterator[_Problem]:
     split, order = config.split, config.source.order
     if split.kind == "time" and split.cut is None:
-        yield "split.cut: needed for split.kind time (an ISO time such as 2026-02-16), or choose another split.kind"
+        line = "split.cut: needed for split.kind time (an ISO time such as 2026-02-16), or choose another split.kind"
+        yield _Problem(line, "split.kind", "split.cut")
     if split.kind == "time" and order != "time":
-        yield "split.kind: time needs source.columns.ts; use given or leave_last_out"
+        line = "split.kind: time needs source.columns.ts; use given or leave_last_out"
+        yield _Problem(line, "split.kind", *_ORDER)
     if split.kind == "leave_last_out" and order == "none":
-        yield "split.kind: leave_last_out needs an order (source.columns.ts or position)"
+        line = "split.kind: leave_last_out needs an order (source.columns.ts or position)"
+        yield _Problem(line, "split.kind", *_ORDER)
     if split.kind == "given" and not config.source.columns.split:
-        yield "split.kind: given needs source.columns.split"
-    if split.valid is None:
-        return
-    if split.valid.kind == "time" and order != "time":
-        yield "split.valid.kind: time needs source.columns.ts; use user_share, last_k or given"
-    if split.valid.kind == "last_k" and order == "none":
-        yield "split.valid.kind: last_k needs an order (source.columns.ts or position); use user_share"
-    if split.valid.kind == "given" and not config.source.columns.split:
-        yield "split.valid.kind: given needs source.columns.split"
+        yield _Problem("split.kind: given needs source.columns.split", "split.kind", "source.columns.split")
+    if split.valid:
+        yield from _check_valid(config, split.valid.kind)
 
 
-def _check_baskets(config: "RunConfig") -> Iterator[str]:
+def _check_valid(config: "RunConfig", kind: str) -> Iterator[_Problem]:
+    order, key = config.source.order, "split.valid.kind"
+    if kind == "time" and order != "time":
+        yield _Problem(f"{key}: time needs source.columns.ts; use user_share, last_k or given", key, *_ORDER)
+    if kind == "last_k" and order == "none":
+        line = f"{key}: last_k needs an order (source.columns.ts or position); use user_share"
+        yield _Problem(line, key, *_ORDER)
+    if kind == "given" and not config.source.columns.split:
+        yield _Problem(f"{key}: given needs source.columns.split", key, "source.columns.split")
+
+
+def _check_baskets(config: "RunConfig") -> Iterator[_Problem]:
     if config.sessions.group_by == "basket" and not config.source.columns.basket_id:
-        yield "sessions.group_by: basket needs source.columns.basket_id"
+        keys = ("sessions.group_by", "source.columns.basket_id")
+        yield _Problem("sessions.group_by: basket needs source.columns.basket_id", *keys)
 
 
-def _check_stages(config: "RunConfig") -> Iterator[str]:
+def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
     """Sections that read what another, left out, would make."""
     if config.walks and not config.graph and config.source.kind != "edges":
-        yield "walks: needs a graph section"
+        yield _Problem("walks: needs a graph section", "walks", "graph", "source.kind")
     if config.training.corpus == "walks" and not config.walks:
-        yield "training.corpus: walks needs a walks section; set training.corpus to sessions"
+        line = "training.corpus: walks needs a walks section; set training.corpus to sessions"
+        yield _Problem(line, "training.corpus", "walks")
     if config.evaluate is None:
         return
     if config.evaluate.search == "index" and not config.index:
-        yield "evaluate.search: index needs an index section"
+        yield _Problem("evaluate.search: index needs an index section", "evaluate.search", "index")
     if config.evaluate.split == "valid" and not config.split.valid and config.split.kind != "given":
-        yield "evaluate.split: valid needs split.valid"
+        keys = ("evaluate.split", "split.valid", "split.kind")
+        yield _Problem("evaluate.split: valid needs split.valid", *keys)
 
 
-def _check_training(config: "RunConfig") -> Iterator[str]:
+def _check_training(config: "RunConfig") -> Iterator[_Problem]:
     training = config.training
     if training.backend == "cpu" and training.num_processes > 1:
-        yield (
+        line = (
             "training.backend: the cpu kernel runs in one process, training.num_processes is "
             f"{training.num_processes}; use training.num_threads, or backend torch"
         )
+        yield _Problem(line, "training.backend", "training.num_processes")
     if training.batch_sequences % training.num_lanes:
-        yield (
+        line = (
             f"training.batch_sequences: must be a multiple of training.num_lanes ({training.num_lanes}), "
             f"got {training.batch_sequences}"
         )
+        yield _Problem(line, "training.batch_sequences", "training.num_lanes")
     if training.num_lanes % training.num_processes:
-        yield (
+        line = (
             f"training.num_processes: must divide training.num_lanes ({training.num_lanes}), "
             f"got {training.num_processes}"
         )
+        yield _Problem(line, "training.num_processes", "training.num_lanes")
     names = [(f.of, f.name) for f in config.features]
     for of, name in sorted({n for n in names if names.count(n) > 1}):
-        yield f"features: two {of} features are called {name}"
+        yield _Problem(f"features: two {of} features are called {name}", "features")

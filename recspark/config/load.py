@@ -5,13 +5,15 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from recspark.config.checks import WRONG
 from recspark.config.schema import RunConfig
+from recspark.config.section import show, types_in
 from recspark.errors import ConfigError
 
 
@@ -54,28 +56,44 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def _validate(values: dict[str, Any]) -> tuple[RunConfig | None, list[str]]:
-    """The config, or every problem: what sections say together is checked on all that is right by itself."""
+    """The config, or every problem: what fields say together is checked on those that are right by themselves."""
     problems: list[str] = []
+    wrong: set[str] = set()
     while True:
         try:
-            config = RunConfig.model_validate(values)
+            config = RunConfig.model_validate(values, context={WRONG: frozenset(wrong)})
         except ValidationError as error:
             errors = error.errors()
         else:
             return (None if problems else config), problems
-        problems += [line for e in errors for line in _describe(e).splitlines() if line not in problems]
-        if not all(_forget(values, e["loc"]) for e in errors):
+        told = [e for e in errors if not _follows(e, wrong)]
+        problems += [line for e in told for line in _describe(e).splitlines() if line not in problems]
+        if not all(_forget(values, e, wrong) for e in errors):
             return None, problems
 
 
-def _forget(values: Any, location: tuple[int | str, ...]) -> bool:
-    """Removes a wrong value, so that its default stands in while the rest is checked; False where there is none."""
-    *parents, last = location or ("",)
-    for parent in parents:
-        values = values.get(parent) if isinstance(values, dict) else None
-    if not isinstance(values, dict) or last not in values or not parents:
+def _follows(error: ErrorDetails, wrong: set[str]) -> bool:
+    """Whether a section complains only of a default that stands in for a wrong value."""
+    where = ".".join(map(str, error["loc"]))
+    return bool(where) and any(key.startswith(f"{where}.") for key in wrong)
+
+
+def _forget(values: dict[str, Any], error: ErrorDetails, wrong: set[str]) -> bool:
+    """Removes a wrong value, so that its default stands in while the rest is checked; False where there is none.
+
+    What is removed goes to ``wrong``, and so does the key that a misspelt one was probably meant to be.
+    """
+    section, place = values, list(map(str, error["loc"]))
+    if not place or place[0] not in values:
         return False
-    del values[last]
+    path = [place[0]]
+    while isinstance(inner := section[path[-1]], dict) and len(path) < len(place) and place[len(path)] in inner:
+        section = inner
+        path.append(place[len(path)])
+    del section[path[-1]]
+    wrong.add(".".join(path))
+    if error["type"] == "extra_forbidden" and (near := _near_key(place)):
+        wrong.add(".".join([*place[:-1], near]))
     return True
 
 
@@ -135,31 +153,49 @@ def _expand_environment(value: Any, problems: list[str]) -> Any:
     return _ENVIRONMENT.sub(look_up, value)
 
 
+_SUBJECT = re.compile(r"^\w+ should ")
+"""How pydantic begins: Input should be ..., String should match ..., List should have ..."""
+
+
 def _describe(error: ErrorDetails) -> str:
     location = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
         return _describe_unknown_key(location)
     where = ".".join(location)
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{where}: {message}" if where else message
     if error["type"] == "missing":
         return f"{where}: missing, and it has no default"
     found = error["input"]
-    shown = type(found).__name__ if isinstance(found, dict | list) else repr(found)
+    shown = type(found).__name__ if isinstance(found, dict | list) else show(found)
+    is_text = error["type"] == "string_type" or (error["type"] == "literal_error" and "'" in message)
+    if is_text and isinstance(found, bool | int | float):
+        shown += _explain_plain(found)
     message = message.replace("greater than or equal to", ">=").replace("less than or equal to", "<=")
     message = message.replace("greater than", ">").replace("less than", "<")
-    return f"{where}: must be {message[:1].lower()}{message[1:]}, got {shown}"
+    return f"{where}: must {re.sub(_SUBJECT, '', message)}, got {shown}"
+
+
+def _explain_plain(found: bool | int | float) -> str:
+    """Why a text did not arrive as one."""
+    if isinstance(found, bool):
+        return " (YAML reads yes, no, on and off as true and false: quote a text, such as 'no')"
+    return f" (quote a text, such as '{found}')"
 
 
 def _describe_unknown_key(location: list[str]) -> str:
     *parents, key = location
-    known = _known_keys(parents)
-    near = difflib.get_close_matches(key, known, 1, 0.5)
     prefix = "".join(f"{p}." for p in parents)
-    if near:
-        return f"{prefix}{key}: unknown key; did you mean {prefix}{near[0]}?"
-    return f"{prefix}{key}: unknown key; known here: {', '.join(known)}"
+    if near := _near_key(location):
+        return f"{prefix}{key}: unknown key; did you mean {prefix}{near}?"
+    return f"{prefix}{key}: unknown key; known here: {', '.join(_known_keys(parents))}"
+
+
+def _near_key(location: list[str]) -> str | None:
+    """The known key that an unknown one was probably meant to be."""
+    *parents, key = location
+    return next(iter(difflib.get_close_matches(key, _known_keys(parents), 1, 0.5)), None)
 
 
 def _known_keys(parents: Iterable[str]) -> list[str]:
@@ -168,16 +204,8 @@ def _known_keys(parents: Iterable[str]) -> list[str]:
         if parent.isdigit():
             continue
         field = model.model_fields.get(parent)
-        inner = next((t for t in _types_in(field.annotation) if issubclass(t, BaseModel)), None) if field else None
+        inner = next((t for t in types_in(field.annotation) if issubclass(t, BaseModel)), None) if field else None
         if inner is None:
             return []
         model = inner
     return list(model.model_fields)
-
-
-def _types_in(annotation: Any) -> Iterable[type]:
-    """All classes in an annotation such as ``tuple[DropRule, ...] | None``."""
-    if isinstance(annotation, type):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _types_in(inner)

@@ -2,9 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
 
-from recspark.config.checks import find_contradictions
+from recspark.config.checks import WRONG, find_contradictions
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
 
@@ -346,8 +354,8 @@ class RunConfig(Section):
     spark: SparkConfig = SparkConfig()
 
     @model_validator(mode="after")
-    def _check_together(self) -> "RunConfig":
-        if problems := find_contradictions(self):
+    def _check_together(self, info: ValidationInfo) -> "RunConfig":
+        if problems := find_contradictions(self, (info.context or {}).get(WRONG, frozenset())):
             raise ValueError("\n".join(problems))
         return self
 

@@ -2,15 +2,66 @@
 
 import datetime as dt
 import zoneinfo
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
     """A group of knobs: frozen, unknown keys refused. The docstring under each field is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Numbers as people mean them: ``true`` is none, and 1e3, which YAML takes for a text, is one."""
+        assert info.field_name
+        types = set(types_in(cls.model_fields[info.field_name].annotation))
+        if not types & {int, float}:
+            return value
+        if bool not in types and _holds_boolean(value):
+            raise ValueError(f"must be a valid {'integer' if int in types else 'number'}, got {show(value)}")
+        return value if str in types else _read_whole(value)
+
+
+def show(value: Any) -> str:
+    """A value as YAML writes it: ``true``, not ``True``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(show, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k}: {show(v)}' for k, v in value.items())}}}"
+    return repr(value)
+
+
+def types_in(annotation: Any) -> Iterable[type]:
+    """All classes in an annotation such as ``tuple[DropRule, ...] | None``."""
+    if isinstance(annotation, type):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from types_in(inner)
+
+
+def _holds_boolean(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, bool) or any(isinstance(one, bool) for one in inner)
+
+
+def _read_whole(value: Any) -> Any:
+    """A text such as 1e3 as the whole number it is; all else as it came."""
+    if isinstance(value, list | tuple):
+        return [_read_whole(one) for one in value]
+    if not isinstance(value, str) or "e" not in value.lower():
+        return value
+    try:
+        return int(float(value)) if float(value).is_integer() else value
+    except ValueError:
+        return value
 
 
 def _check_iso_time(text: str) -> str:

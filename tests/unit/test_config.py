@@ -142,6 +142,83 @@ def test_contradictions_are_found_beside_wrong_values(conf):
     ]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "problems"),
+    [
+        (["split.cut=2026-99-99"], ["split.cut: expected an ISO time such as 2026-02-16 or 2026-02-16T12:00:00Z"]),
+        (["split.cutt=2026-01-01", "split.cut=null"], ["split.cutt: unknown key; did you mean split.cut?"]),
+        (["split.kind=tiem"], ["split.kind: must be 'time', 'given' or 'leave_last_out', got 'tiem'"]),
+        (
+            ["source={kind: files, path: x, format: csv, columns: {tss: t}}"],
+            ["source.columns.tss: unknown key; did you mean source.columns.ts?"],
+        ),
+        (["source={kind: flies, path: x, columns: {}}"], ["source.kind: must be 'synthetic', 'files', 'delta' or"]),
+        (["training.num_lanes=x", "training.batch_sequences=1000"], ["training.num_lanes: must be a valid integer"]),
+        (["walks=3"], ["walks: must be a valid dictionary or instance of WalksConfig, got 3"]),
+        (
+            ["walks=3", "sessions.group_by=basket"],
+            ["walks: must be a valid dictionary", "sessions.group_by: basket needs source.columns.basket_id"],
+        ),
+        (
+            ["source.rules=[{name: A, column: x, is_null: true}]", "walks.p=-1", "sessions.group_by=basket"],
+            [
+                "source.rules.0.name: must match pattern",
+                "walks.p: must be > 0, got -1",
+                "sessions.group_by: basket needs source.columns.basket_id",
+            ],
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_once_and_nothing_that_follows_from_it(conf, overrides, problems):
+    found = problems_of(conf, *overrides)
+    assert len(found) == len(problems), found
+    assert all(one.startswith(expected) for one, expected in zip(found, problems, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("training.epochs=true", "training.epochs: must be a valid integer, got true"),
+        ("graph.window=off", "graph.window: must be a valid integer, got false"),
+        ("walks.p=yes", "walks.p: must be a valid number, got true"),
+        ("evaluate.ks=[5, true]", "evaluate.ks: must be a valid integer, got [5, true]"),
+        ("clean.event_weights={view: no}", "clean.event_weights: must be a valid number, got {view: false}"),
+        ("index.nbits=true", "index.nbits: must be 4 or 8, got true"),
+        ("training.epochs=1.5e0", "training.epochs: must be a valid integer"),
+        ("training.epochs=", "training.epochs: must be a valid integer, got null"),
+        (
+            "run.name=no",
+            "run.name: must be a valid string, got false (YAML reads yes, no, on and off as true and false: quote a "
+            "text, such as 'no')",
+        ),
+        ("index.refine=off", "index.refine: must be 'none', 'fp16' or 'sq8', got false (YAML reads yes, no, on and"),
+        ("run.name=2026", "run.name: must be a valid string, got 2026 (quote a text, such as '2026')"),
+        ("evaluate.ks=[]", "evaluate.ks: must have at least 1 item"),
+    ],
+)
+def test_numbers_and_texts_are_what_people_mean(conf, override, problem):
+    (found,) = problems_of(conf, override)
+    assert found.startswith(problem)
+
+
+def test_powers_of_ten_are_numbers(conf):
+    overrides = [
+        "training.epochs=1e1",
+        "index.train_sample=2E+5",
+        "evaluate.ks=[1e1, 20]",
+        "walks.p=1e-1",
+        "run.name=1e3",
+    ]
+    config = load_config(conf, overrides)
+    assert (config.training.epochs, config.index.train_sample, config.evaluate.ks) == (10, 200_000, (10, 20))
+    assert (config.walks.p, config.run.name) == (0.1, "1e3")
+
+
+def test_booleans_stay_booleans(conf):
+    config = load_config(conf, ["evaluate.mask_seen=no", "walks.weighted=0", "model.centred=on"])
+    assert (config.evaluate.mask_seen, config.walks.weighted, config.model.centred) == (False, False, True)
+
+
 def test_all_that_a_source_lacks_is_told_at_once(conf):
     assert problems_of(conf, "source.kind=edges") == [
         "source: source.kind edges needs source.path",
