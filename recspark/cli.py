@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 the user's input (one message, no traceback), 1 anything else.
 """
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,9 +39,11 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why.")] = False,
 ) -> None:
     """Runs the stages of a config that are not done yet, then prints the counted report and the metrics."""
+    from recspark.pipeline.hints import filled_in
     from recspark.pipeline.open_run import open_run
 
-    _run(open_run(conf, overrides or []), [conf, *(overrides or [])], first, last, dry_run)
+    with filled_in([conf, *(overrides or [])]):
+        _run(open_run(conf, overrides or []), [conf, *(overrides or [])], first, last, dry_run)
 
 
 def _run(opened: "Run", arguments: list[str], first: str | None, last: str | None, dry_run: bool = False) -> None:
@@ -93,24 +96,28 @@ def query(
     """Asks the trained model: items near an item, or items for a user."""
     from recspark.errors import QueryError
     from recspark.pipeline.closing import describe_item_query, describe_user_query
+    from recspark.pipeline.hints import filled_in
     from recspark.pipeline.open_run import open_finished_run
 
     if (item is None) == (user is None):
         raise QueryError("query: give --item ID or --user ID, one of them")
-    opened = open_finished_run(conf, overrides or [], "train")
-    if item is not None:
-        print(describe_item_query(opened, item, k))
-    elif user is not None:
-        print(describe_user_query(opened, user, k))
+    with filled_in([conf, *(overrides or [])]):
+        opened = open_finished_run(conf, overrides or [], "train")
+        if item is not None:
+            print(describe_item_query(opened, item, k))
+        elif user is not None:
+            print(describe_user_query(opened, user, k))
 
 
 @app.command()
 def evaluate(conf: Conf, overrides: Overrides = None) -> None:
     """Runs the evaluation of a trained config alone and prints its metrics."""
+    from recspark.pipeline.hints import filled_in
     from recspark.pipeline.open_run import open_job_run
 
-    opened = open_job_run(conf, overrides or [], "evaluate")
-    _run(opened, [conf, *(overrides or [])], first="evaluate", last="evaluate")
+    with filled_in([conf, *(overrides or [])]):
+        opened = open_job_run(conf, overrides or [], "evaluate")
+        _run(opened, [conf, *(overrides or [])], first="evaluate", last="evaluate")
 
 
 def _print_version(wanted: bool) -> None:
@@ -130,6 +137,8 @@ def _options(
 
 def main() -> None:
     """Entry of the ``recspark`` command."""
+    # delta-rs reads it when it is loaded: without, a store's missing credentials say the same in pages of warnings.
+    os.environ.setdefault("RUST_LOG", "warn,aws_config=error")
     try:
         app()
     except RecsparkError as error:

@@ -7,6 +7,7 @@ A stage's marker table is committed last and its record lists all tables the sta
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -36,6 +37,15 @@ class CommitRecord:
     def to_json(self) -> str:
         """One line of JSON for ``userMetadata``."""
         return json.dumps({"recspark": RECORD_VERSION, **asdict(self)}, sort_keys=True, default=str)
+
+
+def find_stale_input(inputs: Mapping[str, Any], table: str, version: int) -> str | None:
+    """Why what was made of other rows of a table does not count any more, None where it does.
+
+    Spark stages repeat to the row, a training on many threads does not: vectors of two trainings cannot be compared.
+    """
+    read = inputs.get(table)
+    return None if read in (None, version) else f"made of {table} at version {read}, which is now at {version}"
 
 
 def parse_record(user_metadata: str | None) -> CommitRecord | None:

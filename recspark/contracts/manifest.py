@@ -7,8 +7,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import IO, Any, get_origin
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT_VERSION = 1
@@ -59,16 +59,32 @@ def parse_manifest(text: str) -> Manifest:
 
     Raises: ValueError when the text is no manifest of this format version; the caller knows the path and says it.
     """
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from error
     if not isinstance(found, dict) or "format_version" not in found:
-        raise ValueError("not a recspark manifest")
+        raise ValueError("not a recspark manifest: no object with a format_version")
     if found["format_version"] != MANIFEST_FORMAT_VERSION:
         raise ValueError(f"format_version {found['format_version']}, this code reads {MANIFEST_FORMAT_VERSION}")
-    found["files"] = tuple(FileEntry(**f) for f in found["files"])
+    if not isinstance(found.get("files"), list):
+        raise ValueError(f"not a recspark manifest: files is {found.get('files')!r}, expected a list")
     try:
-        return Manifest(**found)
+        entries = tuple(FileEntry(**entry) for entry in found["files"])
+        manifest = Manifest(**(found | {"files": entries}))
     except TypeError as error:
         raise ValueError(f"not a recspark manifest: {error}") from error
+    parts: list[Manifest | FileEntry] = [manifest, *entries]
+    for part in parts:
+        _check_types(part)
+    return manifest
+
+
+def _check_types(part: Manifest | FileEntry) -> None:
+    for each in fields(part):
+        value, kind = getattr(part, each.name), get_origin(each.type) or each.type
+        if isinstance(kind, type) and not isinstance(value, kind):
+            raise ValueError(f"not a recspark manifest: {each.name} is {value!r}, expected {kind.__name__}")
 
 
 def stream_sha256(stream: IO[bytes], chunk_bytes: int = 1 << 20) -> tuple[int, str]:

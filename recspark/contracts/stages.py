@@ -17,12 +17,16 @@ SPARK, TORCH, INDEX = SIDES = ("spark", "torch", "index")
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One kind of stage: ``tables`` is what it writes, the marker last; or a ``folder``, whose manifest means done."""
+    """One kind of stage: ``tables`` is what it writes, the marker last; or a ``folder``, whose manifest means done.
+
+    ``side_folder`` is a folder written before the marker: readers of the tables do without it, a run mends it.
+    """
 
     name: str
     side: str
     tables: tuple[str, ...] = ()
     folder: str | None = None
+    side_folder: str | None = None
 
     @property
     def marker(self) -> str | None:
@@ -56,7 +60,7 @@ SESSIONS = StageSpec("sessions", SPARK, ("quarantine", "items", "users", "user_h
 GRAPH = StageSpec("graph", SPARK, ("item_graph",))
 ITEM_KNN_GRAPH = StageSpec("item_knn_graph", SPARK, ("item_graph",))
 WALKS = StageSpec("walks", SPARK, ("walks",))
-TRAIN = StageSpec("train", TORCH, ("user_embeddings", "item_embeddings"))
+TRAIN = StageSpec("train", TORCH, ("user_embeddings", "item_embeddings"), side_folder="models")
 INDEX_BUILD = StageSpec("index", INDEX, folder="indexes")
 EVALUATE = StageSpec("evaluate", INDEX, ("recommendations", "metrics"))
 

@@ -16,6 +16,7 @@ from recspark.contracts import columns as c
 from recspark.errors import IndexReadError
 from recspark.index.metric import Floats
 from recspark.index.topk import Ids
+from recspark.lake.folders import rebuild_command
 from recspark.lake.storage import open_filesystem
 
 
@@ -84,4 +85,6 @@ def read_ids(uri: str) -> ItemIds:
             bias=table[c.BIAS].to_numpy(),
         )
     except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise IndexReadError(f"{uri}: no id map ({error}); remove the folder and run the index stage again") from error
+        raise IndexReadError(
+            f"{uri}: no id map ({error}); remove its folder and {rebuild_command('indexes')}"
+        ) from error

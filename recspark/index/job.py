@@ -9,6 +9,7 @@ from typing import Any
 
 from recspark.config.plan import Run
 from recspark.config.schema import IndexConfig
+from recspark.contracts.commits import find_stale_input
 from recspark.contracts.stages import PlannedStage
 from recspark.errors import IndexBuildError
 from recspark.index import store
@@ -30,8 +31,8 @@ from recspark.index.recall import DEPTHS, CurvePoint, ExactSearch, choose_point,
 from recspark.index.search import ShardedIndex
 from recspark.index.store import open_index
 from recspark.index.vectors import check_vectors, drop_zero_vectors, hash_sample
-from recspark.lake.arrow import TableAt, find_table
-from recspark.lake.folders import folder_uri, hash_file, publish_folder, read_manifest
+from recspark.lake.arrow import TableAt, find_done, find_table
+from recspark.lake.folders import folder_uri, hash_file, publish_folder, unpublish_folder
 from recspark.lake.storage import join
 from recspark.logs import log, timed
 
@@ -44,7 +45,7 @@ _QUERY_SEED = 1
 
 
 def build_index(run: Run) -> None:
-    """Builds and publishes the run's index; keeps finished shards of an earlier attempt.
+    """Builds and publishes the run's index; keeps finished shards of an earlier attempt whose SHA-256 still holds.
 
     Raises: IndexBuildError when the vectors, the config and the machine do not fit each other, or recall stays
     below ``index.min_recall``.
@@ -52,15 +53,17 @@ def build_index(run: Run) -> None:
     stage, config = run.stages[_STAGE], run.config.index
     assert config, "the stage is planned only where the section is there"
     folder = folder_uri(run.lake, store.FOLDER, stage.id)
-    if read_manifest(run.lake, store.FOLDER, stage.id):
+    table = find_table(run.lake, run.producer("item_embeddings"), "item_embeddings")
+    done = find_done(run.lake, stage)
+    if done and find_stale_input(done[1].inputs, table.name, table.version) is None:
         log(_STAGE, "already done", index_id=stage.id)
         return
-    table = find_table(run.lake, run.producer("item_embeddings"), "item_embeddings")
     items = read_item_vectors(table, with_ids=True)
     check_vectors(items)
     num_rows, items = len(items), drop_zero_vectors(items)
     if len(items) < num_rows:
         log(_STAGE, "zero vectors left out: cosine cannot compare them", num_left_out=num_rows - len(items))
+    unpublish_folder(run.lake, store.FOLDER, stage.id)
     build = build_digest(key=stage.key, version=table.version, seed=run.seed, vectors=len(items))
     trained = _train(folder, build, items, config, run.seed)
     add_shards(folder, build, items, trained, range(trained.plan.num_shards))

@@ -25,14 +25,14 @@ from recspark.index.ids import read_ids
 from recspark.index.metric import Space
 from recspark.index.refine import RefineVectors
 from recspark.index.search import ShardedIndex, join_shards
-from recspark.lake.folders import check_file, folder_uri, read_manifest
+from recspark.lake.folders import check_file, folder_uri, read_manifest, rebuild_command
 from recspark.lake.storage import join, open_filesystem, open_input
 
 FOLDER = "indexes"
 TRAINED = "trained.faiss"
 REFINE_SCALE = "refine-scale.npy"
 IDS = "ids.parquet"
-_REBUILD = "remove the folder and run the index stage again"
+_REBUILD = f"remove its folder and {rebuild_command(FOLDER)}"
 
 
 def shard_name(shard: int) -> str:
@@ -70,7 +70,7 @@ def read_index_manifest(lake: str, index_id: str) -> Manifest:
     except LakeError as error:
         raise IndexReadError(str(error)) from error
     if manifest is None:
-        raise IndexReadError(f"{uri}: no manifest.json, so no finished index; run `recspark run CONF --to index`")
+        raise IndexReadError(f"{uri}: no manifest.json, so no finished index; {rebuild_command(FOLDER)}")
     digest = manifest_digest(manifest.counts, manifest.config, manifest.inputs, manifest.facts)
     listed = {entry.path: entry.sha256 for entry in manifest.files}
     if digest != manifest.facts.get("digest") or listed != manifest.facts.get("files"):
@@ -103,7 +103,9 @@ def check_entry(lake: str, index_id: str, entry: FileEntry, verify: bool) -> Non
     size = filesystem.get_file_info(path).size
     if size != entry.bytes:
         found = "missing" if size is None else f"{size} bytes"
-        raise IndexReadError(f"{uri}: {found}, the manifest says {entry.bytes} bytes; restore it, or {_REBUILD}")
+        raise IndexReadError(
+            f"{uri}: {found}, the manifest says {entry.bytes} bytes; restore it, or {rebuild_command(FOLDER)}"
+        )
 
 
 def assemble(folder: str, facts: dict[str, Any], join_lists: bool = True) -> ShardedIndex:

@@ -3,6 +3,7 @@
 Downstream never reads "latest": `find_table` turns (stage, key) into a pinned version.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ from recspark.contracts.commits import CommitRecord, parse_record
 from recspark.contracts.stages import PlannedStage
 from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
-from recspark.lake.folders import read_manifest
+from recspark.lake.folders import find_flaw, read_manifest
 from recspark.lake.storage import delta_uri, join
 
+_COLOUR = re.compile(r"\x1b\[\d*m")
 KEEP_FOREVER = "interval 3650 days"
 TABLE_PROPERTIES = {
     # Keys live in the history, and Spark refuses time travel beyond the file retention (7 days by default).
@@ -66,12 +68,28 @@ def open_table(lake: str, name: str, version: int | None = None) -> DeltaTable:
         raise LakeError(f"{uri}: version {version} is gone or unreadable ({error}); run the stage again") from error
 
 
+def has_table(lake: str, name: str) -> bool:
+    """Whether a table is there.
+
+    Raises: LakeError when the store cannot be asked.
+    """
+    uri = table_uri(lake, name)
+    try:
+        is_there: bool = DeltaTable.is_deltatable(delta_uri(uri))
+    except OSError as error:
+        causes = [line.strip(" ↳") for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+        raise LakeError(
+            f"{uri}: the store cannot be asked ({causes[0]}: ... {causes[-1]}); "
+            f"check paths.lake, the network and the store's credentials in the environment"
+        ) from error
+    return is_there
+
+
 def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tuple[int, CommitRecord] | None:
     """(version, record) of the newest commit of a stage key, of one run where ``run_id`` is given; None without one."""
-    uri = delta_uri(table_uri(lake, name))
-    if not DeltaTable.is_deltatable(uri):
+    if not has_table(lake, name):
         return None
-    for entry in DeltaTable(uri).history():
+    for entry in DeltaTable(delta_uri(table_uri(lake, name))).history():
         record = parse_record(entry.get("userMetadata"))
         if record and record.key == key and run_id in (None, record.run_id):
             return int(entry["version"]), record
@@ -79,8 +97,14 @@ def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tu
 
 
 def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None:
-    """(version, record) of a finished stage, None where it has to run. A folder's version counts as 0."""
+    """(version, record) of a finished stage, None where it has to run. A folder's version counts as 0.
+
+    A folder with a file too few or cut short is not finished (`find_flaw`). A stage's side folder is left out here:
+    readers of its tables need none of it.
+    """
     if stage.spec.folder:
+        if find_flaw(lake, stage.spec.folder, stage.id):
+            return None
         manifest = read_manifest(lake, stage.spec.folder, stage.id)
         if manifest is None:
             return None
@@ -93,16 +117,14 @@ def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None
     found = find_commit(lake, stage.spec.marker, stage.key)
     if found is None or not found[1].is_marker:
         return None
-    side_tables_exist = all(DeltaTable.is_deltatable(delta_uri(table_uri(lake, name))) for name in found[1].tables)
-    return found if side_tables_exist else None
+    return found if all(has_table(lake, name) for name in found[1].tables) else None
 
 
 def list_markers(lake: str, name: str, stage: str) -> Iterator[CommitRecord]:
     """The records of the finished versions of a stage under any key, newest first."""
-    uri = delta_uri(table_uri(lake, name))
-    if not DeltaTable.is_deltatable(uri):
+    if not has_table(lake, name):
         return
-    for entry in DeltaTable(uri).history():
+    for entry in DeltaTable(delta_uri(table_uri(lake, name))).history():
         record = parse_record(entry.get("userMetadata"))
         if record and record.is_marker and record.stage == stage:
             yield record

@@ -1,15 +1,22 @@
 """Immutable folders (``models/<id>``, ``indexes/<id>``): files first, ``manifest.json`` last, never a rename.
 
 A folder is there when its manifest is. A writer that died leaves files without one, which the next writer replaces.
+What a folder has lost is seen in two steps: `find_flaw` compares sizes and is cheap enough for every run, `check_file`
+reads a whole file and is for those who are about to use it.
 """
 
 import datetime as dt
 from typing import Any
 
+import pyarrow.fs as pafs
+
 from recspark import __version__
 from recspark.contracts.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, stream_sha256
+from recspark.contracts.stages import INDEX_BUILD, TRAIN
 from recspark.errors import LakeError
 from recspark.lake.storage import join, open_filesystem, read_bytes, write_bytes
+
+_BUILDERS = {stage.folder or stage.side_folder: stage.name for stage in (TRAIN, INDEX_BUILD)}
 
 
 def folder_uri(lake: str, kind: str, folder_id: str) -> str:
@@ -60,14 +67,49 @@ def read_manifest(lake: str, kind: str, folder_id: str) -> Manifest | None:
 
     Raises: LakeError when the file is no manifest.
     """
-    uri = join(folder_uri(lake, kind, folder_id), MANIFEST_NAME)
-    content = read_bytes(uri)
-    if content is None:
-        return None
     try:
-        return parse_manifest(content.decode())
+        return _parse(lake, kind, folder_id)
     except ValueError as error:
-        raise LakeError(f"{uri}: {error}; remove the folder and build it again") from error
+        uri = join(folder_uri(lake, kind, folder_id), MANIFEST_NAME)
+        raise LakeError(f"{uri}: {error}; restore it, or {rebuild_command(kind)} to build again") from error
+
+
+def find_flaw(lake: str, kind: str, folder_id: str) -> str | None:
+    """Why a folder does not count as finished, None where it does.
+
+    Compares the presence and size of every file with the manifest, in one listing: what was lost or cut short is
+    built again by the next run. It leaves out their SHA-256, for which a run would have to read all of an index of
+    many GiB only to say "already done". A flipped bit is found by whoever uses the file, with `check_file`: a search
+    before faiss sees it, a build before it keeps a shard, the train stage before it takes up a published model.
+    """
+    name, sizes = f"{kind}/{folder_id}", _list_sizes(folder_uri(lake, kind, folder_id))
+    try:
+        manifest = _parse(lake, kind, folder_id)
+    except ValueError as error:
+        return f"{name}/{MANIFEST_NAME} cannot be read: {error}"
+    if manifest is None:
+        return (
+            f"{name} has no {MANIFEST_NAME}: its build was stopped, or the manifest is lost" if sizes else f"no {name}"
+        )
+    flaws = [_describe_size(entry, sizes.get(entry.path)) for entry in manifest.files]
+    return f"{name}: {'; '.join(flaw for flaw in flaws if flaw)}" if any(flaws) else None
+
+
+def has_files(lake: str, kind: str, folder_id: str) -> bool:
+    """Whether anything was ever written below a folder."""
+    return bool(_list_sizes(folder_uri(lake, kind, folder_id)))
+
+
+def unpublish_folder(lake: str, kind: str, folder_id: str) -> None:
+    """Removes the manifest of a folder that is about to be built again, so that nobody opens it half done."""
+    filesystem, path = open_filesystem(join(folder_uri(lake, kind, folder_id), MANIFEST_NAME))
+    if filesystem.get_file_info(path).type == pafs.FileType.File:
+        filesystem.delete_file(path)
+
+
+def rebuild_command(kind: str) -> str:
+    """What to run so that a folder is built again; the command line fills in its config for CONF."""
+    return f"run `recspark run CONF --to {_BUILDERS[kind]}`"
 
 
 def check_file(lake: str, kind: str, folder_id: str, entry: FileEntry) -> str:
@@ -76,8 +118,7 @@ def check_file(lake: str, kind: str, folder_id: str, entry: FileEntry) -> str:
     Raises: LakeError when it is missing, of another size or of another SHA-256.
     """
     folder = folder_uri(lake, kind, folder_id)
-    uri = join(folder, entry.path)
-    advice = f"restore it, or remove {folder} and run again"
+    uri, advice = join(folder, entry.path), f"restore it, or {rebuild_command(kind)} to build again"
     try:
         found = hash_file(folder, entry.path)
     except FileNotFoundError as error:
@@ -85,5 +126,28 @@ def check_file(lake: str, kind: str, folder_id: str, entry: FileEntry) -> str:
     if found.bytes != entry.bytes:
         raise LakeError(f"{uri}: {found.bytes} bytes, the manifest says {entry.bytes}: cut short or replaced; {advice}")
     if found.sha256 != entry.sha256:
-        raise LakeError(f"{uri}: SHA-256 differs from the manifest: damaged or replaced; {advice}")
+        raise LakeError(
+            f"{uri}: SHA-256 differs from the manifest: damaged or replaced; restore it, or remove this file and "
+            f"{rebuild_command(kind)} to build it again"
+        )
     return uri
+
+
+def _parse(lake: str, kind: str, folder_id: str) -> Manifest | None:
+    """None without a manifest; ValueError for one that cannot be read."""
+    content = read_bytes(join(folder_uri(lake, kind, folder_id), MANIFEST_NAME))
+    return None if content is None else parse_manifest(content.decode())
+
+
+def _list_sizes(folder: str) -> dict[str, int]:
+    """Path below a folder -> bytes."""
+    filesystem, path = open_filesystem(folder)
+    found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    return {info.path.removeprefix(path).lstrip("/"): info.size for info in found if info.is_file}
+
+
+def _describe_size(entry: FileEntry, size: int | None) -> str | None:
+    """What is wrong with a file of ``size`` bytes (None: it is not there), None where nothing is."""
+    if size is None:
+        return f"{entry.path} is missing"
+    return None if size == entry.bytes else f"{entry.path} has {size} bytes, the manifest says {entry.bytes}"

@@ -12,6 +12,7 @@ from recspark.errors import RecsparkError
 from recspark.lake.arrow import find_done, find_table, read_table, table_uri
 from recspark.lake.folders import folder_uri
 from recspark.lake.storage import join, write_bytes
+from recspark.pipeline.hints import fill_in
 from recspark.report.html import render_html
 from recspark.report.summary import build_report, describe_report
 from recspark.retrieval.query import Neighbour, recommend_for_user, similar_items
@@ -77,20 +78,20 @@ def _describe_examples(run: Run, arguments: Sequence[str]) -> str:
     for place in (0, len(order) // 20):
         item_id = items[c.ITEM_ID][order[place].as_py()].as_py()
         blocks.append(f"$ recspark query {asked} --item {shlex.quote(item_id)} -k {_NUM_EXAMPLES}")
-        blocks.append(_try(lambda item_id=item_id: describe_item_query(run, item_id, _NUM_EXAMPLES)))  # type: ignore[misc]
+        blocks.append(_try(lambda item_id=item_id: describe_item_query(run, item_id, _NUM_EXAMPLES), arguments))  # type: ignore[misc]
     if "users" in {t for s in run.stages.values() for t in s.spec.tables}:
         users = read_table(find_table(run.lake, run.producer("users"), "users"), [c.USER_ID, c.NUM_EVENTS])
         user_id = users[c.USER_ID][
             pc.sort_indices(users, [(c.NUM_EVENTS, "descending")])[len(users) // 10].as_py()
         ].as_py()
         blocks.append(f"$ recspark query {asked} --user {shlex.quote(user_id)} -k {_NUM_EXAMPLES}")
-        blocks.append(_try(lambda: describe_user_query(run, user_id, _NUM_EXAMPLES)))
+        blocks.append(_try(lambda: describe_user_query(run, user_id, _NUM_EXAMPLES), arguments))
     return "\n".join(blocks)
 
 
-def _try(describe: Callable[[], str]) -> str:
+def _try(describe: Callable[[], str], arguments: Sequence[str]) -> str:
     """An example that can't be answered is no reason to fail a finished run."""
     try:
         return describe()
     except RecsparkError as error:
-        return f"  {error}"
+        return f"  {fill_in(str(error), arguments)}"

@@ -17,6 +17,7 @@ from recspark.config import Run
 from recspark.config.schema import EvaluateConfig
 from recspark.contracts import columns as c
 from recspark.contracts.tables import METRICS, RECOMMENDATIONS
+from recspark.errors import LakeError
 from recspark.evaluate.histories import Cases, CaseSpec, build_cases
 from recspark.evaluate.inputs import read_num_events, take_ids, to_recommendations
 from recspark.evaluate.measure import MetricValue, measure, overall, to_metrics_table
@@ -24,7 +25,9 @@ from recspark.evaluate.top_k import FloatArray, Ranked, blocks, concatenate, ran
 from recspark.faults import fault_point
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import TableAt, find_table, read_ids, read_table, write_table
+from recspark.lake.folders import rebuild_command
 from recspark.logs import Progress, log, timed
+from recspark.retrieval.query import find_exact_reason
 from recspark.retrieval.recommend import Searcher, recommend
 
 STAGE = "evaluate"
@@ -148,7 +151,11 @@ def _open_index(setting: _Setting) -> Searcher | None:
         return None
     from recspark.index.store import open_index  # faiss is loaded only where it is asked for
 
-    index: Searcher = open_index(setting.run.lake, setting.run.stages["index"].id)
+    run = setting.run
+    reason = find_exact_reason(run.lake, run.stages["index"].id, setting.tables["item_embeddings"])
+    if reason:
+        raise LakeError(f"evaluate: evaluate.search is index, but {reason}; {rebuild_command('indexes')}")
+    index: Searcher = open_index(run.lake, run.stages["index"].id)
     return index
 
 

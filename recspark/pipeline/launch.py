@@ -7,24 +7,29 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 
 from recspark.config import Run
 from recspark.contracts.stages import TORCH
 from recspark.errors import RecsparkError
-from recspark.lake.arrow import find_done
 from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal, log
-from recspark.pipeline.plan import StageState
-from recspark.pipeline.side import PARENT, USER_ERROR, USER_ERROR_FILE, log_done
+from recspark.pipeline.plan import StageState, find_state, find_states
+from recspark.pipeline.side import PARENT, STAGE_FILE, USER_ERROR, USER_ERROR_FILE, log_done
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a run that was told to end; training has written a checkpoint."""
 
 
 class StageFailed(Exception):
-    """A side's process ended badly; it has said why itself."""
+    """A side's process ended badly; it has said why itself.
 
-    def __init__(self, stages: Sequence[str], code: int) -> None:
-        super().__init__(f"{', '.join(stages)}: the process ended with code {code}")
+    ``stages`` are those that the run had still to do, from the one on in which the process ended.
+    """
+
+    def __init__(self, stages: Sequence[str], code: int, has_begun: bool) -> None:
+        ended = f"the process ended with code {code}"
+        stopped, waiting = (f"{stages[0]}: {ended}", stages[1:]) if has_begun else (f"{ended} in its start", stages)
+        super().__init__("; not started: ".join([stopped, *([", ".join(waiting)] if waiting else [])]))
         terminated = code in (TERMINATED, -signal.SIGTERM)
         self.exit_code = TERMINATED if terminated else USER_ERROR if code == USER_ERROR else 1
 
@@ -39,19 +44,21 @@ def run_all(run: Run, states: Sequence[StageState], arguments: Sequence[str]) ->
     if run.config.source.kind == "edges":
         for name in ("sessions", "evaluate"):
             log(name, "not applicable: an edge list has no users")
-    for side, group in groupby(states, key=lambda state: state.stage.spec.side):
+    names = [state.stage.name for state in states]
+    for side, group in groupby(names, key=lambda name: run.stages[name].spec.side):
         todo = []
-        for state in group:
+        for state in find_states(run, list(group)):  # as it is now: a model trained again unsettles what was made of it
             if state.version is not None:
                 log_done(state.stage.name, state.version)
             else:
                 todo.append(state.stage.name)
         if todo:
-            _run_side(run, side, todo, arguments)
+            later = [state.stage.name for state in states[names.index(todo[-1]) + 1 :] if not state.is_done]
+            _run_side(run, side, todo, later, arguments)
             _check_done(run, todo)
 
 
-def _run_side(run: Run, side: str, stages: Sequence[str], arguments: Sequence[str]) -> None:
+def _run_side(run: Run, side: str, stages: list[str], later: list[str], arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m"]
     num_processes = run.config.training.num_processes
     if side == TORCH and num_processes > 1:
@@ -62,9 +69,12 @@ def _run_side(run: Run, side: str, stages: Sequence[str], arguments: Sequence[st
     with tempfile.TemporaryDirectory() as folder:
         # torchrun ends with 1 whatever its ranks end with; they leave word here when the user has to change something.
         word = environment[USER_ERROR_FILE] = os.path.join(folder, "user-error")
+        place = environment[STAGE_FILE] = os.path.join(folder, "stage")
         code = _wait(subprocess.Popen(command, env=environment))
         if code != 0:
-            raise StageFailed(stages, USER_ERROR if os.path.exists(word) else code)
+            begun = Path(place).read_text() if os.path.exists(place) else None
+            left = stages[stages.index(begun) if begun else 0 :] + later
+            raise StageFailed(left, USER_ERROR if os.path.exists(word) else code, has_begun=begun is not None)
 
 
 def _wait(child: "subprocess.Popen[bytes]") -> int:
@@ -87,5 +97,5 @@ def _wait(child: "subprocess.Popen[bytes]") -> int:
 
 def _check_done(run: Run, stages: Sequence[str]) -> None:
     for name in stages:
-        if find_done(run.lake, run.stages[name]) is None:
+        if not find_state(run, name).is_done:
             raise RecsparkError(f"{name}: its process ended without an error but its result is not in {run.lake}")

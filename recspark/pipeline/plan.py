@@ -5,20 +5,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from recspark.config import Run
-from recspark.contracts.commits import CommitRecord
+from recspark.contracts.commits import CommitRecord, find_stale_input
 from recspark.contracts.stages import STAGE_NAMES, PlannedStage
 from recspark.errors import ConfigError
 from recspark.lake.arrow import find_done, find_newest_marker
+from recspark.lake.folders import find_flaw, has_files
 
 
 @dataclass(frozen=True)
 class StageState:
-    """A stage of a run: done at a version, or to be run for a reason."""
+    """A stage of a run: done at a version, or to be run for a reason.
+
+    ``flaw`` is what its own result lacks where it had been built: files lost, or made from vectors replaced since.
+    """
 
     stage: PlannedStage
     version: int | None
     record: CommitRecord | None
     reason: str
+    flaw: str | None = None
 
     @property
     def is_done(self) -> bool:
@@ -50,13 +55,19 @@ def find_states(run: Run, names: Sequence[str]) -> list[StageState]:
     for name in names:
         stage = run.stages[name]
         done = find_done(run.lake, stage)
-        if done:
+        flaw = _find_flaw(run, stage, done[1] if done else None)
+        if done and flaw is None:
             states.append(StageState(stage, *done, reason=""))
             continue
         waits_for = [upstream for upstream in stage.upstream if upstream in todo]
         todo.add(name)
-        states.append(StageState(stage, None, None, _find_reason(run, stage, waits_for)))
+        states.append(StageState(stage, None, None, flaw or _find_reason(run, stage, waits_for), flaw))
     return states
+
+
+def find_state(run: Run, name: str) -> StageState:
+    """The state of one stage as it is now."""
+    return find_states(run, [name])[0]
 
 
 def describe_states(run: Run, states: Sequence[StageState]) -> str:
@@ -68,6 +79,17 @@ def describe_states(run: Run, states: Sequence[StageState]) -> str:
         lines.append(f"{'':<15} reads  {_describe_inputs(run, state)}")
         lines.append(f"{'':<15} writes {', '.join(state.stage.spec.tables) or state.stage.spec.folder}")
     return "\n".join(lines)
+
+
+def _find_flaw(run: Run, stage: PlannedStage, record: CommitRecord | None) -> str | None:
+    """What a stage's result lacks; None where it lacks nothing, or was never begun."""
+    folder = stage.spec.folder or (stage.spec.side_folder if record else None)
+    if folder and (flaw := find_flaw(run.lake, folder, stage.id)):
+        return flaw if record or has_files(run.lake, folder, stage.id) else None
+    trained = find_done(run.lake, run.stages["train"])
+    if record is None or trained is None:
+        return None
+    return find_stale_input(record.inputs, "item_embeddings", trained[0])
 
 
 def _find_reason(run: Run, stage: PlannedStage, waits_for: list[str]) -> str:

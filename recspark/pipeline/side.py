@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from recspark.config import Run
 from recspark.contracts.stages import SPARK
 from recspark.errors import ConfigError, RecsparkError
-from recspark.lake.arrow import find_done
 from recspark.lake.locks import stage_lock
 from recspark.logs import log
+from recspark.pipeline.hints import filled_in
 from recspark.pipeline.open_run import open_job_run
+from recspark.pipeline.plan import find_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,8 @@ PARENT = "RECSPARK_PARENT"
 """Process id of the `recspark run` that started this side."""
 USER_ERROR_FILE = "RECSPARK_USER_ERROR_FILE"
 """Names a file to make when a stage ends for a reason the user has to mend."""
+STAGE_FILE = "RECSPARK_STAGE_FILE"
+"""Names a file that says which stage has been started last."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     watch_parent()
     try:
         names = stages.split(",")
-        run_stages(open_job_run(conf, overrides, names[0]), names)
+        with filled_in([conf, *overrides]):
+            run_stages(open_job_run(conf, overrides, names[0]), names)
     except RecsparkError as error:
         if is_first_rank():
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -67,11 +71,13 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
     for name in names:
         if name not in run.stages:
             raise ConfigError(f"stage {name}: this config has none; it has {', '.join(run.stages)}")
-        done = find_done(run.lake, run.stages[name])
-        if done:
-            log_done(name, done[0])
-        else:
-            todo.append(name)
+        state = find_state(run, name)
+        if state.version is not None:
+            log_done(name, state.version)
+            continue
+        todo.append(name)
+        if state.flaw and is_first_rank():
+            log(name, f"has to be built again: {state.flaw}")
     if not todo:
         return
     if run.stages[todo[0]].spec.side == SPARK:
@@ -114,9 +120,11 @@ def is_first_rank() -> bool:
 
 def _run_timed(run: Run, name: str, work: Callable[[], None]) -> None:
     started = time.monotonic()
+    if (word := os.environ.get(STAGE_FILE)) and is_first_rank():
+        Path(word).write_text(name)
     with stage_lock(run.lake, run.stages[name]) if is_first_rank() else nullcontext():
         # While waiting for the lock its holder may have finished; the ranks of a group decide this once, before.
-        if "RANK" in os.environ or find_done(run.lake, run.stages[name]) is None:
+        if "RANK" in os.environ or not find_state(run, name).is_done:
             work()
     if is_first_rank():
         log(name, "finished", seconds=round(time.monotonic() - started, 1))

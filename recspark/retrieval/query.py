@@ -4,6 +4,7 @@ similar_items(run, "i00042", 2)  ->  [Neighbour(1, "i00017", "Kettle, 1 l", .93)
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recspark.contracts import columns as c
+from recspark.contracts.commits import find_stale_input
 from recspark.errors import QueryError
 from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.evaluate.top_k import Ranked
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
-from recspark.lake.arrow import TableAt, find_done, find_table, open_table, read_ids, read_table
+from recspark.lake.arrow import TableAt, find_table, open_table, read_ids, read_table
+from recspark.lake.folders import find_flaw, read_manifest
+from recspark.logs import log
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.recommend import Searcher, recommend, search_index
@@ -26,6 +30,7 @@ if TYPE_CHECKING:  # the config's engine-free types; nothing of it is needed to 
 NAME_COLUMNS = ("f_title", "f_name")
 """Item features shown as names, where the items have them."""
 MAX_REASONS = 2
+_INDEXES = "indexes"
 
 
 @dataclass(frozen=True)
@@ -131,18 +136,40 @@ def _open_answers(run: "Run") -> _Answers:
     found = read_table(items, [c.ITEM_IDX, c.ITEM_ID, *([name_column] if name_column else [])]).sort_by(c.ITEM_IDX)
     names = found[name_column].cast(pa.string()) if name_column else None
     item_ids = found[c.ITEM_ID].cast(pa.string())
-    return _Answers(item_ids, names, read_item_vectors(embeddings), _open_built_index(run))
+    return _Answers(item_ids, names, read_item_vectors(embeddings), _open_built_index(run, embeddings))
 
 
-def _open_built_index(run: "Run") -> Searcher | None:
-    """The run's index, None where it has none or has not built it yet."""
+def _open_built_index(run: "Run", embeddings: TableAt) -> Searcher | None:
+    """The run's index; None where it is planned without one, or (said aloud) has no finished one of these vectors.
+
+    Raises: LakeError when its manifest cannot be read; IndexReadError when a file of it is lost or damaged.
+    """
     stage = run.stages.get("index")
-    if stage is None or find_done(run.lake, stage) is None:
+    if stage is None:
         return None
-    from recspark.index.store import open_index  # faiss is loaded only where it is needed
+    reason = find_exact_reason(run.lake, stage.id, embeddings)
+    if reason is None:
+        from recspark.index.store import open_index  # faiss is loaded only where it is needed
 
-    index: Searcher = open_index(run.lake, stage.id)
-    return index
+        index: Searcher = open_index(run.lake, stage.id)
+        return index
+    _say_exact(reason)
+    return None
+
+
+def find_exact_reason(lake: str, index_id: str, embeddings: TableAt) -> str | None:
+    """Why an index cannot stand for these vectors, None where it is there and made of them."""
+    manifest = read_manifest(lake, _INDEXES, index_id)
+    if manifest is None:
+        return find_flaw(lake, _INDEXES, index_id)
+    stale = find_stale_input(manifest.inputs, embeddings.name, embeddings.version)
+    return f"{_INDEXES}/{index_id} is {stale}" if stale else None
+
+
+@cache
+def _say_exact(reason: str) -> None:
+    """Once a process: a finished run asks several queries."""
+    log("query", f"answers by exact search: {reason}; the index stage builds it")
 
 
 def _find_name_column(run: "Run", items: TableAt) -> str | None:

@@ -19,10 +19,12 @@ from safetensors.numpy import load_file, save_file
 
 from recspark.config import Run
 from recspark.contracts import columns as c
+from recspark.contracts.manifest import FileEntry
 from recspark.contracts.tables import ITEM_EMBEDDINGS, USER_EMBEDDINGS
+from recspark.errors import LakeError
 from recspark.faults import fault_point
 from recspark.lake.arrow import read_ids, read_table, write_table
-from recspark.lake.folders import check_file, folder_uri, publish_folder, read_manifest
+from recspark.lake.folders import check_file, find_flaw, folder_uri, publish_folder, read_manifest, unpublish_folder
 from recspark.lake.storage import open_filesystem
 from recspark.logs import log
 from recspark.training.inputs import TrainInputs
@@ -43,14 +45,15 @@ class TrainedModel:
 
 
 def find_model(run: Run) -> TrainedModel | None:
-    """The model a run has published before its embeddings were committed, None where there is none.
+    """The model a run has published before its embeddings were committed, None where there is no whole one.
 
-    Raises: LakeError when its files are not those the manifest lists.
+    Raises: LakeError when a file's SHA-256 is not the manifest's.
     """
     model_id = run.stages["train"].id
-    manifest = read_manifest(run.lake, MODELS, model_id)
-    if manifest is None:
+    if find_flaw(run.lake, MODELS, model_id):
         return None
+    manifest = read_manifest(run.lake, MODELS, model_id)
+    assert manifest, "a folder without one has a flaw"
     filesystem, path = open_filesystem(check_file(run.lake, MODELS, model_id, manifest.file(VECTORS_FILE)))
     with tempfile.TemporaryDirectory() as folder:
         pafs.copy_files(path, f"{folder}/{VECTORS_FILE}", filesystem, pafs.LocalFileSystem())
@@ -59,9 +62,14 @@ def find_model(run: Run) -> TrainedModel | None:
     return TrainedModel(tables, manifest.counts, manifest.facts)
 
 
-def publish_model(run: Run, model: TrainedModel, versions: dict[str, int]) -> None:
-    """Writes the model folder; from its manifest on the training need not be repeated."""
+def publish_model(run: Run, model: TrainedModel, versions: dict[str, int]) -> bool:
+    """Writes the model folder, from whose manifest on the training need not be repeated.
+
+    True where it holds what the manifest of a damaged one before it says: committed embeddings then still are its.
+    """
     stage = run.stages["train"]
+    before = _read_old_entry(run)
+    unpublish_folder(run.lake, MODELS, stage.id)
     arrays = {
         "input": np.ascontiguousarray(model.tables.input),
         "output": np.ascontiguousarray(model.tables.output),
@@ -72,11 +80,21 @@ def publish_model(run: Run, model: TrainedModel, versions: dict[str, int]) -> No
     with tempfile.TemporaryDirectory() as folder:
         save_file(arrays, os.path.join(folder, VECTORS_FILE))
         pafs.copy_files(f"{folder}/{VECTORS_FILE}", f"{path}/{VECTORS_FILE}", pafs.LocalFileSystem(), filesystem)
-    publish_folder(
+    published = publish_folder(
         run.lake, MODELS, stage.id, [VECTORS_FILE], counts=model.counts, config=stage.sections, inputs=versions,
         facts=model.facts, run_id=run.run_id,
     )  # fmt: skip
     fault_point("train.model")
+    return published.file(VECTORS_FILE) == before
+
+
+def _read_old_entry(run: Run) -> FileEntry | None:
+    """What the manifest that is to be replaced says of the vectors, None where it says nothing."""
+    try:
+        manifest = read_manifest(run.lake, MODELS, run.stages["train"].id)
+        return manifest.file(VECTORS_FILE) if manifest else None
+    except (LakeError, KeyError):
+        return None
 
 
 def write_embeddings(run: Run, model: TrainedModel, inputs: TrainInputs) -> int:

@@ -9,12 +9,13 @@ from typing import Any
 
 from recspark.config import Run
 from recspark.lake.arrow import find_done
+from recspark.lake.folders import find_flaw
 from recspark.lake.storage import join
 from recspark.logs import log
 from recspark.training.backend import CPU, Backend, choose_backend
 from recspark.training.checkpoint import Checkpoints, find_recorded_backend
 from recspark.training.data import LaneReader
-from recspark.training.export import TrainedModel, find_model, publish_model, write_embeddings
+from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
 from recspark.training.negatives import build_noise, keep_probabilities
 from recspark.training.trainer import Trainer, TrainState
@@ -24,23 +25,27 @@ from recspark.training.world import Launch, World, find_launch, open_world
 def train(run: Run) -> None:
     """Trains the run's model from its latest checkpoint, publishes it and commits its embeddings.
 
+    A published model whose folder has lost a file is made again from the latest checkpoint.
+
     Raises: LakeError when an input is missing; DataError when the corpus holds nothing to learn from; TrainingError
     when training cannot start, be resumed or go on; SystemExit with `trainer.EXIT_TERMINATED` after SIGTERM.
     """
     launch = find_launch()
     done = find_done(run.lake, run.stages["train"])
-    if done:
+    if done and find_flaw(run.lake, MODELS, run.stages["train"].id) is None:
         _say(launch, f"already done at version {done[0]}")
         return
-    inputs = find_inputs(run)
+    inputs, is_known = find_inputs(run), False
     model = find_model(run)
     if model is None:
         model = _fit(run, inputs, launch)
         if model and launch.rank == 0:
-            publish_model(run, model, inputs.versions)
+            is_known = publish_model(run, model, inputs.versions)
     elif launch.rank == 0:
         log("train", f"model {run.stages['train'].id} is published already; writing its embeddings")
-    if model and launch.rank == 0:
+    if done and is_known:
+        log("train", f"model {run.stages['train'].id} is as it was: its embeddings stand at version {done[0]}")
+    elif model and launch.rank == 0:
         write_embeddings(run, model, inputs)
 
 

@@ -1,6 +1,7 @@
 """The whole chain as a user runs it: complete, repeated, killed at every hand-over, by two configs, job by job."""
 
 import random
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -149,6 +150,46 @@ def test_what_is_trained_answers_after_its_source_has_changed(undisturbed, tmp_p
     assert "to build: its source or an earlier stage differs" in run_chain(conf, "--dry-run").text
 
 
+@pytest.mark.parametrize("is_flipped", [False, True], ids=["lost", "flipped"])
+def test_following_the_hint_mends_a_damaged_index(undisturbed, tmp_path, is_flipped):
+    """`query` refuses the file; the very command it prints (after the removal it asks for) mends the chain."""
+    lake = tmp_path / "lake"
+    shutil.copytree(Path(undisturbed[0]).parent / "lake", lake)
+    conf = write_conf(tmp_path / "run.yaml", lake)
+    query = [sys.executable, "-m", "recspark.cli", "query", str(conf), "--item", "i00000"]
+    asked, before = run_command(query), digests(conf)
+    (shard,) = lake.glob("indexes/*/shard-00001.faiss")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.unlink()
+    if is_flipped:
+        shard.write_bytes(content)
+    refused = run_command(query)
+    assert refused.code == 2, refused.text
+    command = re.search(r"`recspark run (.*)`", refused.text)[1]
+    assert command == f"{conf} --to index"
+    if is_flipped:
+        assert f"{shard}: SHA-256 differs" in refused.text
+        assert "remove this file and run" in refused.text
+        shard.unlink()
+    said = run_chain(conf, "--dry-run").text
+    assert f"to build: indexes/{shard.parent.name}: {shard.name} is missing" in said
+    mended = run_chain(*command.split())
+    assert mended.code == 0, mended.text
+    assert stages_said(mended.text, "has to be built again: ") == ["index"]
+    assert stages_said(mended.text, "finished") == ["index"]
+    assert run_command(query).text == asked.text
+    assert digests(conf) == before
+
+
+def test_a_stopped_run_names_the_stage_and_those_not_started(tmp_path):
+    conf = write_conf(tmp_path / "run.yaml", tmp_path / "lake", vocabulary={"min_item_events": 1_000_000})
+    ended = run_chain(conf, "--to", "train")
+    assert ended.code == 2, ended.text
+    last = "stopped: sessions: the process ended with code 2; not started: graph, item_knn_graph, walks, train"
+    assert ended.text.splitlines()[-1] == last
+
+
 def test_two_configs_on_one_lake_keep_their_own_results(undisturbed, tmp_path):
     lake = tmp_path / "lake"
     shutil.copytree(Path(undisturbed[0]).parent / "lake", lake)
@@ -185,7 +226,7 @@ def test_jobs_run_under_spark_submit_and_torchrun(undisturbed, tmp_path):
     assert found.num_rows > 0
     missing = run_command([*submit, str(ROOT / "jobs/build_graph.py"), str(conf), "clean.max_user_events=999"])
     assert missing.code == 2
-    assert "run `recspark run CONF --to sessions` first" in missing.text
+    assert f"run `recspark run {conf} clean.max_user_events=999 --to sessions` first" in missing.text
 
 
 @pytest.mark.parametrize(

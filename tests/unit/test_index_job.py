@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recspark.errors import IndexBuildError, LakeError
+from recspark.errors import IndexBuildError, IndexReadError, LakeError
 from recspark.faults import FAULT_VARIABLE
 from recspark.index import build as build_steps
 from recspark.index.job import build_index
@@ -168,6 +168,53 @@ def test_a_half_written_shard_is_built_again(lake, capfd):
     assert "shard 1 built" in log
     assert "shard 2 built" in log
     assert manifest_of(run).files == before
+
+
+@pytest.mark.parametrize("name", ["shard-00001.faiss", "refine-00001.npy", "trained.faiss", "ids.parquet"])
+@pytest.mark.parametrize("is_flipped", [False, True], ids=["lost", "flipped"])
+def test_the_hint_of_a_damaged_file_mends_the_index(lake, capfd, name, is_flipped):
+    """What open_index advises: build again where a file is lost, remove it first where its content differs."""
+    run = build(lake, make_items(600, 16, bias=0.2), **KNOBS)
+    index_id, before = run.stages["index"].id, manifest_of(run).files
+    damaged = Path(lake) / "indexes" / index_id / name
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.unlink()
+    if is_flipped:
+        damaged.write_bytes(content)
+    advice = "remove this file and run `recspark run CONF --to index` to build it again" if is_flipped else (
+        "or run `recspark run CONF --to index` to build again"
+    )  # fmt: skip
+    with pytest.raises(IndexReadError, match=f"{name}: .*{advice}$"):
+        open_index(lake, index_id)
+    damaged.unlink(missing_ok=True)
+    capfd.readouterr()
+    build_index(run)
+    log = capfd.readouterr().err
+    assert log.count("kept from an earlier build") == (4 if name == "ids.parquet" else 3)
+    assert manifest_of(run).files == before
+    open_index(lake, index_id)
+
+
+def test_a_flipped_shard_is_not_kept_when_another_is_lost(lake):
+    run = build(lake, make_items(600, 16), **KNOBS)
+    folder, before = Path(lake) / "indexes" / run.stages["index"].id, manifest_of(run).files
+    content = bytearray((folder / "shard-00000.faiss").read_bytes())
+    content[100] ^= 1
+    (folder / "shard-00000.faiss").write_bytes(content)
+    (folder / "shard-00002.faiss").unlink()
+    build_index(run)
+    assert manifest_of(run).files == before
+    open_index(lake, folder.name)
+
+
+def test_a_build_that_stops_leaves_no_manifest_of_the_one_before(lake):
+    run = build(lake, make_items(600, 16), **KNOBS)
+    (Path(lake) / "indexes" / run.stages["index"].id / "shard-00001.faiss").unlink()
+    assert build_in_process(lake, "index.shard:1", **KNOBS)[0] == -signal.SIGKILL
+    assert manifest_of(run) is None
+    code, log = build_in_process(lake, **KNOBS)
+    assert (code, log.count("kept")) == (0, 4), log
 
 
 def test_new_vectors_under_the_same_key_keep_nothing(lake, capfd):

@@ -11,6 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 from recspark.config import RunConfig, plan_run
 from recspark.contracts.tables import ITEM_GRAPH, ITEMS, METRICS
 from recspark.errors import LakeError
+from recspark.lake import arrow
 from recspark.lake.arrow import (
     check_plain_files,
     find_commit,
@@ -154,3 +155,16 @@ def test_a_lost_data_file_is_named(lake):
         path.unlink()
     with pytest.raises(LakeError, match=r"a data file of version 0 is lost or damaged .*; restore it, or remove"):
         read_table(find_table(lake, run.stages["graph"], "item_graph"))
+
+
+def test_a_store_that_cannot_be_asked_is_named(monkeypatch):
+    def refuse(uri):
+        raise OSError("Generic S3 error\n  \x1b[31m↳\x1b[0m list request\n  \x1b[31m↳\x1b[0m Connection refused\n")
+
+    monkeypatch.setattr(arrow.DeltaTable, "is_deltatable", refuse)
+    with pytest.raises(LakeError) as caught:
+        arrow.has_table("s3a://bucket/lake", "items")
+    assert str(caught.value) == (
+        "s3a://bucket/lake/tables/items: the store cannot be asked (Generic S3 error: ... Connection refused); "
+        "check paths.lake, the network and the store's credentials in the environment"
+    )

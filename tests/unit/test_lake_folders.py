@@ -1,11 +1,15 @@
 """A folder is there when its manifest is; damage is named before anyone reads the file."""
 
+import json
+import re
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from recspark.errors import LakeError, SourceError
-from recspark.lake.folders import check_file, folder_uri, publish_folder, read_manifest
+from recspark.lake.folders import check_file, find_flaw, folder_uri, publish_folder, read_manifest, unpublish_folder
 from recspark.lake.source_state import find_source_state, list_files
 from recspark.lake.storage import check_uri, join, read_bytes, write_bytes
 
@@ -43,10 +47,66 @@ def test_damage_is_named(lake, published, damage, message):
         check_file(lake, "models", "abc", published.file("a.bin"))
 
 
-def test_an_edited_manifest_is_no_manifest(lake, published):
-    write_bytes(join(folder_uri(lake, "models", "abc"), "manifest.json"), b'{"format_version": 7}')
-    with pytest.raises(LakeError, match=r"manifest\.json: format_version 7"):
+@pytest.mark.parametrize(
+    ("damage", "flaw"),
+    [
+        (lambda p: (p / "a.bin").unlink(), "models/abc: a.bin is missing"),
+        (lambda p: (p / "a.bin").write_bytes(b"vec"), "models/abc: a.bin has 3 bytes, the manifest says 7"),
+        (lambda p: (p / "sub" / "b.bin").write_bytes(b"x"), "models/abc: sub/b.bin has 1 bytes, the manifest says 0"),
+        (
+            lambda p: (p / "manifest.json").unlink(),
+            "models/abc has no manifest.json: its build was stopped, or the manifest is lost",
+        ),
+        (shutil.rmtree, "no models/abc"),
+        # the same size: seen by check_file alone, which reads the file
+        (lambda p: (p / "a.bin").write_bytes(b"vectorz"), None),
+    ],
+)
+def test_what_a_run_sees_of_damage(lake, published, damage, flaw):
+    assert find_flaw(lake, "models", "abc") is None
+    damage(Path(folder_uri(lake, "models", "abc")))
+    assert find_flaw(lake, "models", "abc") == flaw
+
+
+def test_several_losses_are_named_together(lake, published):
+    for name in ("a.bin", "sub/b.bin"):
+        Path(folder_uri(lake, "models", "abc"), name).unlink()
+    assert find_flaw(lake, "models", "abc") == "models/abc: a.bin is missing; sub/b.bin is missing"
+
+
+def test_an_unpublished_folder_is_not_there(lake, published):
+    for _ in range(2):
+        unpublish_folder(lake, "models", "abc")
+        assert read_manifest(lake, "models", "abc") is None
+    assert Path(folder_uri(lake, "models", "abc"), "a.bin").exists()
+
+
+ENTRY = {"path": "a.bin", "bytes": 7, "sha256": "0"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (b"\xff\xfe", "utf-8"),
+        (b"<html>", "not JSON"),
+        (b"[1]", "no object with a format_version"),
+        ({"format_version": 7}, "format_version 7, this code reads 1"),
+        ({"files": None}, "files is None, expected a list"),
+        ({"files": [7]}, "not a recspark manifest: "),
+        ({"files": [ENTRY | {"bytes": "7"}]}, "bytes is '7', expected int"),
+        ({"facts": [1]}, "facts is \\[1\\], expected dict"),
+        ({"run_id": 3}, "run_id is 3, expected str"),
+        ({"colour": "red"}, "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_a_junk_manifest_is_named_and_counts_as_none(lake, published, change, message):
+    uri = join(folder_uri(lake, "models", "abc"), "manifest.json")
+    content = json.dumps(asdict(published) | change).encode() if isinstance(change, dict) else change
+    write_bytes(uri, content)
+    advice = "; restore it, or run `recspark run CONF --to train` to build again"
+    with pytest.raises(LakeError, match=rf"{uri}: .*{message}.*{advice}"):
         read_manifest(lake, "models", "abc")
+    assert re.search(rf"models/abc/manifest\.json cannot be read: .*{message}", find_flaw(lake, "models", "abc"))
 
 
 def test_unknown_scheme_is_refused():

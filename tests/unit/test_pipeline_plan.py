@@ -1,15 +1,24 @@
 """Which stages a run takes, what the dry run says, how failures end."""
 
+import os
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
 from recspark.config import RunConfig, plan_run
 from recspark.contracts.tables import ITEM_GRAPH
-from recspark.errors import ConfigError
-from recspark.lake.arrow import write_table
+from recspark.errors import ConfigError, IndexReadError
+from recspark.index.job import build_index
+from recspark.lake.arrow import find_table, write_table
+from recspark.lake.folders import publish_folder
+from recspark.lake.storage import write_bytes
 from recspark.pipeline import launch
 from recspark.pipeline.doctor import FAIL, OK, WARN, Check, describe_checks, is_fit
+from recspark.pipeline.hints import filled_in
 from recspark.pipeline.plan import describe_states, find_states, select_stages
+from recspark.pipeline.side import STAGE_FILE
+from tests.helpers.index_lake import make_items, plan_index_run, write_items
 
 
 def run_with(lake: str, source="f00", **sections):
@@ -71,6 +80,100 @@ def test_a_stage_waits_for_those_it_reads(lake):
     states = {s.stage.name: s for s in find_states(run, list(run.stages))}
     assert states["walks"].reason == "graph has to run first"
     assert states["index"].reason == "train has to run first"
+
+
+@pytest.fixture
+def indexed(tmp_path, monkeypatch):
+    """A run whose train and index stages are finished; its model folder and its index folder."""
+    run = plan_index_run(tmp_path / "lake", kind="flat", num_shards=2)
+    write_items(run, make_items(60, 16))
+    model, index = (Path(run.lake, kind, run.stages[s].id) for kind, s in (("models", "train"), ("indexes", "index")))
+    write_bytes(str(model / "v.bin"), b"vectors")
+    publish_folder(run.lake, "models", model.name, ["v.bin"], counts={}, config={}, inputs={}, facts={}, run_id="r")
+    build_index(run)
+    return run, model, index
+
+
+def states_of(run):
+    return {state.stage.name: state for state in find_states(run, ["train", "index"])}
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda p: (p / "shard-00001.faiss").unlink(), ": shard-00001.faiss is missing"),
+        (lambda p: os.truncate(p / "ids.parquet", 9), ": ids.parquet has 9 bytes, the manifest says "),
+        (lambda p: (p / "manifest.json").unlink(), " has no manifest.json: its build was stopped, or"),
+        (lambda p: (p / "manifest.json").write_text("{}"), "/manifest.json cannot be read: not a recspark manifest"),
+    ],
+)
+def test_a_damaged_index_is_built_again_and_the_dry_run_says_why(indexed, damage, reason):
+    run, _, index = indexed
+    assert all(state.is_done for state in states_of(run).values())
+    damage(index)
+    state = states_of(run)["index"]
+    assert (state.is_done, state.flaw) == (False, state.reason)
+    assert state.reason.startswith(f"indexes/{index.name}{reason}")
+    assert f"to build: {state.reason}" in describe_states(run, [state])
+    build_index(run)
+    assert states_of(run)["index"].is_done
+
+
+def test_a_damaged_model_is_trained_again_though_its_tables_are_whole(indexed):
+    run, model, _ = indexed
+    (model / "v.bin").unlink()
+    states = states_of(run)
+    assert states["train"].reason == f"models/{model.name}: v.bin is missing"
+    assert states["index"].is_done
+    assert find_table(run.lake, run.stages["train"], "item_embeddings").version == 0  # readers need no model folder
+
+
+def test_an_index_of_replaced_vectors_is_built_again(indexed):
+    run, _, _ = indexed
+    write_items(run, make_items(60, 16, seed=5))
+    assert states_of(run)["index"].reason == "made of item_embeddings at version 0, which is now at 1"
+    build_index(run)
+    assert states_of(run)["index"].is_done
+
+
+def test_a_stage_never_begun_has_no_flaw(lake):
+    run = run_with(lake)
+    assert [state.flaw for state in find_states(run, list(run.stages))] == [None] * len(run.stages)
+
+
+@pytest.mark.parametrize(
+    ("begun", "message"),
+    [
+        ("sessions", "sessions: the process ended with code 2; not started: graph, walks, train"),
+        ("walks", "walks: the process ended with code 2; not started: train"),
+        (None, "the process ended with code 2 in its start; not started: ingest, sessions, graph, walks, train"),
+    ],
+)
+def test_a_stop_names_the_stage_and_those_not_started(lake, monkeypatch, begun, message):
+    def start(_, env):
+        if begun:
+            Path(env[STAGE_FILE]).write_text(begun)
+        return type("Child", (), {"wait": lambda self: 2})()
+
+    monkeypatch.setattr(launch.subprocess, "Popen", start)
+    run = run_with(lake)
+    names = ["ingest", "sessions", "graph", "walks", "train"]
+    with pytest.raises(launch.StageFailed) as caught:
+        launch.run_all(run, find_states(run, names), ["run.yaml"])
+    assert str(caught.value) == message
+
+
+def test_the_last_stage_leaves_nothing_unstarted():
+    assert str(launch.StageFailed(["evaluate"], 1, has_begun=True)) == "evaluate: the process ended with code 1"
+
+
+def test_hints_name_the_command_to_type():
+    message = "no finished index; run `recspark run CONF --to index`, CONF stays elsewhere"
+    with pytest.raises(IndexReadError) as caught, filled_in(["my runs/a.yaml", "walks.p=0.5"]):
+        raise IndexReadError(message)
+    assert str(caught.value) == (
+        "no finished index; run `recspark run 'my runs/a.yaml' walks.p=0.5 --to index`, CONF stays elsewhere"
+    )
 
 
 @pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1), (143, 143), (-15, 143)])

@@ -1,11 +1,15 @@
 """Queries and the evaluation through a real sharded index, against exact search."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from recspark.errors import IndexReadError, LakeError
 from recspark.index.job import build_index
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.pipeline.evaluate_stage import evaluate
+from recspark.retrieval import query
 from recspark.retrieval.query import recommend_for_user, similar_items
 from tests.helpers.tiny_lake import plan_tiny, random_vectors, write_embeddings, write_graph, write_sessions
 
@@ -54,3 +58,55 @@ def test_a_flat_index_of_several_shards_gives_the_exact_lists(tmp_path, metric, 
         assert [n.item_id for n in plain] == [n.item_id for n in through_index]
         assert [n.score for n in plain] == pytest.approx([n.score for n in through_index], abs=1e-4)
         assert [n.because for n in plain] == [n.because for n in through_index]
+
+
+@pytest.fixture
+def indexed(tmp_path):
+    """A run with a flat index that `evaluate` searches, and the index's folder."""
+    index = {"kind": "flat", "num_shards": 3, "num_queries": 10}
+    run = plan_tiny(tmp_path, model={"embedding_dim": 6}, index=index, evaluate={"ks": [5], "search": "index"})
+    fill(run, "cosine", False)
+    query._say_exact.cache_clear()
+    return run, Path(run.lake, "indexes", run.stages["index"].id)
+
+
+def lose_manifest(run, folder):
+    build_index(run)
+    (folder / "manifest.json").unlink()
+    return f"indexes/{folder.name} has no manifest.json: its build was stopped, or the manifest is lost"
+
+
+def train_again(run, folder):
+    build_index(run)
+    write_embeddings(run, {i: v.tolist() for i, v in enumerate(random_vectors(9, 60, 6))})
+    return f"indexes/{folder.name} is made of item_embeddings at version 0, which is now at 1"
+
+
+@pytest.mark.parametrize("undo", [lambda run, folder: f"no indexes/{folder.name}", lose_manifest, train_again])
+def test_exact_search_in_place_of_the_index_is_said_once_with_its_reason(indexed, capfd, undo):
+    run, folder = indexed
+    reason = undo(run, folder)
+    capfd.readouterr()
+    found = [similar_items(run, "i7", 6) for _ in range(2)][1]
+    said = capfd.readouterr().err
+    assert said.count(f"answers by exact search: {reason}; the index stage builds it") == 1
+    assert said.count("\n") == 1
+    with pytest.raises(LakeError, match=f"evaluate.search is index, but {reason}; run `recspark run CONF --to index`"):
+        evaluate(run)
+    build_index(run)
+    assert [n.item_id for n in similar_items(run, "i7", 6)] == [n.item_id for n in found]
+    assert "exact" not in capfd.readouterr().err
+    evaluate(run)
+
+
+def test_a_query_refuses_an_index_that_lost_a_file_or_has_a_junk_manifest(indexed):
+    run, folder = indexed
+    build_index(run)
+    (folder / "shard-00001.faiss").unlink()
+    with pytest.raises(IndexReadError, match=r"shard-00001\.faiss: missing"):
+        similar_items(run, "i7", 6)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(LakeError, match=r"manifest\.json: not a recspark manifest"):
+        similar_items(run, "i7", 6)
+    build_index(run)
+    assert len(similar_items(run, "i7", 6)) == 6

@@ -114,7 +114,7 @@ def test_a_built_index_is_used(run, monkeypatch):
             asked.append(k)
             return np.array([[3, 0, 2][:k]]), np.array([[3, 2, 1][:k]], dtype=np.float32)
 
-    monkeypatch.setattr(query, "_open_built_index", lambda run: Index())
+    monkeypatch.setattr(query, "_open_built_index", lambda run, embeddings: Index())
     assert [n.item_id for n in similar_items(run, "i0", 2)] == ["i3", "i2"]
     assert asked == [3]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file
 from recspark.config import Run
 from recspark.errors import DataError, LakeError, TrainingError
 from recspark.lake.arrow import find_done, find_table, read_table
-from recspark.lake.folders import read_manifest
+from recspark.lake.folders import find_flaw, read_manifest
 from recspark.training import job
 from recspark.training.cpu_backend import CpuBackend
 from recspark.training.job import train
@@ -328,3 +329,54 @@ def test_a_corpus_that_teaches_nothing_is_refused(
     with pytest.raises(error, match=message):
         train(run)
     assert find_done(run.lake, run.stages["train"]) is None
+
+
+@pytest.mark.parametrize("is_manifest_lost", [False, True])
+def test_a_model_folder_that_lost_a_file_is_made_again(
+    trained: dict[str, Run], tmp_path: Path, is_manifest_lost: bool
+) -> None:
+    """From the last checkpoint; the embeddings stay where the new file is the one that the manifest knows."""
+    shutil.copytree(Path(trained["cpu"].lake), tmp_path / "lake")
+    run = plan_training(tmp_path, backend="cpu")
+    folder = Path(run.lake, "models", run.stages["train"].id)
+    before = (folder / "vectors.safetensors").read_bytes()
+    (folder / ("manifest.json" if is_manifest_lost else "vectors.safetensors")).unlink()
+    train(run)
+    assert (folder / "vectors.safetensors").read_bytes() == before
+    assert find_flaw(run.lake, "models", folder.name) is None
+    assert find_done(run.lake, run.stages["train"])[0] == int(is_manifest_lost)  # type: ignore[index]
+    np.testing.assert_array_equal(
+        vectors_of(rows(run, "item_embeddings")), vectors_of(rows(trained["cpu"], "item_embeddings"))
+    )
+
+
+def test_a_model_trained_anew_brings_its_own_embeddings(trained: dict[str, Run], tmp_path: Path) -> None:
+    """Without a checkpoint, and with a manifest that knows another file, as after a training on many threads."""
+    shutil.copytree(Path(trained["cpu"].lake), tmp_path / "lake")
+    run = plan_training(tmp_path, backend="cpu")
+    shutil.rmtree(Path(run.lake, "checkpoints"))
+    folder = Path(run.lake, "models", run.stages["train"].id)
+    (folder / "vectors.safetensors").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][0]["sha256"] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    train(run)
+    assert find_done(run.lake, run.stages["train"])[0] == 1  # type: ignore[index]
+
+
+def test_the_hint_of_a_flipped_model_file_mends_it(trained: dict[str, Run], tmp_path: Path) -> None:
+    """Its vectors are wanted again where the embeddings are lost."""
+    shutil.copytree(Path(trained["cpu"].lake), tmp_path / "lake")
+    run = plan_training(tmp_path, backend="cpu")
+    shutil.rmtree(Path(run.lake, "tables", "item_embeddings"))
+    vectors = Path(run.lake, "models", run.stages["train"].id, "vectors.safetensors")
+    content = bytearray(vectors.read_bytes())
+    content[-9] ^= 1
+    vectors.write_bytes(content)
+    with pytest.raises(LakeError, match=r"SHA-256 differs.*remove this file and run `recspark run CONF --to train`"):
+        train(run)
+    vectors.unlink()
+    train(run)
+    np.testing.assert_array_equal(
+        vectors_of(rows(run, "item_embeddings")), vectors_of(rows(trained["cpu"], "item_embeddings"))
+    )
