@@ -1,6 +1,11 @@
-"""What a source holds right now: file names, sizes and times, or a Delta version. Its fingerprint is every key's root.
+"""What a source holds right now: its files, or a Delta version. Its fingerprint is every key's root.
 
-{"fingerprint": "9c1e...", "kind": "files", "num_files": 305, "bytes": 8123456, "feature_versions": {"films": 4}}
+    {"fingerprint": "9c1e...", "kind": "files", "num_files": 305, "bytes": 8123456, "files_told_apart_by": "content",
+     "feature_versions": {"films": 4}}
+
+Files of this machine, up to 64 MiB in one place, are told apart by name and content: a copy made anew, a `touch` or a
+fresh checkout builds nothing again. To read more than that at each start would cost more than it saves: larger places,
+and all behind a network, are told apart by name, size and time of change.
 """
 
 import fnmatch
@@ -17,12 +22,15 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from recspark.errors import SourceError
-from recspark.lake.storage import SCHEMES, delta_uri, open_filesystem
+from recspark.lake.storage import SCHEMES, delta_uri, find_uri_flaw, open_filesystem
+
+BY_CONTENT, BY_TIME = "content", "size and time"
 
 SOURCE_KEY = "source.path"
 """The config key that messages name, where it is not a feature's."""
 
 _GLOB = "*?["
+_MAX_HASHED_BYTES = 64 << 20
 
 
 def find_source_state(
@@ -44,8 +52,8 @@ def find_source_state(
     else:
         assert path
         files = list_files(path)
-        state |= {"num_files": len(files), "bytes": sum(f[1] for f in files)}
-        decides = files
+        how, decides = _tell_apart(path, files)
+        state |= {"num_files": len(files), "bytes": sum(f[1] for f in files), "files_told_apart_by": how}
     extra, state["feature_versions"] = _find_features(features)
     text = json.dumps([kind, decides, extra])
     return state | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
@@ -114,12 +122,45 @@ def _find_features(features: Sequence[tuple[str, str, str]]) -> tuple[list[Any],
             table_id, versions[path] = _find_delta_version(path, None, feature_key(name))
             decides.append([path, table_id, versions[path]])
         else:
-            decides.append(list_files(path, feature_key(name)))
+            key = feature_key(name)
+            decides.append(_tell_apart(path, list_files(path, key), key)[1])
     return decides, versions
+
+
+def _tell_apart(path: str, files: list[tuple[str, int, int]], key: str = SOURCE_KEY) -> tuple[str, list[Any]]:
+    """How files are told from other ones, and what does: (name, SHA-256) or (name, bytes, modified ns) of each."""
+    with _reading(key, path):
+        filesystem, paths = open_files(path, [name for name, _, _ in files])
+        is_near = isinstance(filesystem, pafs.LocalFileSystem)
+        if not is_near or sum(size for _, size, _ in files) > _MAX_HASHED_BYTES:
+            return BY_TIME, files
+        return BY_CONTENT, [(name, _hash(place)) for (name, _, _), place in zip(files, paths, strict=True)]
+
+
+def _hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_files(path: str, files: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
+    """The file system, and where in it the files lie that `list_files` found."""
+    folder, pattern = split_glob(path)
+    filesystem, root = open_filesystem(folder)
+    is_file = not pattern and filesystem.get_file_info(root).is_file
+    return filesystem, [root] if is_file else [f"{root.rstrip('/')}/{name}" for name in files]
 
 
 def _find_delta_version(path: str, version: int | None, key: str = SOURCE_KEY) -> tuple[str, int]:
     """(table id, version): a table that is dropped and made anew at the same path has another id."""
+    table = open_delta(path, version, key)
+    return table.metadata().id, int(table.version())
+
+
+def open_delta(path: str, version: int | None, key: str = SOURCE_KEY) -> DeltaTable:
+    """A foreign Delta table at a version, or its newest.
+
+    Raises: SourceError when table or version is not there or cannot be read; ``key`` is the config key it names.
+    """
     with _reading(key, path):
         table = DeltaTable(delta_uri(path))
     newest = int(table.version())
@@ -130,7 +171,7 @@ def _find_delta_version(path: str, version: int | None, key: str = SOURCE_KEY) -
             raise SourceError(
                 f"source.version {version} of {path} is gone or not there yet; the newest is {newest} ({error})"
             ) from error
-    return table.metadata().id, int(table.version())
+    return table
 
 
 @contextmanager
@@ -143,20 +184,23 @@ def _reading(key: str, path: str) -> Iterator[None]:
     if scheme not in SCHEMES:
         known = ", ".join(s for s in SCHEMES if s)
         raise SourceError(f"{key} {path}: scheme {scheme!r} cannot be read; copy the data to one of {known}")
+    if flaw := find_uri_flaw(path):
+        raise SourceError(f"{key} {path!r}: {flaw}")
     try:
         yield
     except TableNotFoundError as error:
         raise SourceError(f"{key} {path}: no Delta table there") from error
     except DeltaError as error:
         raise SourceError(
-            f"{key} {path}: the log of the Delta table there is damaged ({_first_line(error)}); restore _delta_log"
+            f"{key} {path}: the log of the Delta table there is damaged ({first_line(error)}); restore _delta_log"
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise SourceError(
-            f"{key} {path}: cannot be reached or read ({_first_line(error)}); check the path, its permissions and, of "
+            f"{key} {path}: cannot be reached or read ({first_line(error)}); check the path, its permissions and, of "
             f"a URI, the credentials"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, its kind where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__).strip()

@@ -1,9 +1,11 @@
 """Paths and URIs of a lake, and the one place that turns them into file systems and store options."""
 
 import os
+from pathlib import Path
 from typing import IO
 from urllib.parse import urlparse
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from recspark.errors import LakeError
@@ -12,15 +14,72 @@ SCHEMES = ("", "file", "s3", "s3a", "abfss", "gs")
 """What Spark, pyarrow and delta-rs can all reach; the empty one is a local path."""
 
 
+_EXAMPLES = {
+    "": "lake/shop",
+    "file": "file:///data/shop",
+    "s3": "s3://bucket/shop",
+    "s3a": "s3a://bucket/shop",
+    "abfss": "abfss://container@account.dfs.core.windows.net/shop",
+    "gs": "gs://bucket/shop",
+}
+
+
 def check_uri(uri: str) -> str:
     """The same path or URI.
 
-    Raises: LakeError for a scheme that Spark and delta-rs cannot both reach.
+    Raises: LakeError for a scheme that Spark and delta-rs cannot both reach, or a URI that lacks a part.
     """
     scheme = urlparse(uri).scheme
     if scheme not in SCHEMES:
         raise LakeError(f"{uri}: scheme {scheme!r} is not one of file, s3a, abfss, gs; change paths.lake")
+    if flaw := find_uri_flaw(uri):
+        raise LakeError(f"paths.lake {uri!r}: {flaw}")
     return uri
+
+
+def find_uri_flaw(uri: str) -> str | None:
+    """What a path or URI of a known scheme lacks, with an example; None for a good one."""
+    parts = urlparse(uri)
+    flaw = None
+    if not uri.strip():
+        flaw = "is empty"
+    elif uri.startswith("~"):
+        return f"~ is not replaced by your home folder; write it out, or as ${{env:HOME}}{uri[1:]}"
+    elif parts.scheme and "://" not in uri:
+        flaw = f"has no // after {parts.scheme}:"
+    elif parts.scheme == "file" and (parts.netloc or not parts.path.strip("/")):
+        flaw = f"names {'a host' if parts.netloc else 'no folder'}: a path starts after three slashes"
+    elif parts.scheme in ("s3", "s3a", "gs") and not parts.netloc:
+        flaw = "names no bucket"
+    elif parts.scheme == "abfss" and "@" not in parts.netloc:
+        flaw = "names no container@account"
+    return flaw and f"{flaw}; expected such as {_EXAMPLES[parts.scheme]}"
+
+
+def check_lake(uri: str) -> None:
+    """Checks that a lake is, or can become, a folder that can be reached.
+
+    Raises: LakeError for a malformed URI, a file in the way, or a store that does not answer.
+    """
+    check_uri(uri)
+    try:
+        filesystem, path = open_filesystem(uri)
+        found = filesystem.get_file_info(path)
+        blocked = found.path if found.is_file else _find_file_above(filesystem, path)
+    except (OSError, pa.ArrowException) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise LakeError(
+            f"paths.lake {uri}: cannot be reached ({reason}); check the URI, the network and the credentials"
+        ) from error
+    if blocked:
+        raise LakeError(f"paths.lake {uri}: {blocked} is a file, a lake is a folder; choose another place")
+
+
+def _find_file_above(filesystem: pafs.FileSystem, path: str) -> str | None:
+    """A file where a local path wants a folder."""
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        return None
+    return next((str(parent) for parent in Path(path).parents if parent.is_file()), None)
 
 
 def join(uri: str, *parts: str) -> str:

@@ -1,5 +1,6 @@
 """What a source holds: every change of content changes the fingerprint, and what cannot be read is named by its key."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -113,7 +114,56 @@ def test_a_folder_without_permission_is_named(monkeypatch):
         list_files("/closed")
 
 
-@pytest.mark.parametrize("path", ["/" + "x" * 300, "abfss://nowhere", "file://relative"])
-def test_an_unreachable_place_is_named(path):
+def test_an_unreachable_place_is_named():
+    path = "/" + "x" * 300
     with pytest.raises(SourceError, match=rf"^source\.path {path}: cannot be reached or read"):
         list_files(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "flaw"),
+    [
+        ("abfss://nowhere", "names no container@account; expected such as abfss://container@account"),
+        ("file://relative", "names a host: a path starts after three slashes; expected such as file:///data"),
+        ("s3a://", "names no bucket; expected such as s3a://bucket"),
+        ("file:/data", "has no // after file:"),
+        (" ", "is empty"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["files", "delta"])
+def test_a_malformed_uri_is_refused_before_anyone_is_asked(kind, path, flaw):
+    with pytest.raises(SourceError) as caught:
+        find_source_state(kind, path, None)
+    assert str(caught.value).startswith(f"source.path '{path}': {flaw}")
+
+
+def state_of(path: Path) -> dict:
+    return find_source_state("files", str(path), None, [("brand", str(path), "csv")])
+
+
+def test_a_touched_or_copied_source_is_the_same_one(tmp_path):
+    touch(tmp_path / "in", "a.csv", "b.csv")
+    before = state_of(tmp_path / "in")
+    assert before["files_told_apart_by"] == "content"
+    os.utime(tmp_path / "in" / "a.csv", (1, 1))
+    shutil.copytree(tmp_path / "in", tmp_path / "copy")
+    assert state_of(tmp_path / "in") == before == state_of(tmp_path / "copy")
+
+
+def test_another_content_of_the_same_size_and_time_is_another_source(tmp_path):
+    touch(tmp_path, "a.csv")
+    os.utime(tmp_path / "a.csv", (1, 1))
+    before = state_of(tmp_path)
+    (tmp_path / "a.csv").write_text("y")
+    os.utime(tmp_path / "a.csv", (1, 1))
+    assert state_of(tmp_path)["fingerprint"] != before["fingerprint"]
+
+
+def test_a_large_source_is_told_apart_by_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(source_state, "_MAX_HASHED_BYTES", 1)
+    touch(tmp_path, "a.csv", "b.csv")
+    before = state_of(tmp_path)
+    assert before["files_told_apart_by"] == "size and time"
+    assert state_of(tmp_path) == before
+    os.utime(tmp_path / "a.csv", (1, 1))
+    assert state_of(tmp_path)["fingerprint"] != before["fingerprint"]
