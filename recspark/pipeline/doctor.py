@@ -54,7 +54,8 @@ def describe_checks(checks: list[Check]) -> str:
     for check in checks:
         lines.append(f"{check.status:<4}  {check.name:<{width}}  {check.found}  (needed: {check.needed})")
         if check.status != OK and check.mend:
-            lines.append(f"{'':<{width + 8}}-> {check.mend}")
+            indent = " " * (width + 8)
+            lines.append(f"{indent}-> " + check.mend.replace("\n", f"\n{indent}   "))
     verdict = "the chain can run" if is_fit(checks) else "the chain cannot run until every FAIL is mended"
     return "\n".join([*lines, verdict])
 
@@ -159,7 +160,7 @@ def _check_disk(place: str) -> Check:
 def _check_config(conf: str, overrides: Sequence[str]) -> list[Check]:
     from recspark.pipeline.open_run import open_run
 
-    needed = "a config without problems, a source that is there"
+    needed = "a config without problems, a source that is there and as it says"
     try:
         run = open_run(conf, overrides)
     except RecsparkError as error:

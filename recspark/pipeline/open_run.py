@@ -9,7 +9,8 @@ from recspark.config.plan import inherited_source
 from recspark.errors import LakeError
 from recspark.lake.arrow import find_done, list_markers
 from recspark.lake.source_state import find_source_state
-from recspark.lake.storage import check_uri
+from recspark.lake.storage import check_lake
+from recspark.sources.look import look_at_source
 
 _ANY_SOURCE = {"fingerprint": ""}
 
@@ -17,7 +18,7 @@ _ANY_SOURCE = {"fingerprint": ""}
 def open_run(conf: str | Path, overrides: Sequence[str] = ()) -> Run:
     """The run of a config; inside `recspark run` with the run id and source state of the parent.
 
-    Raises: ConfigError for a wrong config; SourceError when the source is not there.
+    Raises: ConfigError for a wrong config; SourceError when the source is not there or not what the config says.
     """
     config = _load(conf, overrides)
     return plan_run(config, inherited_source() or _find_source(config))
@@ -54,7 +55,7 @@ def open_finished_run(conf: str | Path, overrides: Sequence[str], stage: str) ->
 
 def _load(conf: str | Path, overrides: Sequence[str]) -> RunConfig:
     config = load_config(conf, overrides)
-    check_uri(config.paths.lake)
+    check_lake(config.paths.lake)
     return config
 
 
@@ -72,5 +73,7 @@ def _is_done(run: Run, names: Sequence[str]) -> bool:
 
 
 def _find_source(config: RunConfig) -> dict[str, object]:
+    """The state of the source, once a look at it has found nothing wrong."""
+    look_at_source(config)
     features = [(f.name, f.path, f.format) for f in config.features if f.path != "synthetic"]
     return find_source_state(config.source.kind, config.source.path, config.source.version, features)

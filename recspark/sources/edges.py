@@ -22,8 +22,9 @@ from recspark.lake.spark import number_rows, read_table, spark_schema, write_tab
 from recspark.logs import log
 from recspark.sources.mapping import first_problem, id_problems
 from recspark.sources.outcomes import STAGE, check_counts, count_outcomes, log_done, sum_outcomes, write_quarantine
-from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names
-from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, rule_columns, struct_text
+from recspark.sources.rows import BAD_LINE, ROW, source_column, source_names
+from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, struct_text
+from recspark.sources.wanted import check_columns, name_source, source_columns
 
 SELF_LOOP = "self_loop"
 SRC, DST = "src", "dst"
@@ -34,7 +35,7 @@ def ingest_edges(spark: SparkSession, run: Run, rows: DataFrame) -> None:
 
     Raises: SourceError for missing columns, an empty list or too many bad rows.
     """
-    check_edge_columns(rows, run.config.source)
+    check_columns(source_names(rows), source_columns(run.config.source), name_source(run.config.source))
     mapped = map_edges(rows, run.config.source).persist()
     try:
         counts = sum_outcomes(count_outcomes(mapped))
@@ -46,18 +47,6 @@ def ingest_edges(spark: SparkSession, run: Run, rows: DataFrame) -> None:
         _write_graph(spark, run, mapped, items, versions, counts)
     finally:
         mapped.unpersist()
-
-
-def check_edge_columns(rows: DataFrame, source: SourceConfig) -> None:
-    """Checks the columns that the config names.
-
-    Raises: SourceError naming what is missing and what exists.
-    """
-    where = f"source.path {source.path}"
-    wanted = {"source.src_column": source.src_column, "source.dst_column": source.dst_column}
-    if source.weight_column is not None:
-        wanted["source.weight_column"] = source.weight_column
-    check_columns(source_names(rows), wanted | rule_columns(source.rules), where)
 
 
 def map_edges(rows: DataFrame, source: SourceConfig) -> DataFrame:

@@ -7,7 +7,6 @@ categorical and text: string; multi: array<string>; numeric: float. Ids are comp
 """
 
 from functools import reduce
-from itertools import groupby
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -16,16 +15,22 @@ from pyspark.sql import functions as F
 from recspark.config import Run
 from recspark.config.source import FeatureConfig
 from recspark.contracts import columns as c
-from recspark.errors import SourceError
 from recspark.lake.source_state import feature_key
 from recspark.sources.attributes import ATTRIBUTES, build_item_attributes
 from recspark.sources.delta import read_version
 from recspark.sources.files import read_frame
 from recspark.sources.planted import PlantedWorld
-from recspark.sources.rows import BAD_LINE_READ, check_columns, quoted, reading
+from recspark.sources.rows import BAD_LINE_READ, quoted, reading
 from recspark.sources.rules import number_text
+from recspark.sources.wanted import (
+    SYNTHETIC,
+    check_columns,
+    check_synthetic_feature,
+    feature_columns,
+    group_features,
+    name_features,
+)
 
-SYNTHETIC = "synthetic"
 _BLANK = r"(?U)\A\s*\z"
 
 
@@ -56,22 +61,18 @@ def _features_of(run: Run, owner: str) -> list[FeatureConfig]:
 def _read_features(spark: SparkSession, run: Run, owner: str, id_column: str) -> DataFrame | None:
     """The features of each file read in one go, files joined by id."""
 
-    def place(feature: FeatureConfig) -> tuple[str, str, str]:
-        return feature.path, feature.format, feature.key
-
-    wanted = sorted(_features_of(run, owner), key=place)
-    frames = [_read_one_source(spark, run, list(group), id_column) for _, group in groupby(wanted, key=place)]
+    groups = group_features(_features_of(run, owner))
+    frames = [_read_one_source(spark, run, group, id_column) for group in groups]
     return reduce(lambda left, right: left.join(right, id_column, "full"), frames) if frames else None
 
 
 def _read_one_source(spark: SparkSession, run: Run, features: list[FeatureConfig], id_column: str) -> DataFrame:
     """The typed columns of features that share path and key; of an id that comes twice, the smallest value counts."""
-    where = f"features ({', '.join(f.name for f in features)}), path {features[0].path}"
+    where = name_features(features)
     with reading(where):
         frame = _read_frame(spark, run, features[0])
     names = [name for name in frame.columns if name != BAD_LINE_READ]
-    wanted = {"key": features[0].key} | {f"column of {f.name}": f.column for f in features}
-    check_columns(names, wanted, where)
+    check_columns(names, feature_columns(features), where)
     if BAD_LINE_READ in frame.columns:
         frame = frame.where(F.col(BAD_LINE_READ).isNull())
     identifier = quoted(features[0].key).cast("string")
@@ -91,11 +92,7 @@ def _read_frame(spark: SparkSession, run: Run, feature: FeatureConfig) -> DataFr
 
 def _read_synthetic(spark: SparkSession, run: Run, feature: FeatureConfig) -> DataFrame:
     """The generator's item attributes, from the driver: one row an item."""
-    if run.config.source.kind != SYNTHETIC or feature.of != "item":
-        raise SourceError(
-            f"features ({feature.name}): path synthetic holds the generator's item attributes "
-            f"({', '.join(ATTRIBUTES)}); it goes with source.kind synthetic and `of: item`"
-        )
+    check_synthetic_feature(run.config.source, feature)
     world = PlantedWorld(run.config.source.synthetic, run.seed)
     attributes = build_item_attributes(world)
     types = [pa.float64() if name == "price" else pa.string() for name in ATTRIBUTES]

@@ -5,27 +5,20 @@ u,i,t                        row {u: "7", i: "85123A", t: "2010-12-01"}, bad_lin
 7,8512
 """
 
-import csv
-import io
 import re
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import pyarrow as pa
-import pyarrow.fs as pafs
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from recspark.errors import SourceError
-from recspark.lake.source_state import SOURCE_KEY, list_files, split_glob
-from recspark.lake.storage import join, open_filesystem
+from recspark.lake.source_state import SOURCE_KEY, list_files, open_files, split_glob
+from recspark.lake.storage import join
+from recspark.sources.headers import find_header, name_columns
 from recspark.sources.rows import BAD_LINE_READ, as_rows, quoted
+from recspark.sources.wanted import no_json
 
-_HEADER_BYTES = 1 << 20
-_HEADER_THREADS = 16
 _GLOB_CHARACTER = re.compile(r"[\\*?\[\]{}]")
 """What Hadoop would not take as it stands."""
 _LINE = "value"
@@ -55,8 +48,8 @@ def read_frame(
         reader = reader.option("recursiveFileLookup", "true")  # else nested folders would be left out silently
     with _partition_values_as_text(spark):
         if file_format == "csv":
-            header = _find_header(path, files, separator, where)
-            return _read_csv(reader, places, header, separator, where)
+            header = find_header(*open_files(path, files), separator, where)
+            return _read_csv(reader, places, header, separator)
         if file_format == "jsonl":
             return _read_jsonl(reader, places, where)
         return reader.parquet(*places)
@@ -73,12 +66,8 @@ def _partition_values_as_text(spark: SparkSession) -> Iterator[None]:
         spark.conf.set(_INFER_PARTITIONS, str(before))
 
 
-def _read_csv(reader: DataFrameReader, places: list[str], header: list[str], separator: str, where: str) -> DataFrame:
-    names = [name or f"_c{place}" for place, name in enumerate(header)]
-    twice = sorted(name for name, times in Counter(names).items() if times > 1)
-    if twice:
-        raise SourceError(f"{where}: the CSV header names {', '.join(twice)} more than once; rename them")
-    schema = StructType([StructField(name, StringType()) for name in [*names, BAD_LINE_READ]])
+def _read_csv(reader: DataFrameReader, places: list[str], header: list[str], separator: str) -> DataFrame:
+    schema = StructType([StructField(name, StringType()) for name in [*name_columns(header), BAD_LINE_READ]])
     return (
         reader.schema(schema)
         .option("header", "true")
@@ -88,40 +77,6 @@ def _read_csv(reader: DataFrameReader, places: list[str], header: list[str], sep
         .option("enforceSchema", "true" if "" in header else "false")
         .csv(places)
     )
-
-
-def _find_header(path: str, files: list[str], separator: str, where: str) -> list[str]:
-    """The column names in the first line of the first file that has one.
-
-    Raises: SourceError when no file has a line, or when a column has no name and another file's header differs.
-    """
-    filesystem, paths = _open_files(path, files)
-    for file in paths:
-        if header := _read_header(filesystem, file, separator):
-            break
-    else:
-        raise SourceError(f"{where}: the source is empty: no file there has a line; give one with rows")
-    if "" in header:
-        with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-            others = list(pool.map(lambda other: _read_header(filesystem, other, separator), paths))
-        for other_file, other in zip(paths, others, strict=True):
-            if other and other != header:
-                raise SourceError(
-                    f"{where}: files disagree about their columns: {header} in {file}, {other} in {other_file}; "
-                    f"give them one header or read them as separate sources"
-                )
-    return header
-
-
-def _read_header(filesystem: pafs.FileSystem, file: str, separator: str) -> list[str]:
-    """The names in a file's first line, none where it has no line."""
-    try:
-        with filesystem.open_input_stream(file, compression="detect") as stream:
-            start = stream.read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{file}: cannot be read ({error}): damaged or cut short; replace or remove it") from error
-    first = next((line for line in io.StringIO(start) if line.strip()), None)
-    return [] if first is None else next(csv.reader([first], delimiter=separator))
 
 
 def _read_jsonl(reader: DataFrameReader, places: list[str], where: str) -> DataFrame:
@@ -134,7 +89,7 @@ def _read_jsonl(reader: DataFrameReader, places: list[str], where: str) -> DataF
     in_folders = [name for name in lines.columns if name != _LINE]
     own = [field for field in found.fields if field.name not in (BAD_LINE_READ, *in_folders)]
     if not own:
-        raise SourceError(f"{where}: no line there is a JSON object; check source.format")
+        raise no_json(where)
     # Spark's own reader makes any number of rows of a line that holds a list: none would be counted for [].
     schema = StructType([*own, StructField(BAD_LINE_READ, StringType())])
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": BAD_LINE_READ}
@@ -145,14 +100,6 @@ def _read_jsonl(reader: DataFrameReader, places: list[str], where: str) -> DataF
         *[quoted(name) for name in in_folders],
         F.when(is_bad, F.col(_LINE)).alias(BAD_LINE_READ),
     )
-
-
-def _open_files(path: str, files: list[str]) -> tuple[pafs.FileSystem, list[str]]:
-    """The file system, and where in it the files lie that `list_files` found."""
-    folder, pattern = split_glob(path)
-    filesystem, root = open_filesystem(folder)
-    is_file = not pattern and filesystem.get_file_info(root).is_file
-    return filesystem, [root] if is_file else [f"{root.rstrip('/')}/{name}" for name in files]
 
 
 def _places(path: str, files: list[str]) -> list[str]:

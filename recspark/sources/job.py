@@ -24,7 +24,6 @@ from recspark.sources.outcomes import (
     check_counts,
     count_outcomes,
     log_done,
-    name_source,
     sum_outcomes,
     write_quarantine,
 )
@@ -32,6 +31,7 @@ from recspark.sources.rows import reading
 from recspark.sources.rules import DROPPED_BY, check_rules
 from recspark.sources.synthetic import COLUMNS as SYNTHETIC_COLUMNS
 from recspark.sources.synthetic import read_synthetic
+from recspark.sources.wanted import name_source
 
 
 def ingest(spark: SparkSession, run: Run) -> None:

@@ -14,9 +14,10 @@ from pyspark.sql.window import Window
 
 from recspark.config.source import ColumnMap, SourceConfig
 from recspark.contracts import columns as c
-from recspark.sources.rows import BAD_LINE, ROW, check_columns, source_column, source_names, source_type
-from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, rule_columns, struct_text
+from recspark.sources.rows import BAD_LINE, ROW, source_column, source_names, source_type
+from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, struct_text
 from recspark.sources.times import read_time, start_of_day
+from recspark.sources.wanted import UNREADABLE_TIME, check_columns, event_columns, name_source
 
 EVENT_COLUMNS = (c.USER_ID, c.ITEM_ID, c.TS, c.EVENT_TYPE, c.WEIGHT, c.BASKET_ID, c.SPLIT)
 """What an event's hash covers."""
@@ -37,9 +38,7 @@ def check_mapping(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> 
 
     Raises: SourceError naming what is missing and what exists.
     """
-    where = f"source.path {source.path}" if source.path else f"source.kind {source.kind}"
-    wanted = {f"source.columns.{part}": name for part, name in columns if name is not None}
-    check_columns(source_names(rows), wanted | rule_columns(source.rules), where)
+    check_columns(source_names(rows), event_columns(columns, source.rules), name_source(source))
 
 
 def map_rows(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> DataFrame:
@@ -136,7 +135,7 @@ def _time_problems(source: SourceConfig, columns: ColumnMap) -> list[tuple[Colum
     latest = F.lit(start_of_day(source.latest))
     return [
         (text.isNull() | text.rlike(_BLANK), "missing_time"),
-        (F.col(c.TS).isNull(), "unreadable_time"),
+        (F.col(c.TS).isNull(), UNREADABLE_TIME),
         ((F.col(c.TS) < earliest) | (F.col(c.TS) >= latest), "impossible_time"),
     ]
 

@@ -3,6 +3,7 @@
 {"rows_in": 1000, "kept": 940, "dropped": {"cancelled": 50}, "quarantined": {"missing_item_id": 10}}
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +19,11 @@ from recspark.errors import SourceError
 from recspark.lake.spark import write_table
 from recspark.logs import log
 from recspark.sources.rules import DROPPED_BY
+from recspark.sources.wanted import UNREADABLE_TIME, explain_times, name_source, no_rows
 
 STAGE = "ingest"
 _SHOWN_CHARS = 300
-
-
-def name_source(source: SourceConfig) -> str:
-    """Where messages say a problem is."""
-    return f"source.path {source.path}" if source.path else f"source.kind {source.kind}"
+_SHOWN_TIMES = 3
 
 
 def count_outcomes(rows: DataFrame, *more: str) -> list[Row]:
@@ -64,22 +62,31 @@ def check_counts(run: Run, counts: dict[str, Any], mapped: DataFrame) -> None:
     if rows_in != counts["kept"] + sum(counts["dropped"].values()) + num_bad:
         raise RuntimeError(f"ingest lost rows: {counts}")
     if rows_in == 0:
-        raise SourceError(f"{where}: the source is empty: 0 rows; check the path and the columns")
+        raise no_rows(where)
     if num_bad > source.max_bad_ratio * rows_in:
         example = mapped.where(F.col(c.REASON).isNotNull()).select(c.REASON, c.RAW, c.SOURCE_FILE).first()
         assert example
+        times = _explain_times(source, mapped, counts["quarantined"])
         raise SourceError(
             f"{where}: {num_bad:,} of {rows_in:,} rows ({num_bad / rows_in:.1%}) would be quarantined, above "
             f"source.max_bad_ratio {source.max_bad_ratio:g}: {_list_counts(counts['quarantined'])}. "
             f"For example ({example[c.REASON]}) {str(example[c.RAW])[:_SHOWN_CHARS]} in "
-            f"{example[c.SOURCE_FILE] or 'the source'}. Mend the columns or the source, add a rule under source.rules, "
-            f"or raise source.max_bad_ratio; nothing was written"
+            f"{example[c.SOURCE_FILE] or 'the source'}. {times}Mend the columns or the source, add a rule "
+            f"under source.rules, or raise source.max_bad_ratio; nothing was written"
         )
     if counts["kept"] == 0:
         raise SourceError(
             f"{where}: none of {rows_in:,} rows is left: dropped {_list_counts(counts['dropped']) or 'none'}; "
             f"quarantined {_list_counts(counts['quarantined']) or 'none'}. Check source.rules; nothing was written"
         )
+
+
+def _explain_times(source: SourceConfig, mapped: DataFrame, quarantined: dict[str, int]) -> str:
+    """The first times that cannot be read and how to say what they are, where most bad rows have one."""
+    if source.columns.ts is None or quarantined.get(UNREADABLE_TIME, 0) * 2 < sum(quarantined.values()):
+        return ""
+    rows = mapped.where(F.col(c.REASON) == UNREADABLE_TIME).select(c.RAW).limit(_SHOWN_TIMES).collect()
+    return explain_times(source, [str(json.loads(row[c.RAW])[source.columns.ts]) for row in rows]) + ". "
 
 
 def write_quarantine(run: Run, rows: DataFrame) -> int:

@@ -5,9 +5,8 @@ row (struct of the source's own columns)   bad_line   source_file
 {u: NULL, i: NULL, t: NULL}                "7,8512"   file:/data/2010-12-01.csv.gz
 """
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -18,6 +17,7 @@ from pyspark.sql.types import DataType, StructType
 
 from recspark.contracts import columns as c
 from recspark.errors import SourceError
+from recspark.sources.wanted import DAMAGED, NANOSECONDS, unreadable_file
 
 ROW = "row"
 BAD_LINE = "bad_line"
@@ -74,23 +74,6 @@ def source_names(rows: DataFrame) -> list[str]:
     return list(row_type.names)
 
 
-def check_columns(found: Iterable[str], wanted: dict[str, str], where: str) -> None:
-    """Checks that the columns a config names are there; ``wanted`` maps config keys to column names.
-
-    Raises: SourceError naming all that are missing, close matches, and those that exist.
-    """
-    names = list(found)
-    missing = {key: name for key, name in wanted.items() if name not in names}
-    if not missing:
-        return
-    by_lower = {n.lower(): n for n in names}
-    lines = []
-    for key, name in missing.items():
-        near = difflib.get_close_matches(name.lower(), list(by_lower), 1, 0.6)
-        lines.append(f"{key}: no column {name!r}" + (f"; did you mean {by_lower[near[0]]!r}?" if near else ""))
-    raise SourceError(f"{where}: {'; '.join(lines)} (columns there: {', '.join(names)})")
-
-
 @contextmanager
 def reading(where: str) -> Iterator[None]:
     """Turns Spark's failures to read a source into one message that names the file.
@@ -129,7 +112,4 @@ def _describe(text: str) -> str | None:
     match = _FILE_IN_MESSAGE.search(text)
     file = match["file"].rstrip(".") if match else "a file"
     cause = next(sign for sign in _READ_SIGNS if sign in text)
-    advice = "it is damaged or cut short; replace or remove it"
-    if "TIMESTAMP(NANOS" in text:
-        advice = "Spark reads no nanosecond times; write it with microseconds (pandas: coerce_timestamps='us')"
-    return f"{file} cannot be read ({cause}): {advice}"
+    return unreadable_file(file, cause, NANOSECONDS if "TIMESTAMP(NANOS" in text else DAMAGED)

@@ -23,11 +23,6 @@ _CONTENT = "_content"
 _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 
 
-def rule_columns(rules: Sequence[DropRule]) -> dict[str, str]:
-    """The columns that rules test, by the place in the config that names them."""
-    return {f"source.rules ({rule.name})": rule.column for rule in rules if rule.column}
-
-
 def check_rules(spark: SparkSession, rules: Sequence[DropRule]) -> None:
     """Checks that Java understands the rules' patterns.
 

@@ -19,14 +19,15 @@ from pyspark.sql import DataFrame, SparkSession
 from recspark.contracts import columns as c
 from recspark.sources.planted import DIRT_KINDS, EVENT_TYPES, Ints, PlantedEvents, PlantedWorld
 from recspark.sources.rows import as_rows
+from recspark.sources.wanted import SYNTHETIC_NAMES
 
 if TYPE_CHECKING:  # workers import this module, and need no pydantic
     from recspark.config.source import SourceConfig, SyntheticSource
 
-COLUMNS = {c.TS: c.TS, c.EVENT_ID: c.EVENT_ID, c.EVENT_TYPE: c.EVENT_TYPE, c.WEIGHT: c.WEIGHT}
+COLUMNS = {name: name for name in SYNTHETIC_NAMES}
 """How the generator's rows are mapped; the config's own column map is for other sources."""
 
-_SCHEMA = ", ".join(f"{n} string" for n in (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TS, c.EVENT_TYPE, c.WEIGHT))
+_SCHEMA = ", ".join(f"{n} string" for n in SYNTHETIC_NAMES)
 _USERS_A_BATCH = 1000
 _EVENTS_A_PARTITION = 500_000
 

@@ -14,11 +14,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DateType, NumericType, TimestampNTZType, TimestampType
 
 from recspark.config.source import SourceConfig
-from recspark.errors import SourceError
 from recspark.sources.rules import number_text
-
-EPOCH_UNITS = {"epoch_seconds": 1_000_000, "epoch_millis": 1_000}
-"""Microseconds a unit."""
+from recspark.sources.wanted import EPOCH_UNITS, check_number_times
 
 # A time without a date would be read as today's, a lone year as January: neither is a moment someone recorded.
 _ISO = r"^\s*[0-9]{4,6}-[0-9]{1,2}-[0-9]{1,2}(?:[ T].*)?$"
@@ -40,10 +37,7 @@ def read_time(value: Column, found: DataType, source: SourceConfig) -> Column:
     if wanted in EPOCH_UNITS:
         return _read_epoch(text, EPOCH_UNITS[wanted])
     if isinstance(found, NumericType):
-        raise SourceError(
-            f"source.columns.ts: column {source.columns.ts!r} holds numbers ({found.simpleString()}), but "
-            f"source.timestamp_format is {wanted!r}; set it to epoch_seconds or epoch_millis"
-        )
+        check_number_times(source, source.columns.ts or "", found.simpleString())
     if wanted is None:
         return _read_iso(text, source)
     parsed = F.try_to_timestamp(text, F.lit(wanted))

@@ -115,8 +115,8 @@ BAD_SOURCES = {
     "too many bad": (
         ["1,a,2020-01-01", ",b,2020-01-01", "2,,2020-01-01", "3,d,x", "4,e,y"], {},
         r"4 of 5 rows \(80.0%\) would be quarantined, above source.max_bad_ratio 0.05: unreadable_time 2, "
-        r"missing_item_id 1, missing_user_id 1\. For example \(\w+\) \{.*\} in file:\S*bad\.csv\. Mend "
-        r".*nothing was written",
+        r"missing_item_id 1, missing_user_id 1\. For example \(\w+\) \{.*\} in file:\S*bad\.csv\. Times in "
+        r"column 't' such as '\w', '\w' do not fit .* Mend .*nothing was written",
     ),
     "empty": ([], {}, r"bad\.csv: the source is empty: 0 rows"),
     "all dropped": (
@@ -125,6 +125,29 @@ BAD_SOURCES = {
     ),
     "pattern": (["1,a,2020-01-01"], {"timestamp_format": "quarter"}, "timestamp_format is no Spark datetime pattern"),
 }  # fmt: skip
+
+
+UNREADABLE_TIMES = {
+    "pattern": (
+        ["12/1/2010 8:26", "13/1/2010 9:00"], None,
+        "Times in column 't' such as '12/1/2010 8:26', '13/1/2010 9:00' do not fit source.timestamp_format (not set: "
+        "ISO 8601 such as 2026-02-16 12:00:00); set it to a Spark datetime pattern such as d/M/yyyy H:mm or yyyyMMdd. ",
+    ),
+    "seconds": (["964982703"], None, "set it to epoch_seconds. "),
+    "millis": (["964982703000"], None, "set it to epoch_millis. "),
+    "a day": (["20200102"], None, "set it to a Spark datetime pattern such as d/M/yyyy H:mm or yyyyMMdd. "),
+    "another": (["2020-01-02"], "d/M/yyyy", "do not fit source.timestamp_format (d/M/yyyy); set it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREADABLE_TIMES)
+def test_unreadable_times_name_the_knob_and_some_values(spark, lake, tmp_path, name):
+    times, pattern, message = UNREADABLE_TIMES[name]
+    path = write_lines(tmp_path / "bad.csv", "u,i,t", *(f"{n},a,{t}" for n, t in enumerate(times)))
+    with pytest.raises(SourceError) as caught:
+        ingest(spark, make_run(lake, csv_source(path, timestamp_format=pattern)))
+    assert message in str(caught.value)
+    assert "(unreadable_time)" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", BAD_SOURCES)

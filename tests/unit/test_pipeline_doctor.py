@@ -33,6 +33,27 @@ def test_a_config_with_problems_fails_with_its_message(tmp_path):
     assert "walks.p: must be > 0, got -1" in check.mend
 
 
+def test_a_source_that_is_not_what_the_config_says_fails(tmp_path):
+    (tmp_path / "e.csv").write_text("u,i,t\n1,a,2026-01-01\n")
+    conf = tmp_path / "run.yaml"
+    source = (
+        f"source: {{kind: files, path: {tmp_path}/e.csv, format: csv, columns: {{user_id: user, item_id: i, ts: t}}}}"
+    )
+    conf.write_text(CONF + source)
+    check = found_by("config", doctor.check_machine(str(conf)))
+    assert check.status == doctor.FAIL
+    assert "source.columns.user_id: no column 'user' (columns there: u, i, t)" in check.mend
+
+
+def test_every_line_of_what_to_do_stands_below_its_check():
+    check = doctor.Check("config", doctor.FAIL, "run.yaml", "a good one", "2 problems:\n  a\n  b")
+    assert doctor.describe_checks([check]).splitlines()[1:4] == [
+        "              -> 2 problems:",
+        "                   a",
+        "                   b",
+    ]
+
+
 def test_no_java_fails(monkeypatch):
     def refuse():
         raise SetupError("no usable Java: install one")
