@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from recspark.config import Run
 from recspark.contracts.commits import CommitRecord, find_stale_input
@@ -10,6 +9,7 @@ from recspark.contracts.stages import STAGE_NAMES, PlannedStage
 from recspark.errors import ConfigError
 from recspark.lake.arrow import find_done, find_newest_marker
 from recspark.lake.folders import find_flaw, has_files
+from recspark.pipeline.differences import find_differences
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,10 @@ def _find_reason(run: Run, stage: PlannedStage, waits_for: list[str]) -> str:
     newest = find_newest_marker(run.lake, stage.spec.marker, stage.name)
     if newest is None:
         return "never built in this lake"
-    changes = _differences(newest.config, stage.sections)
+    changes = find_differences(newest.config, stage.sections)
     if changes:
         return f"config differs from the newest version: {'; '.join(changes[:4])}"
     return "its source or an earlier stage differs from the newest version's"
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """``a.b 1 -> 2`` for each leaf that differs."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{prefix} {old!r} -> {new!r}"]
-    keys = sorted({*old, *new})
-    return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{prefix}.{k}" if prefix else k)]
 
 
 def _describe_source(run: Run) -> str:
