@@ -25,7 +25,6 @@ from recspark.index.build import (
 )
 from recspark.index.ids import write_ids
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
-from recspark.index.memory import free_memory_bytes, gib
 from recspark.index.plan import IVF_KINDS, IndexPlan, check_memory, plan_index
 from recspark.index.recall import DEPTHS, CurvePoint, ExactSearch, choose_point, measure_recall
 from recspark.index.search import ShardedIndex
@@ -35,6 +34,7 @@ from recspark.lake.arrow import TableAt, find_done, find_table
 from recspark.lake.folders import folder_uri, hash_file, publish_folder, unpublish_folder
 from recspark.lake.storage import join
 from recspark.logs import log, timed
+from recspark.memory import free_memory_bytes, gib
 
 __all__ = ["build_index", "open_index"]
 

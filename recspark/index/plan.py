@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from recspark.errors import IndexBuildError
-from recspark.index.memory import gib
 from recspark.index.metric import augmented_dim, padded_dim
+from recspark.memory import gib
 
 if TYPE_CHECKING:  # a reader of indexes needs no pydantic
     from recspark.config.schema import IndexConfig
