@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from recspark.config.baselines import EDGE_LIST_KINDS, LIST_KINDS
+
 if TYPE_CHECKING:
     from recspark.config.schema import RunConfig
 
@@ -22,7 +24,8 @@ class _Problem:
 def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
     """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
     checks = [_check_edges] if config.source.kind == "edges" else [_check_order, _check_split, _check_baskets]
-    found = [problem for check in [*checks, _check_stages, _check_training] for problem in check(config)]
+    checks += [_check_stages, _check_baselines, _check_training]
+    found = [problem for check in checks for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
 
@@ -32,12 +35,25 @@ def _is_wrong(key: str, wrong: frozenset[str]) -> bool:
 
 
 def _check_edges(config: "RunConfig") -> Iterator[_Problem]:
-    if config.training.corpus == "sessions":
+    kind, graph_kinds = config.model.kind, ", ".join(EDGE_LIST_KINDS)
+    if config.model.has_corpus and config.training.corpus == "sessions":
         line = "training.corpus: an edge list has no sessions; set it to walks"
-        yield _Problem(line, "source.kind", "training.corpus")
+        yield _Problem(line, "source.kind", "training.corpus", "model.kind")
     if config.features:
         line = "features: an edge list's nodes take none; leave the section out"
         yield _Problem(line, "source.kind", "features")
+    if not config.model.has_corpus and kind not in EDGE_LIST_KINDS:
+        line = (
+            f"model.kind: {kind} needs users with histories, and an edge list has none; "
+            f"baselines that take a graph: {graph_kinds}"
+        )
+        yield _Problem(line, "source.kind", "model.kind")
+    if "names" in config.baselines.model_fields_set and config.baselines.names:
+        line = (
+            "baselines.names: an edge list has no users to recommend to, so nothing stands beside the model; leave it "
+            f"out, or set model.kind to one that takes a graph ({graph_kinds})"
+        )
+        yield _Problem(line, "source.kind", "baselines.names")
 
 
 def _check_order(config: "RunConfig") -> Iterator[_Problem]:
@@ -61,9 +77,9 @@ def _check_order(config: "RunConfig") -> Iterator[_Problem]:
             keys = ("graph.window", "graph.distance_decay")
             line = f"{', '.join(keys)}: need an order (source.columns.ts or position)"
             yield _Problem(line, *keys, *_ORDER)
-        if config.training.corpus == "sessions":
+        if config.model.has_corpus and config.training.corpus == "sessions":
             line = "training.corpus: sessions needs an order (source.columns.ts or position); set it to walks"
-            yield _Problem(line, "training.corpus", *_ORDER)
+            yield _Problem(line, "training.corpus", "model.kind", *_ORDER)
 
 
 def _check_split(config: "RunConfig") -> Iterator[_Problem]:
@@ -102,11 +118,11 @@ def _check_baskets(config: "RunConfig") -> Iterator[_Problem]:
 
 def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
     """Sections that read what another, left out, would make."""
-    if config.walks and not config.graph and config.source.kind != "edges":
-        yield _Problem("walks: needs a graph section", "walks", "graph", "source.kind")
-    if config.training.corpus == "walks" and not config.walks:
+    if config.model.has_corpus and config.walks and not config.graph and config.source.kind != "edges":
+        yield _Problem("walks: needs a graph section", "walks", "graph", "source.kind", "model.kind")
+    if config.model.has_corpus and config.training.corpus == "walks" and not config.walks:
         line = "training.corpus: walks needs a walks section; set training.corpus to sessions"
-        yield _Problem(line, "training.corpus", "walks")
+        yield _Problem(line, "training.corpus", "walks", "model.kind")
     if config.evaluate is None:
         return
     if config.evaluate.search == "index" and not config.index:
@@ -114,6 +130,44 @@ def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
     if config.evaluate.split == "valid" and not config.split.valid and config.split.kind != "given":
         keys = ("evaluate.split", "split.valid", "split.kind")
         yield _Problem("evaluate.split: valid needs split.valid", *keys)
+
+
+def _check_baselines(config: "RunConfig") -> Iterator[_Problem]:
+    """What a model that is a baseline, or a baseline beside the model, cannot have."""
+    kind, baselines = config.model.kind, config.baselines
+    if twice := sorted({n for n in baselines.names if baselines.names.count(n) > 1}):
+        yield _Problem(f"baselines.names: given twice: {', '.join(twice)}", "baselines.names")
+    if kind in LIST_KINDS and config.source.kind != "edges":
+        keys = ("model.kind", "source.kind", "evaluate")
+        if config.evaluate is None:
+            line = f"model.kind: {kind} only ranks lists, which evaluate scores; give it an evaluate section"
+            yield _Problem(line, *keys)
+        elif config.evaluate.search == "index":
+            line = f"evaluate.search: {kind} has no vectors to index; set it to exact"
+            yield _Problem(line, *keys, "evaluate.search")
+    if baselines.popularity.half_life_days and config.source.order != "time":
+        key = "baselines.popularity.half_life_days"
+        yield _Problem(f"{key}: needs source.columns.ts", key, *_ORDER)
+    yield from _check_ease(config)
+
+
+def _check_ease(config: "RunConfig") -> Iterator[_Problem]:
+    """The catalogue's size, where the source says it."""
+    if config.source.kind != "synthetic" or config.evaluate is None or "ease" not in config.scored_kinds:
+        return
+    num_items, max_items = config.source.synthetic.num_items, config.baselines.ease.max_items
+    if num_items > max_items and config.vocabulary.min_item_events == 1:  # above, how many are left is not known yet
+        keys = ("model.kind", "baselines.names", "baselines.ease.max_items", "source.synthetic.num_items")
+        yield _Problem(ease_too_large(num_items, max_items), *keys, "source.kind", "vocabulary.min_item_events")
+
+
+def ease_too_large(num_items: int, max_items: int) -> str:
+    """Says that a catalogue is beyond what `ease` inverts."""
+    return (
+        f"baselines.ease.max_items: ease inverts a matrix of items x items, {num_items:,} items are more than "
+        f"{max_items:,}; take ease out of baselines.names and model.kind (rp3beta scales further), raise "
+        f"vocabulary.min_item_events, or raise this limit ({12 * num_items**2 / 2**30:.1f} GiB are needed)"
+    )
 
 
 def _check_training(config: "RunConfig") -> Iterator[_Problem]:

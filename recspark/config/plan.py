@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recspark import __version__
+from recspark.config.baselines import CLOSED_FORM_KINDS
 from recspark.config.schema import RunConfig
 from recspark.contracts import stages as s
 from recspark.contracts.commits import CommitRecord
@@ -117,31 +118,34 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
     def section(*names: str) -> dict[str, Any]:
         return {name: _without(config.section(name), _NOT_IN_KEY.get(name, set())) for name in names}
 
-    seed = {"seed": config.run.seed}
+    seed, model = {"seed": config.run.seed}, config.model
     has_events = config.source.kind != "edges"
     base, graph = "ingest", "ingest"
     add(s.INGEST if has_events else s.INGEST_EDGES, _source_sections(config), ())
     if has_events:
         base = "sessions"
         add(s.SESSIONS, section("clean", "sessions", "vocabulary", "split", "features"), ("ingest",))
-        if config.graph:
+        if config.graph and model.has_corpus:
             graph = "graph"
             add(s.GRAPH, section("graph"), ("sessions",))
-        if config.evaluate and "item_knn" in config.baselines.names:
+        if config.evaluate and "item_knn" in config.scored_kinds:
             own_graph = _without(config.baselines.item_knn.graph.model_dump(mode="json"), _NOT_IN_KEY["graph"])
             add(s.ITEM_KNN_GRAPH, {"graph": own_graph}, ("sessions",))
-    if config.walks and (config.graph or not has_events):
+    if config.walks and model.has_corpus and (config.graph or not has_events):
         add(s.WALKS, section("walks") | seed, (graph,))
-    corpus = ("walks",) if config.training.corpus == "walks" else ()
-    training = section("training")["training"] | _backend_in_key(config)
-    add(s.TRAIN, section("model") | {"training": training} | seed, (base, *corpus))
-    if config.index:
+    if model.is_closed_form:
+        add(s.TRAIN, section("model") | {"baselines": _knobs_of(config, model.kind)} | seed, (base,))
+    elif model.has_corpus:
+        corpus = ("walks",) if config.training.corpus == "walks" else ()
+        training = section("training")["training"] | _backend_in_key(config)
+        add(s.TRAIN, section("model") | {"training": training} | seed, (base, *corpus))
+    if config.index and model.has_vectors:
         add(s.INDEX_BUILD, section("index") | seed, ("train",))
     if config.evaluate and has_events:
         searched = ("index",) if config.evaluate.search == "index" else ()
         own_graphs = tuple(n for n in ("item_knn_graph",) if n in planned)
-        names = {"baselines": list(config.baselines.names)}  # their graphs are upstream, by key
-        add(s.EVALUATE, section("evaluate") | names, ("train", *searched, *own_graphs))
+        upstream = ("train" if model.has_vectors else base, *searched, *own_graphs)
+        add(s.EVALUATE, section("evaluate") | _scored_sections(config), upstream)
     return planned
 
 
@@ -156,6 +160,24 @@ def _source_sections(config: RunConfig) -> dict[str, Any]:
 def _backend_in_key(config: RunConfig) -> dict[str, str]:
     """Several processes mean torch: its arithmetic is not the CPU kernel's."""
     return {"backend": "torch" if config.training.num_processes > 1 else config.training.backend}
+
+
+def _knobs_of(config: RunConfig, kind: str, *, beside: bool = False) -> dict[str, Any]:
+    """What decides one baseline, but for its graph (that is upstream, by key) and, unless ``beside`` a model, but for
+    how its vectors are scored: a model of that kind says so in section `model`.
+    """
+    knobs = getattr(config.baselines, kind).model_dump(mode="json", exclude={"graph", "max_items"})
+    if kind in CLOSED_FORM_KINDS and beside:
+        return {kind: knobs | {"embedding_dim": config.model.embedding_dim, "seed": config.run.seed}}
+    return {kind: _without(knobs, {"readout", "metric", "popularity_term"})}
+
+
+def _scored_sections(config: RunConfig) -> dict[str, Any]:
+    """What `evaluate` builds by itself: the baselines, and the model where it only ranks lists."""
+    kind, names = config.model.kind, set(config.baselines.names)
+    built = names - {kind} if config.model.has_vectors else names | {kind}
+    knobs = {k: v for name in sorted(built) for k, v in _knobs_of(config, name, beside=True).items()}
+    return {"baselines": knobs} | ({} if config.model.has_vectors else {"model": {"kind": kind}})
 
 
 def _without(section: Any, names: set[str]) -> Any:

@@ -12,6 +12,16 @@ from pydantic import (
     model_validator,
 )
 
+from recspark.config.baselines import (
+    CLOSED_FORM_KINDS,
+    LIST_KINDS,
+    BaselineName,
+    EaseConfig,
+    PopularityConfig,
+    PpmiSvdConfig,
+    Rp3BetaConfig,
+    SpectralConfig,
+)
 from recspark.config.checks import WRONG, find_contradictions
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
@@ -181,8 +191,10 @@ class WalksConfig(Section):
 class ModelConfig(Section):
     """What is learned."""
 
-    kind: Literal["skip_gram"] = "skip_gram"
-    """skip_gram: an input and an output vector an item (Mikolov et al. 2013; Barkan & Koenigstein 2016)."""
+    kind: Literal["skip_gram"] | BaselineName = "skip_gram"
+    """skip_gram: an input and an output vector an item (Mikolov et al. 2013; Barkan & Koenigstein 2016). Or a baseline
+    alone, its knobs in section `baselines`: ppmi_svd, spectral (item vectors in closed form); popularity, item_knn,
+    rp3beta, ease (lists without vectors: nothing is trained or indexed, evaluate scores them)."""
     embedding_dim: Annotated[int, Field(ge=2, le=4096)] = 64
     """Length of the vectors."""
     metric: Literal["cosine", "ip"] = "cosine"
@@ -193,6 +205,21 @@ class ModelConfig(Section):
     """Subtract the mean vector before export."""
     popularity_term: float = 0.0
     """bias = this x centred log(train events); chosen on a validation slice."""
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether the model has item vectors: a train stage makes them, an index and queries use them."""
+        return self.kind not in LIST_KINDS
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether its vectors come out of linear algebra: no corpus, no steps, no ranks."""
+        return self.kind in CLOSED_FORM_KINDS
+
+    @property
+    def has_corpus(self) -> bool:
+        """Whether it learns from sequences, by section `training`."""
+        return self.has_vectors and not self.is_closed_form
 
 
 class TrainingConfig(Section):
@@ -264,10 +291,20 @@ class ItemKnnConfig(Section):
 class BaselinesConfig(Section):
     """Models that always stand beside the trained one."""
 
-    names: tuple[Literal["popularity", "item_knn"], ...] = ("popularity", "item_knn")
+    names: tuple[BaselineName, ...] = ("popularity", "item_knn")
     """Which."""
+    popularity: PopularityConfig = PopularityConfig()
+    """Of `popularity`."""
     item_knn: ItemKnnConfig = ItemKnnConfig()
     """Of `item_knn`."""
+    rp3beta: Rp3BetaConfig = Rp3BetaConfig()
+    """Of `rp3beta`."""
+    ease: EaseConfig = EaseConfig()
+    """Of `ease`."""
+    ppmi_svd: PpmiSvdConfig = PpmiSvdConfig()
+    """Of `ppmi_svd`."""
+    spectral: SpectralConfig = SpectralConfig()
+    """Of `spectral`."""
 
 
 class IndexConfig(Section):
@@ -358,6 +395,11 @@ class RunConfig(Section):
         if problems := find_contradictions(self, (info.context or {}).get(WRONG, frozenset())):
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def scored_kinds(self) -> set[str]:
+        """The model's kind and the baselines beside it: all that is built in this run."""
+        return {self.model.kind, *self.baselines.names}
 
     def section(self, name: str) -> Any:
         """A section as plain values, as they are hashed and recorded."""

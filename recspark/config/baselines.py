@@ -1,0 +1,86 @@
+"""Knobs of the baselines that need no graph of their own, and what each kind of model is made by."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from recspark.config.section import Section
+
+BaselineName = Literal["popularity", "item_knn", "rp3beta", "ease", "ppmi_svd", "spectral"]
+LIST_KINDS = ("popularity", "item_knn", "rp3beta", "ease")
+"""They rank lists and have no vectors: no train stage, no index, nothing to query."""
+CLOSED_FORM_KINDS = ("ppmi_svd", "spectral")
+"""They yield item vectors by linear algebra: a train stage without a corpus, steps or ranks."""
+EDGE_LIST_KINDS = ("spectral",)
+"""Baselines that a graph without users is enough for."""
+
+
+class PopularityConfig(Section):
+    """The items with the most train events."""
+
+    half_life_days: PositiveFloat | None = None
+    """Recency: an event's weight halves with every so many days before the newest train event; none by default."""
+
+
+class Rp3BetaConfig(Section):
+    """Three steps of a walk user -> item -> user -> item, popular ends held back (Paudel et al. 2017)."""
+
+    item_alpha: NonNegativeFloat = 0.7
+    """Power of the step item -> user: each weighs (users of the item)^-item_alpha."""
+    user_alpha: NonNegativeFloat = 0.7
+    """Power of the step user -> item: each weighs (items of the user)^-user_alpha; higher damps long users."""
+    beta: NonNegativeFloat = 0.3
+    """A candidate's score is divided by (users of the item)^beta."""
+    num_neighbours: PositiveInt | None = None
+    """Candidates kept an item; ties go to the smaller id. None keeps all: best, and needs memory for all pairs."""
+
+
+class EaseConfig(Section):
+    """A linear item-item model in closed form (Steck 2019)."""
+
+    l2: PositiveFloat = 250.0
+    """Regularisation: added to the diagonal of the co-occurrence matrix."""
+    max_items: PositiveInt = 20_000
+    """Refused above so many items with train events: it takes 12 bytes x items^2 (4.5 GiB here), time ~ items^3."""
+
+
+class _VectorBaselineConfig(Section):
+    """What baselines with item vectors share. Their length is `model.embedding_dim`.
+
+    readout, metric and popularity_term say how they are scored beside a model; where the baseline is the model itself
+    (`model.kind`), section `model` says it.
+    """
+
+    readout: Literal["input", "output", "sum", "input_output"] = "input"
+    """Users and candidates by input vectors, by output vectors, by their sum, or users by input and candidates by
+    output ones."""
+    metric: Literal["cosine", "ip"] = "cosine"
+    """How the two are compared."""
+    popularity_term: float = 0.1
+    """Added to a score: this x centred log(train events)."""
+
+
+class PpmiSvdConfig(_VectorBaselineConfig):
+    """Factors of the shifted positive pointwise mutual information of items (Levy & Goldberg 2014), by the users that they
+    share in train histories.
+    """
+
+    length_power: NonNegativeFloat = 0.5
+    """A pair of a user with l distinct items counts l^-length_power: long users say less."""
+    smoothing: PositiveFloat = 0.75
+    """Power of the context distribution (Levy et al. 2015)."""
+    shift: PositiveFloat = 1.0
+    """log of this is subtracted (number of negatives)."""
+    singular_value_power: NonNegativeFloat = 0.5
+    """Both factors are scaled by the singular values to this power (Levy et al. 2015: 0 or .5)."""
+    num_iterations: NonNegativeInt = 4
+    """Power iterations of the randomised SVD (Halko et al. 2011)."""
+
+
+class SpectralConfig(_VectorBaselineConfig):
+    """Leading eigenvectors of the normalised graph: users x items of the train part, or an edge list's own."""
+
+    eigenvalue_power: NonNegativeFloat = 0.0
+    """Eigenvectors are scaled by their eigenvalues to this power."""
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Leading eigenvectors left out: the first of a connected graph only says how popular an item is."""
