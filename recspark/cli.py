@@ -49,9 +49,13 @@ def run(
 def _run(opened: "Run", arguments: list[str], first: str | None, last: str | None, dry_run: bool = False) -> None:
     from recspark.pipeline.closing import print_closing
     from recspark.pipeline.launch import StageFailed, run_all
+    from recspark.pipeline.limits import check_catalogue
     from recspark.pipeline.plan import describe_states, find_states, select_stages
 
-    states = find_states(opened, select_stages(opened, first, last))
+    names = select_stages(opened, first, last)
+    if "evaluate" in names:
+        check_catalogue(opened)
+    states = find_states(opened, names)
     if dry_run:
         print(describe_states(opened, states))
         return

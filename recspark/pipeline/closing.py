@@ -29,7 +29,7 @@ def print_closing(run: Run, arguments: Sequence[str]) -> None:
     values = json.dumps({"run_id": run.run_id, **report}, indent=2, default=str)
     write_bytes(page.removesuffix("html") + "json", values.encode())
     print(f"\n{_describe_places(run, page)}")
-    if find_done(run.lake, run.stages["train"]):
+    if "train" in run.stages and find_done(run.lake, run.stages["train"]):
         print(f"\n{_describe_examples(run, arguments)}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from recspark.config import Run
+from recspark.config import Run, RunConfig
 from recspark.contracts.stages import TORCH
 from recspark.errors import RecsparkError
 from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal, log
@@ -41,9 +41,8 @@ def run_all(run: Run, states: Sequence[StageState], arguments: Sequence[str]) ->
 
     Raises: StageFailed when a process fails; RecsparkError when one ended well without finishing its stage.
     """
-    if run.config.source.kind == "edges":
-        for name in ("sessions", "evaluate"):
-            log(name, "not applicable: an edge list has no users")
+    for name, reason in _left_out(run.config).items():
+        log(name, reason)
     names = [state.stage.name for state in states]
     for side, group in groupby(names, key=lambda name: run.stages[name].spec.side):
         todo = []
@@ -58,10 +57,24 @@ def run_all(run: Run, states: Sequence[StageState], arguments: Sequence[str]) ->
             _check_done(run, todo)
 
 
+def _left_out(config: RunConfig) -> dict[str, str]:
+    """Stages that the source or the model has no use for, each with the reason."""
+    reasons, model = {}, config.model
+    if config.source.kind == "edges":
+        reasons |= dict.fromkeys(("sessions", "evaluate"), "not applicable: an edge list has no users")
+    elif config.graph and not model.has_corpus:
+        reasons["graph"] = f"not needed: {model.kind} learns from users' histories"
+    if config.walks and not model.has_corpus:
+        reasons["walks"] = f"not needed: {model.kind} learns from no walks"
+    if not model.has_vectors:
+        reasons |= dict.fromkeys(("train", "index"), f"not applicable: {model.kind} ranks lists without vectors")
+    return reasons
+
+
 def _run_side(run: Run, side: str, stages: list[str], later: list[str], arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m"]
     num_processes = run.config.training.num_processes
-    if side == TORCH and num_processes > 1:
+    if side == TORCH and num_processes > 1 and run.config.model.has_corpus:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "-m"]
     command += ["recspark.pipeline.side", ",".join(stages), *arguments]
     environment = os.environ | run.to_environment() | {PARENT: str(os.getpid())}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recspark.config import Run, RunConfig, load_config, plan_run
 from recspark.config.plan import inherited_source
-from recspark.errors import LakeError
+from recspark.errors import ConfigError, LakeError
 from recspark.lake.arrow import find_done, list_markers
 from recspark.lake.source_state import find_source_state
 from recspark.lake.storage import check_lake
@@ -41,9 +41,14 @@ def open_job_run(conf: str | Path, overrides: Sequence[str], stage: str) -> Run:
 def open_finished_run(conf: str | Path, overrides: Sequence[str], stage: str) -> Run:
     """The newest run of a config that has finished a stage.
 
-    Raises: ConfigError for a wrong config; LakeError when there is no such run.
+    Raises: ConfigError for a wrong config, or one whose model has no such stage; LakeError when there is no such run.
     """
     config = _load(conf, overrides)
+    if stage not in plan_run(config, _ANY_SOURCE).stages:
+        raise ConfigError(
+            f"{conf}: no stage {stage}: model.kind {config.model.kind} ranks lists without vectors, in table "
+            f"recommendations; take a kind with vectors, such as skip_gram"
+        )
     for run in _list_runs(config):
         if stage in run.stages and _is_done(run, [stage]):
             return run

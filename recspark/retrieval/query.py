@@ -130,6 +130,11 @@ def _find_reasons(answers: _Answers, history: IntArray, ranked: Ranked) -> list[
 
 
 def _open_answers(run: "Run") -> _Answers:
+    if "train" not in run.stages:
+        raise QueryError(
+            f"query: model.kind {run.config.model.kind} ranks lists without vectors; its lists are in table "
+            f"recommendations, or take a kind with vectors, such as skip_gram"
+        )
     items = find_table(run.lake, run.producer("items"), "items")
     embeddings = find_table(run.lake, run.producer("item_embeddings"), "item_embeddings")
     name_column = _find_name_column(run, items)

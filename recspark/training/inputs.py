@@ -49,12 +49,19 @@ def find_inputs(run: Run) -> TrainInputs:
     has_users = run.config.source.kind != "edges"
     items = find("items")
     return TrainInputs(
-        corpus=find(run.config.training.corpus),
+        corpus=find(_corpus_table(run, has_users)),
         items=items,
         users=find("users") if has_users else None,
         user_histories=find("user_histories") if has_users else None,
         num_events=_read_num_events(items),
     )
+
+
+def _corpus_table(run: Run, has_users: bool) -> str:
+    """What is learned from: the sequences of the corpus, or what a model in closed form is computed from."""
+    if run.config.model.has_corpus:
+        return run.config.training.corpus
+    return "user_histories" if has_users else "item_graph"
 
 
 def _read_num_events(items: TableAt) -> NDArray[np.int64]:

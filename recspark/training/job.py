@@ -14,6 +14,7 @@ from recspark.lake.storage import join
 from recspark.logs import log
 from recspark.training.backend import CPU, Backend, choose_backend
 from recspark.training.checkpoint import Checkpoints, find_recorded_backend
+from recspark.training.closed_form import fit_closed_form
 from recspark.training.data import LaneReader
 from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
@@ -35,10 +36,12 @@ def train(run: Run) -> None:
     if done and find_flaw(run.lake, MODELS, run.stages["train"].id) is None:
         _say(launch, f"already done at version {done[0]}")
         return
+    if run.config.model.is_closed_form and launch.rank > 0:
+        return  # nothing to share: rank 0 does it alone
     inputs, is_known = find_inputs(run), False
     model = find_model(run)
     if model is None:
-        model = _fit(run, inputs, launch)
+        model = fit_closed_form(run, inputs) if run.config.model.is_closed_form else _fit(run, inputs, launch)
         if model and launch.rank == 0:
             is_known = publish_model(run, model, inputs.versions)
     elif launch.rank == 0:

@@ -12,7 +12,7 @@ from recspark.contracts import columns as c
 from recspark.errors import ConfigError, LakeError
 from recspark.faults import FAULT_VARIABLE
 from recspark.lake.arrow import find_done, find_table, open_table, read_table
-from recspark.pipeline import evaluate_stage
+from recspark.pipeline import evaluate_stage, rankers
 from recspark.pipeline.evaluate_stage import evaluate, model_id_of
 from tests.helpers.tiny_lake import plan_tiny, write_embeddings, write_graph, write_sessions
 
@@ -138,7 +138,7 @@ def test_search_through_the_index_asks_the_index(tmp_path, monkeypatch):
             ids = np.tile(np.array([1, 0, 3, 2]), (len(queries), 1))[:, :k]
             return ids, np.zeros(ids.shape, dtype=np.float32)
 
-    monkeypatch.setattr(evaluate_stage, "_open_index", lambda setting: Backwards())
+    monkeypatch.setattr(rankers, "_open_index", lambda setting: Backwards())
     evaluate(run)
     assert lists_of(run, "skip_gram") == {"u0": ["i1"], "u1": ["i1"]}
     _, record = find_done(run.lake, run.stages["evaluate"])

@@ -1,0 +1,35 @@
+"""A model in closed form: item vectors by linear algebra, published like a trained one.
+
+user_histories (or an edge list's item_graph) -> ItemFactors -> models/<model_id>, user_embeddings, item_embeddings
+"""
+
+import time
+
+from recspark.baselines.registry import BaselineInputs, build_factors
+from recspark.config import Run
+from recspark.logs import log
+from recspark.training.export import TrainedModel
+from recspark.training.inputs import TrainInputs
+from recspark.training.tables import SkipGramTables
+
+
+def fit_closed_form(run: Run, inputs: TrainInputs) -> TrainedModel:
+    """The model of a run whose ``model.kind`` is one of `CLOSED_FORM_KINDS`; its two tables are the two factors.
+
+    Raises: DataError, SetupError or TrainingError where histories or graph do not give vectors.
+    """
+    model, started = run.config.model, time.monotonic()
+    item_graph = None if inputs.user_histories else inputs.corpus
+    sources = BaselineInputs(run.config, inputs.num_events, inputs.user_histories, item_graph)
+    factors = build_factors(model.kind, sources)
+    counts = factors.counts | {"seconds": round(time.monotonic() - started, 1)}
+    facts = {
+        "metric": model.metric,
+        "embedding_dim": model.embedding_dim,
+        "model_id": run.stages["train"].id,
+        "model_kind": model.kind,
+        "readout": model.readout,
+        "backend": "closed form",
+    }
+    log("train", f"{model.kind} in closed form", **counts)
+    return TrainedModel(SkipGramTables(factors.input, factors.output, factors.is_known), counts, facts)
