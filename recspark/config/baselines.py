@@ -61,7 +61,7 @@ class _VectorBaselineConfig(Section):
 
 
 class PpmiSvdConfig(_VectorBaselineConfig):
-    """Factors of the shifted positive pointwise mutual information of items (Levy & Goldberg 2014), by the users that they
+    """Factors of items' shifted positive pointwise mutual information (Levy & Goldberg 2014), by the users they
     share in train histories.
     """
 

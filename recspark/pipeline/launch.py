@@ -59,7 +59,8 @@ def run_all(run: Run, states: Sequence[StageState], arguments: Sequence[str]) ->
 
 def _left_out(config: RunConfig) -> dict[str, str]:
     """Stages that the source or the model has no use for, each with the reason."""
-    reasons, model = {}, config.model
+    model = config.model
+    reasons: dict[str, str] = {}
     if config.source.kind == "edges":
         reasons |= dict.fromkeys(("sessions", "evaluate"), "not applicable: an edge list has no users")
     elif config.graph and not model.has_corpus:

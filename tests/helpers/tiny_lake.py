@@ -53,26 +53,31 @@ def write_sessions(
     users: list[Parts],
     ids: tuple[list[str], list[str]] | None = None,
     counts: dict[str, Any] | None = None,
+    days: list[list[float]] | None = None,
     **features: list[Any],
 ) -> None:
-    """Items with their train events and users with their histories; by default called i0, i1, ... and u0, u1, ..."""
+    """Items with their train events and users with their histories; by default called i0, i1, ... and u0, u1, ...
+
+    ``days`` are the times of each user's events, in days; all 0 by default.
+    """
     item_ids, user_ids = ids or ([f"i{i}" for i in range(len(num_events))], [f"u{u}" for u in range(len(users))])
     items = [{"item_idx": i, "item_id": item_ids[i], "num_events": n, "active": True} for i, n in enumerate(num_events)]
     people = [{"user_idx": u, "user_id": user_ids[u], "num_events": len(p[0])} for u, p in enumerate(users)]
     tables = {
         "items": rows_of("items", items, **features),
         "users": rows_of("users", people),
-        "user_histories": build_histories(users),
+        "user_histories": build_histories(users, days),
     }
     write_stage(run, "sessions", tables, counts=counts or {})
 
 
-def build_histories(users: list[Parts]) -> pa.Table:
-    """Rows of user_histories."""
+def build_histories(users: list[Parts], days: list[list[float]] | None = None) -> pa.Table:
+    """Rows of user_histories; ``days`` are the times of each user's events."""
     rows = []
     for user_idx, parts in enumerate(users):
         items = [item for part in parts for item in part]
-        same = {"ts": [0] * len(items), "weight": [1.0] * len(items), "event_type": [0] * len(items)}
+        ts = [int(day * 86_400_000_000) for day in days[user_idx]] if days else [0] * len(items)
+        same = {"ts": ts, "weight": [1.0] * len(items), "event_type": [0] * len(items)}
         counts = {"num_train": len(parts[0]), "num_valid": len(parts[1]), "num_context": len(parts[2])}
         rows.append({"user_idx": user_idx, "item_idx": items, **same, **counts})
     return rows_of("user_histories", rows)

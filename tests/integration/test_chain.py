@@ -258,3 +258,27 @@ def test_unknown_ids_get_close_matches(undisturbed):
         assert ended.code == 2
         assert near in ended.text
         assert "Traceback" not in ended.text
+
+
+def test_a_baseline_can_be_the_model_alone(undisturbed):
+    conf, _ = undisturbed
+    done = run_chain(conf, "model.kind=rp3beta", "baselines.names=[popularity, ease]")
+    assert done.code == 0, done.text
+    assert stages_said(done.text, "finished") == ["evaluate"]
+    assert stages_said(done.text, "not applicable: rp3beta ranks lists without vectors") == ["train", "index"]
+    assert "x the recall@20 of popularity" in done.text
+    asked = run_command(
+        [sys.executable, "-m", "recspark.cli", "query", str(conf), "model.kind=rp3beta", "--item", "i1"]
+    )
+    assert (asked.code, "ranks lists without vectors" in asked.text) == (2, True)
+
+
+def test_a_model_in_closed_form_is_indexed_evaluated_and_asked(undisturbed):
+    conf, _ = undisturbed
+    # Walks and ranks are of no use to it: two processes are not started.
+    done = run_chain(conf, "model.kind=ppmi_svd", "training.num_processes=2", "baselines.names=[rp3beta, spectral]")
+    assert done.code == 0, done.text
+    assert stages_said(done.text, "finished") == ["train", "index", "evaluate"]
+    assert stages_said(done.text, "not needed: ppmi_svd learns from no walks") == ["walks"]
+    for expected in ("recall@20", "spectral", "oracle", "items near", "for user"):
+        assert expected in done.text
