@@ -38,8 +38,10 @@ def list_findings(metrics: Mapping[str, Mapping[str, float]], trained: str, k: i
     if ORACLE in metrics and metrics[ORACLE][label] > 0:
         share = own / metrics[ORACLE][label]
         found.append(f"{trained} reaches {share:.0%} of the planted oracle's {label}")
-    for other in (POPULARITY, ITEM_KNN):
-        if metrics.get(other, {}).get(label, 0) > 0:
+    # The two that everybody knows come first.
+    others = sorted(metrics, key=lambda name: (name != POPULARITY, name != ITEM_KNN))
+    for other in others:
+        if other not in (trained, ORACLE) and metrics[other][label] > 0:
             found.append(f"{trained} has {own / metrics[other][label]:.2f} x the {label} of {other}")
     return found
 

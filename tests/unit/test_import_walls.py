@@ -34,6 +34,11 @@ CASES = {
     "recspark.index.job": {"deltalake", "pydantic", "faiss", "numba"},
     "recspark.index.search": {"deltalake", "faiss"},
     "recspark.baselines.item_knn": {"deltalake", "pydantic", "numba"},
+    "recspark.baselines.registry": {"deltalake", "pydantic", "numba"},
+    "recspark.training.closed_form": {"deltalake", "pydantic", "numba"},
+    "recspark.pipeline.rankers": {"deltalake", "pydantic", "numba"},
+    "recspark.pipeline.limits": {"deltalake", "pydantic"},
+    "recspark.memory": set(),
 }
 PROBE = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
 

@@ -108,6 +108,14 @@ def test_findings_compare_with_oracle_and_baselines():
         "skip_gram has 3.00 x the recall@20 of popularity",
         "skip_gram has 1.20 x the recall@20 of item_knn",
     ]
+    more = {"rp3beta": {"recall@20": 0.32}, **{name: METRICS[name] for name in ("item_knn", "popularity", "oracle")}}
+    assert list_findings(more, "rp3beta", 20)[1:] == [
+        "rp3beta has 3.20 x the recall@20 of popularity",
+        "rp3beta has 1.28 x the recall@20 of item_knn",
+    ]
+    assert list_findings(more | {"ease": {"recall@20": 0.2}}, "rp3beta", 20)[3] == (
+        "rp3beta has 1.60 x the recall@20 of ease"
+    )
     alone = {"skip_gram": METRICS["skip_gram"], "popularity": {"recall@20": 0.0}}
     assert list_findings(alone, "skip_gram", 20) == []
 
