@@ -1,9 +1,10 @@
-"""Knobs of the baselines that need no graph of their own, and what each kind of model is made by."""
+"""Section `baselines`: which models stand beside the trained one, and the knobs of each, also where it is the model."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from recspark.config.graph import GraphConfig
 from recspark.config.section import Section
 
 BaselineName = Literal["popularity", "item_knn", "rp3beta", "ease", "ppmi_svd", "spectral"]
@@ -20,6 +21,26 @@ class PopularityConfig(Section):
 
     half_life_days: PositiveFloat | None = None
     """Recency: an event's weight halves with every so many days before the newest train event; none by default."""
+
+
+class ItemKnnGraphConfig(GraphConfig):
+    """A graph with the settings that serve neighbour models: long users damped, popular candidates favoured."""
+
+    group: Literal["session", "user"] = "user"
+    """What two items must share to count as co-occurring; also the unit of support."""
+    num_neighbours: PositiveInt | None = 200
+    """Neighbours kept an item; ties go to the smaller id. None keeps all."""
+    source_exponent: NonNegativeFloat = 0.75
+    """Of `cosine`: power of the source item's count."""
+    candidate_exponent: NonNegativeFloat = 0.3
+    """Of `cosine`: power of the neighbour's count; lower favours popular neighbours."""
+
+
+class ItemKnnConfig(Section):
+    """Neighbour baseline: sum of a candidate's graph scores over the history."""
+
+    graph: ItemKnnGraphConfig = ItemKnnGraphConfig()
+    """Its own graph."""
 
 
 class Rp3BetaConfig(Section):
@@ -84,3 +105,22 @@ class SpectralConfig(_VectorBaselineConfig):
     """Eigenvectors are scaled by their eigenvalues to this power."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Leading eigenvectors left out: the first of a connected graph only says how popular an item is."""
+
+
+class BaselinesConfig(Section):
+    """Models that always stand beside the trained one."""
+
+    names: tuple[BaselineName, ...] = ("popularity", "item_knn")
+    """Which."""
+    popularity: PopularityConfig = PopularityConfig()
+    """Of `popularity`."""
+    item_knn: ItemKnnConfig = ItemKnnConfig()
+    """Of `item_knn`."""
+    rp3beta: Rp3BetaConfig = Rp3BetaConfig()
+    """Of `rp3beta`."""
+    ease: EaseConfig = EaseConfig()
+    """Of `ease`."""
+    ppmi_svd: PpmiSvdConfig = PpmiSvdConfig()
+    """Of `ppmi_svd`."""
+    spectral: SpectralConfig = SpectralConfig()
+    """Of `spectral`."""

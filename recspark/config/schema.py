@@ -12,17 +12,9 @@ from pydantic import (
     model_validator,
 )
 
-from recspark.config.baselines import (
-    CLOSED_FORM_KINDS,
-    LIST_KINDS,
-    BaselineName,
-    EaseConfig,
-    PopularityConfig,
-    PpmiSvdConfig,
-    Rp3BetaConfig,
-    SpectralConfig,
-)
+from recspark.config.baselines import CLOSED_FORM_KINDS, LIST_KINDS, BaselineName, BaselinesConfig
 from recspark.config.checks import WRONG, find_contradictions
+from recspark.config.graph import GraphConfig
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
 
@@ -118,50 +110,6 @@ class SplitConfig(Section):
             raise ValueError(
                 "split.cut goes with split.kind: time, and is needed there (an ISO time such as 2026-02-16)"
             )
-        return self
-
-
-class GraphConfig(Section):
-    """The item-item co-occurrence graph."""
-
-    group: Literal["session", "user"] = "session"
-    """What two items must share to count as co-occurring; also the unit of support."""
-    score: Literal["count", "cosine", "jaccard", "ppmi"] = "cosine"
-    """count: the weighted sum. cosine: c / (n_i n_j)^.5, see the exponents. jaccard: c / (n_i + n_j - c). ppmi:
-    positive pointwise mutual information with context smoothing."""
-    num_neighbours: PositiveInt | None = 50
-    """Neighbours kept an item; ties go to the smaller id. None keeps all."""
-    source_exponent: NonNegativeFloat = 0.5
-    """Of `cosine`: power of the source item's count."""
-    candidate_exponent: NonNegativeFloat = 0.5
-    """Of `cosine`: power of the neighbour's count; lower favours popular neighbours."""
-    ppmi_smoothing: PositiveFloat = 0.75
-    """Of `ppmi`: power of the context distribution (Levy et al. 2015)."""
-    ppmi_shift: PositiveFloat = 1.0
-    """Of `ppmi`: log of this is subtracted (number of negatives, Levy & Goldberg 2014)."""
-    length_power: NonNegativeFloat = 0.5
-    """A pair of a session with l distinct items weighs l^-length_power: long sessions say less."""
-    distance_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """A pair d places apart weighs decay^(d-1); 1 ignores the order."""
-    window: PositiveInt | None = None
-    """Only pairs at most this many places apart; the whole session by default."""
-    half_life_days: PositiveFloat | None = None
-    """Recency: a session's weight halves with every so many days before the newest one."""
-    use_event_weights: bool = False
-    """Multiply a pair by the weights of its two events."""
-    min_support: PositiveInt = 1
-    """Pairs with fewer distinct sessions (or users) are dropped."""
-    max_session_items: PositiveInt = 1000
-    """Newest events of a session (or user) that pair with each other; what is cut is counted."""
-    num_blocks: PositiveInt | None = None
-    """Blocks of equal cost in the shuffle; planned from cores and memory by default."""
-    task_memory_mb: PositiveInt = 1024
-    """What one task may hold."""
-
-    @model_validator(mode="after")
-    def _check_score(self) -> "GraphConfig":
-        if self.score == "jaccard" and self.use_event_weights:
-            raise ValueError("score: jaccard needs pairs that weigh at most 1; turn use_event_weights off")
         return self
 
 
@@ -266,45 +214,6 @@ class TrainingConfig(Section):
     """Training stops when the loss exceeds the first one by this factor, or is not a number."""
     timeout_seconds: PositiveInt = 600
     """Ranks give up when one of them keeps the others waiting longer."""
-
-
-class ItemKnnGraphConfig(GraphConfig):
-    """A graph with the settings that serve neighbour models: long users damped, popular candidates favoured."""
-
-    group: Literal["session", "user"] = "user"
-    """What two items must share to count as co-occurring; also the unit of support."""
-    num_neighbours: PositiveInt | None = 200
-    """Neighbours kept an item; ties go to the smaller id. None keeps all."""
-    source_exponent: NonNegativeFloat = 0.75
-    """Of `cosine`: power of the source item's count."""
-    candidate_exponent: NonNegativeFloat = 0.3
-    """Of `cosine`: power of the neighbour's count; lower favours popular neighbours."""
-
-
-class ItemKnnConfig(Section):
-    """Neighbour baseline: sum of a candidate's graph scores over the history."""
-
-    graph: ItemKnnGraphConfig = ItemKnnGraphConfig()
-    """Its own graph."""
-
-
-class BaselinesConfig(Section):
-    """Models that always stand beside the trained one."""
-
-    names: tuple[BaselineName, ...] = ("popularity", "item_knn")
-    """Which."""
-    popularity: PopularityConfig = PopularityConfig()
-    """Of `popularity`."""
-    item_knn: ItemKnnConfig = ItemKnnConfig()
-    """Of `item_knn`."""
-    rp3beta: Rp3BetaConfig = Rp3BetaConfig()
-    """Of `rp3beta`."""
-    ease: EaseConfig = EaseConfig()
-    """Of `ease`."""
-    ppmi_svd: PpmiSvdConfig = PpmiSvdConfig()
-    """Of `ppmi_svd`."""
-    spectral: SpectralConfig = SpectralConfig()
-    """Of `spectral`."""
 
 
 class IndexConfig(Section):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recspark.config.schema import GraphConfig
+from recspark.config.graph import GraphConfig
 from recspark.contracts import columns as c
 from recspark.contracts.tables import ITEM_GRAPH
 from recspark.graph import stats as st

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recspark.config import Run
-from recspark.config.schema import GraphConfig
+from recspark.config.graph import GraphConfig
 from recspark.contracts import columns as c
 from recspark.contracts.tables import ITEM_GRAPH
 from recspark.errors import DataError

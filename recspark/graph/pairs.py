@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from recspark.graph import kernel
 
 if TYPE_CHECKING:  # workers import this module: no pydantic there
-    from recspark.config.schema import GraphConfig
+    from recspark.config.graph import GraphConfig
 
 MAX_SHIFT = 52
 DAY_US = 86_400_000_000

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from recspark.graph import top_n
 
 if TYPE_CHECKING:  # workers import this module: no pydantic there
-    from recspark.config.schema import GraphConfig
+    from recspark.config.graph import GraphConfig
 
 KINDS = {"count": top_n.COUNT, "cosine": top_n.COSINE, "jaccard": top_n.JACCARD, "ppmi": top_n.PPMI}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from recspark.config.schema import GraphConfig
+from recspark.config.graph import GraphConfig
 from recspark.contracts import columns as c
 from recspark.graph.blocks import BlockPlan
 from recspark.graph.pairs import pair_weights, unit_shape

@@ -86,7 +86,7 @@ def _find_flaw(run: Run, stage: PlannedStage, record: CommitRecord | None) -> st
     folder = stage.spec.folder or (stage.spec.side_folder if record else None)
     if folder and (flaw := find_flaw(run.lake, folder, stage.id)):
         return flaw if record or has_files(run.lake, folder, stage.id) else None
-    trained = find_done(run.lake, run.stages["train"])
+    trained = find_done(run.lake, run.stages["train"]) if "train" in run.stages else None
     if record is None or trained is None:
         return None
     return find_stale_input(record.inputs, "item_embeddings", trained[0])

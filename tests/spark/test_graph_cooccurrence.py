@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from recspark.config.schema import GraphConfig
+from recspark.config.graph import GraphConfig
 from recspark.contracts.tables import ITEM_GRAPH
 from recspark.graph import blocks
 from recspark.graph.cooccurrence import build_edges, count_units, plan_graph

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from recspark.config.schema import GraphConfig
+from recspark.config.graph import GraphConfig
 from recspark.errors import DataError
 from recspark.graph.blocks import UnitStats
 from recspark.graph.csr import graph_from_table

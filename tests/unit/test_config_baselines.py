@@ -7,6 +7,7 @@ from recspark.config.baselines import CLOSED_FORM_KINDS, LIST_KINDS
 from recspark.errors import ConfigError, LakeError
 from recspark.pipeline import launch
 from recspark.pipeline.open_run import open_finished_run
+from recspark.pipeline.plan import describe_states, find_states
 
 SOURCE = {"fingerprint": "f00", "kind": "synthetic"}
 EDGES = ["source.kind=edges", "source.path=x", "source.format=csv", "source.directed=false"]
@@ -159,6 +160,12 @@ def test_a_run_says_what_it_leaves_out(conf, monkeypatch, capsys):
     assert "not applicable: rp3beta ranks lists without vectors" in said
     assert "not needed: rp3beta learns from users' histories" in said
     assert "not needed: rp3beta learns from no walks" in said
+
+
+def test_a_dry_run_of_a_model_without_vectors(conf):
+    run = plan_run(load_config(conf, ["model.kind=rp3beta"]), SOURCE)
+    said = describe_states(run, find_states(run, list(run.stages)))
+    assert "to build: sessions, item_knn_graph has to run first" in said
 
 
 def test_a_query_of_a_model_without_vectors_is_told_so(conf):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
-from recspark.config.schema import GraphConfig
+from recspark.config.graph import GraphConfig
 from recspark.graph import blocks, shuffle, stats, units
 from recspark.graph.kernel import PLAIN
 from recspark.graph.pairs import pair_weights, unit_shape
@@ -297,7 +297,7 @@ def test_a_block_holds_no_more_than_planned():
 
 
 COMPILE = """
-from recspark.config.schema import GraphConfig
+from recspark.config.graph import GraphConfig
 from recspark.graph import kernel, top_n
 from recspark.graph.warm_up import compile_kernels
 from tests.helpers.graph_oracle import random_units

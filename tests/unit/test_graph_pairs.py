@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recspark.config.schema import GraphConfig
+from recspark.config.graph import GraphConfig
 from recspark.graph import kernel, top_n
 from recspark.graph.pairs import DAY_US, fixed_point_shift, pair_weights, unit_shape
 from recspark.graph.scores import score_rule
