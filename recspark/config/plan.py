@@ -132,9 +132,8 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
             add(s.ITEM_KNN_GRAPH, {"graph": own_graph}, ("sessions",))
     if config.walks and (config.graph or not has_events):
         add(s.WALKS, section("walks") | seed, (graph,))
-    corpus = ("walks",) if config.training.corpus == "walks" else ()
-    training = section("training")["training"] | _backend_in_key(config)
-    add(s.TRAIN, section("model") | {"training": training} | seed, (base, *corpus))
+    training = section("training")["training"] | _backend_in_key(config) | _warm_start_in_key(config)
+    add(s.TRAIN, section("model") | {"training": training} | seed, (base, *_training_reads(config, graph)))
     if config.index:
         add(s.INDEX_BUILD, section("index") | seed, ("train",))
     if config.evaluate and has_events:
@@ -156,6 +155,19 @@ def _source_sections(config: RunConfig) -> dict[str, Any]:
 def _backend_in_key(config: RunConfig) -> dict[str, str]:
     """Several processes mean torch: its arithmetic is not the CPU kernel's."""
     return {"backend": "torch" if config.training.num_processes > 1 else config.training.backend}
+
+
+def _warm_start_in_key(config: RunConfig) -> dict[str, Any]:
+    """The earlier model by its id, wherever it lies."""
+    start = config.training.warm_start
+    return {"warm_start": None if start is None else start.model_dump(mode="json", exclude={"lake"})}
+
+
+def _training_reads(config: RunConfig, graph: str) -> list[str]:
+    """Stages beside the base that training reads."""
+    start = config.training.warm_start
+    reads_graph = start is not None and start.neighbours and graph == "graph"
+    return ["walks"] * ("walks" in config.training.corpus) + ["graph"] * reads_graph
 
 
 def _without(section: Any, names: set[str]) -> Any:

@@ -12,13 +12,17 @@ from recspark.lake.arrow import TableAt, find_table, read_table
 from recspark.training.data import SequenceFiles, open_sequences
 
 _MIN_ITEMS = 2
+_CORPUS_TABLES = {"walks": "walks", "sessions": "sessions", "histories": "user_histories"}
 
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """Pinned tables; ``users`` and ``user_histories`` are None for an edge list. ``num_events`` int64 [V]."""
+    """Pinned tables; ``users`` and ``user_histories`` are None for an edge list. ``num_events`` int64 [V].
 
-    corpus: TableAt
+    ``corpora`` has the table of each corpus with its weight, by name.
+    """
+
+    corpora: dict[str, tuple[TableAt, float]]
     items: TableAt
     users: TableAt | None
     user_histories: TableAt | None
@@ -27,14 +31,20 @@ class TrainInputs:
     @property
     def versions(self) -> dict[str, int]:
         """Table -> version, as records and manifests name them."""
-        tables = (self.corpus, self.items, self.users, self.user_histories)
+        tables = (*(table for table, _ in self.corpora.values()), self.items, self.users, self.user_histories)
         return {table.name: table.version for table in tables if table}
 
-    def open_corpus(self) -> SequenceFiles:
-        """The corpus's sequences: all walks, or the train sessions."""
-        if self.corpus.name == "walks":
-            return open_sequences(self.corpus, c.WALK)
-        return open_sequences(self.corpus, c.ITEM_IDX, c.TRAIN)
+    def open_corpora(self) -> list[tuple[SequenceFiles, float]]:
+        """Each corpus's sequences with its weight: all walks, the train sessions, the train part of histories."""
+        return [(_open_corpus(name, table), weight) for name, (table, weight) in self.corpora.items()]
+
+
+def _open_corpus(name: str, table: TableAt) -> SequenceFiles:
+    if name == "walks":
+        return open_sequences(table, c.WALK)
+    if name == "sessions":
+        return open_sequences(table, c.ITEM_IDX, c.TRAIN)
+    return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN)
 
 
 def find_inputs(run: Run) -> TrainInputs:
@@ -49,7 +59,7 @@ def find_inputs(run: Run) -> TrainInputs:
     has_users = run.config.source.kind != "edges"
     items = find("items")
     return TrainInputs(
-        corpus=find(run.config.training.corpus),
+        corpora={name: (find(_CORPUS_TABLES[name]), w) for name, w in run.config.training.corpus.items()},
         items=items,
         users=find("users") if has_users else None,
         user_histories=find("user_histories") if has_users else None,

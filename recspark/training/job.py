@@ -14,9 +14,10 @@ from recspark.lake.storage import join
 from recspark.logs import log
 from recspark.training.backend import CPU, Backend, choose_backend
 from recspark.training.checkpoint import Checkpoints, find_recorded_backend
-from recspark.training.data import LaneReader
+from recspark.training.data import SequenceReader
 from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
+from recspark.training.mixture import open_reader
 from recspark.training.negatives import build_noise, keep_probabilities
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.world import Launch, World, find_launch, open_world
@@ -53,7 +54,7 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
     """Trains on all ranks; the model on rank 0, None elsewhere."""
     config = run.config.training
     name, device, reason = choose_backend(config, launch, find_recorded_backend(_checkpoint_uri(run)))
-    reader = LaneReader(inputs.open_corpus(), config.num_lanes, run.seed)
+    reader = open_reader(inputs.open_corpora(), config.num_lanes, run.seed)
     num_threads = config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
     _say(launch, f"backend {name} on {device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
          num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
@@ -84,7 +85,7 @@ def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_t
     return TorchBackend(dim, noise, keep, config, run.seed, world, num_threads)
 
 
-def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: LaneReader) -> Checkpoints:
+def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: SequenceReader) -> Checkpoints:
     """The run's checkpoints, with all that a resume depends on."""
     stage = run.stages["train"]
     facts: dict[str, Any] = {

@@ -21,7 +21,7 @@ from recspark.logs import Progress, log
 from recspark.training.backend import Backend
 from recspark.training.batches import Place
 from recspark.training.checkpoint import Checkpoints
-from recspark.training.data import LaneReader, prefetched
+from recspark.training.data import SequenceReader, prefetched
 from recspark.training.world import World
 
 EXIT_TERMINATED = 143
@@ -75,7 +75,7 @@ class Trainer:
     def __init__(
         self,
         backend: Backend,
-        reader: LaneReader,
+        reader: SequenceReader,
         checkpoints: Checkpoints,
         config: TrainingConfig,
         world: World,
