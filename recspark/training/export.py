@@ -28,7 +28,7 @@ from recspark.lake.folders import check_file, find_flaw, folder_uri, publish_fol
 from recspark.lake.storage import open_filesystem
 from recspark.logs import log
 from recspark.training.inputs import TrainInputs
-from recspark.training.readout import Readout, mean_user_vectors, read_out
+from recspark.training.readout import Readout, ReadoutSpec, mean_user_vectors, read_out
 from recspark.training.tables import SkipGramTables
 
 MODELS = "models"
@@ -101,7 +101,7 @@ def write_embeddings(run: Run, model: TrainedModel, inputs: TrainInputs) -> int:
     """Commits user_embeddings (where there are users) and then item_embeddings; the latter's version."""
     stage = run.stages["train"]
     slice_ = f"{c.MODEL_ID} = '{stage.id}'"
-    items = read_out(model.tables, inputs.num_events, run.config.model)
+    items = read_out(model.tables, inputs.num_events, ReadoutSpec.from_facts(model.facts))
     counts, tables = dict(model.counts), {}
     if inputs.users is not None and inputs.user_histories is not None:
         users, user_counts = build_user_rows(inputs, items, stage.id)

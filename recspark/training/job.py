@@ -18,7 +18,10 @@ from recspark.training.data import SequenceReader
 from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
 from recspark.training.mixture import open_reader
-from recspark.training.negatives import build_noise, keep_probabilities
+from recspark.training.negatives import build_noise, keep_probabilities, leave_out_rare
+from recspark.training.readout import ReadoutSpec
+from recspark.training.readout_search import choose_readout
+from recspark.training.tables import SkipGramTables
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.world import Launch, World, find_launch, open_world
 
@@ -69,13 +72,14 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
     left_out = reader.rows_left_out(config.batch_sequences)
     counts = _counts(state, trainer.schedule.num_steps, config.epochs, left_out)
     log("train", "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
-    return TrainedModel(tables, counts, _facts(run, name))
+    return TrainedModel(tables, counts, _facts(run, name) | _choose_readout(run, inputs, tables))
 
 
 def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
     config, dim = run.config.training, run.config.model.embedding_dim
-    noise = build_noise(inputs.num_events, config.noise_exponent)
-    keep = keep_probabilities(inputs.num_events, config.subsample)
+    counts = leave_out_rare(inputs.num_events, config.min_count)
+    noise = build_noise(counts, config.noise_exponent)
+    keep = keep_probabilities(counts, config.subsample)
     if name == CPU:
         from recspark.training.cpu_backend import CpuBackend
 
@@ -119,13 +123,21 @@ def _counts(state: TrainState, num_steps: int, epochs: int, rows_left_out: int) 
 def _facts(run: Run, backend: str) -> dict[str, Any]:
     model = run.config.model
     return {
-        "metric": model.metric,
         "embedding_dim": model.embedding_dim,
         "model_id": run.stages["train"].id,
         "model_kind": model.kind,
-        "readout": model.readout,
         "backend": backend,
     }
+
+
+def _choose_readout(run: Run, inputs: TrainInputs, tables: SkipGramTables) -> dict[str, Any]:
+    """The facts of what is exported: as the config gives it, or as the validation slice chooses it."""
+    model = run.config.model
+    if not model.autos:
+        return ReadoutSpec.from_config(model).to_facts()
+    assert inputs.user_histories, "the config is checked for users"
+    choice = choose_readout(tables, inputs.user_histories, inputs.num_events, model)
+    return choice.spec.to_facts() | {"readout_search": choice.to_facts()}
 
 
 def _say(launch: Launch, message: str, **facts: Any) -> None:
