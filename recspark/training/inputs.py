@@ -19,7 +19,7 @@ _CORPUS_TABLES = {"walks": "walks", "sessions": "sessions", "histories": "user_h
 class TrainInputs:
     """Pinned tables; ``users`` and ``user_histories`` are None for an edge list. ``num_events`` int64 [V].
 
-    ``corpora`` has the table of each corpus with its weight, by name.
+    ``corpora`` has the table of each corpus with its weight, by name; ``item_graph`` is there for a warm start.
     """
 
     corpora: dict[str, tuple[TableAt, float]]
@@ -27,11 +27,13 @@ class TrainInputs:
     users: TableAt | None
     user_histories: TableAt | None
     num_events: NDArray[np.int64]
+    item_graph: TableAt | None = None
 
     @property
     def versions(self) -> dict[str, int]:
         """Table -> version, as records and manifests name them."""
-        tables = (*(table for table, _ in self.corpora.values()), self.items, self.users, self.user_histories)
+        corpora = (table for table, _ in self.corpora.values())
+        tables = (*corpora, self.items, self.users, self.user_histories, self.item_graph)
         return {table.name: table.version for table in tables if table}
 
     def open_corpora(self) -> list[tuple[SequenceFiles, float]]:
@@ -56,6 +58,7 @@ def find_inputs(run: Run) -> TrainInputs:
     def find(table: str) -> TableAt:
         return find_table(run.lake, run.producer(table), table)
 
+    start = run.config.training.warm_start
     has_users = run.config.source.kind != "edges"
     items = find("items")
     return TrainInputs(
@@ -64,6 +67,7 @@ def find_inputs(run: Run) -> TrainInputs:
         users=find("users") if has_users else None,
         user_histories=find("user_histories") if has_users else None,
         num_events=_read_num_events(items),
+        item_graph=find("item_graph") if start and start.neighbours else None,
     )
 
 

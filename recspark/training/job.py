@@ -15,7 +15,8 @@ from recspark.logs import log
 from recspark.training.backend import CPU, Backend, choose_backend
 from recspark.training.checkpoint import Checkpoints, find_recorded_backend
 from recspark.training.data import SequenceReader
-from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
+from recspark.training.earlier_model import MODELS, open_earlier_model
+from recspark.training.export import TrainedModel, find_model, publish_model, write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
 from recspark.training.mixture import open_reader
 from recspark.training.negatives import build_noise, keep_probabilities, leave_out_rare
@@ -23,6 +24,7 @@ from recspark.training.readout import ReadoutSpec
 from recspark.training.readout_search import choose_readout
 from recspark.training.tables import SkipGramTables
 from recspark.training.trainer import Trainer, TrainState
+from recspark.training.warm_start import StartRows, plan_start
 from recspark.training.world import Launch, World, find_launch, open_world
 
 
@@ -63,6 +65,10 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
          num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
     with open_world(launch, device, config.timeout_seconds) as world:
         backend = _build_backend(run, inputs, name, world, num_threads)
+        start = _open_start(run, inputs)
+        if start:
+            backend.start_from(start)
+            _say(launch, f"starts from model {start.model.model_id}", **start.counts)
         trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world)
         started = time.monotonic()
         state = trainer.train()
@@ -72,7 +78,20 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
     left_out = reader.rows_left_out(config.batch_sequences)
     counts = _counts(state, trainer.schedule.num_steps, config.epochs, left_out)
     log("train", "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
-    return TrainedModel(tables, counts, _facts(run, name) | _choose_readout(run, inputs, tables))
+    facts = _facts(run, name) | ({"warm_start": start.to_facts()} if start else {})
+    return TrainedModel(tables, counts, facts | _choose_readout(run, inputs, tables))
+
+
+def _open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
+    """The rows of the earlier model that `training.warm_start` names, None without one."""
+    config = run.config.training.warm_start
+    if config is None:
+        return None
+    model = run.config.section("model")
+    has_output = model.get("objective") != "hierarchical_softmax"  # there an output row is no item's
+    lake = config.lake or run.lake
+    earlier = open_earlier_model(lake, config.model_id, model["embedding_dim"], inputs.items, has_output)
+    return plan_start(earlier, inputs, config.features)
 
 
 def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
