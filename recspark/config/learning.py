@@ -71,7 +71,7 @@ class ReadoutSearchConfig(Section):
 
     metric: Annotated[str, AfterValidator(_check_metric)] = "recall@20"
     """What decides: recall, ndcg, hr, mrr or map at a cut-off. Of equals, the earlier combination is taken."""
-    max_users: PositiveInt = 10_000
+    max_users: PositiveInt = 5_000
     """Users scored, chosen by hash; fewer are faster and noisier."""
     mask_seen: bool = True
     """Leave out a user's train items, from the list and from the relevant ones; as `evaluate.mask_seen`."""

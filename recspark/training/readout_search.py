@@ -123,11 +123,12 @@ def _score(
 ) -> list[float]:
     """The metric of each spec, all of one space: a GEMM serves all popularity terms."""
     name, k = label.split("@")
+    biases = [popularity_bias(num_events, tables.is_trained, spec.popularity_term) for spec in specs]
     totals = np.zeros(len(specs))
     for start, stop, scores_BN in _score_blocks(tables, num_events, cases, specs[0]):
-        relevant = cases.relevant.block(start, stop)
-        for place, spec in enumerate(specs):
-            biased_BN = scores_BN + popularity_bias(num_events, tables.is_trained, spec.popularity_term)
+        relevant, biased_BN = cases.relevant.block(start, stop), np.empty_like(scores_BN)
+        for place, bias in enumerate(biases):
+            np.add(scores_BN, bias, out=biased_BN)
             hits_BK = find_hits(top_k(biased_BN, int(k)).ids, relevant)
             totals[place] += RANKING_METRICS[name](hits_BK, relevant.lengths, int(k)).sum()
     return [float(total) for total in totals / len(cases)]
