@@ -84,7 +84,7 @@ def plan_start(model: EarlierModel, inputs: TrainInputs, features: tuple[str, ..
 
 
 def _means(entries: Pairs, shape: tuple[int, int]) -> sp.csr_array:
-    """A matrix whose rows are means over the columns named: 1 / n at each of a row's n entries, repeats counted once."""
+    """Rows that are means over the columns named: 1 / n at each of a row's n entries, repeats counted once."""
     rows, columns = entries
     matrix = sp.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
