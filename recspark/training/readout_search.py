@@ -69,8 +69,9 @@ def choose_readout(
         for spec, value in zip(specs, _score(tables, num_events, cases, specs, search.metric), strict=True):
             tried[spec] = value
         progress.update(len(tried))
-        terms = {f"{search.metric} + {s.popularity_term:g}": round(tried[s], 5) for s in specs}
-        log("train", f"readout {readout}, {metric}, {'centred' if is_centred else 'not centred'}", **terms)
+        where = f"{search.metric} of readout {readout}, {metric}, {'centred' if is_centred else 'not centred'}"
+        values = {f"at {s.popularity_term:g}": round(tried[s], 5) for s in specs}
+        log("train", f"{where}, by popularity_term", **values)
     chosen = max(tried, key=lambda spec: tried[spec])  # max takes the first of equals
     log("train", f"chosen: {describe(chosen)}, best of {len(tried)} on {len(cases):,} users of the validation slice",
         **{search.metric: round(tried[chosen], 5)})  # fmt: skip
