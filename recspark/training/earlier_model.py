@@ -1,9 +1,11 @@
 """A published model as another training reads it: its arrays, memory-mapped, and the outside id of each row."""
 
+import datetime as dt
 import json
 import os
 import tempfile
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.errors import TrainingError
-from recspark.lake.arrow import TableAt, read_ids
+from recspark.lake.arrow import TableAt, read_ids, read_record
 from recspark.lake.folders import check_file, read_manifest
 from recspark.lake.storage import join, open_filesystem
 
@@ -31,12 +33,13 @@ _SHOWN = 5
 @dataclass(frozen=True)
 class EarlierModel:
     """``arrays`` by their names in a backend's state, float32 [V, dim] or [V]; ``item_ids`` of the rows' items, None
-    for those that it never learned.
+    for those that it never learned. ``split`` is that section of the config it was made by, None for an edge list.
     """
 
     model_id: str
     arrays: dict[str, NDArray[np.float32]]
     item_ids: pa.Array
+    split: dict[str, Any] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -57,6 +60,35 @@ class EarlierModel:
                 f"are called {looks[0]}, those of the model {looks[1]}; give another model_id, or leave warm_start out"
             )
         return rows
+
+    def check_split(self, split: dict[str, Any], needs_valid: bool) -> None:
+        """Checks that the model has learned from nothing that this run holds out; ``split`` is this run's section.
+
+        ``needs_valid`` says whether something is chosen on the validation slice. Other kinds than time cuts can't be
+        compared and have to agree.
+
+        Raises: TrainingError when it has.
+        """
+        if self.split is None:
+            return
+        advice = "start from a model that was made with this split, or leave warm_start out"
+        cuts = [_to_time(s["cut"]) if s["kind"] == "time" else None for s in (self.split, split)]
+        if None in cuts and any(self.split[key] != split[key] for key in ("kind", "cut")):
+            raise TrainingError(
+                f"training.warm_start: model {self.model_id} was made with split.kind {self.split['kind']}, this run "
+                f"has {split['kind']}: it may have learned from what is held out here; {advice}"
+            )
+        if cuts[0] and cuts[1] and cuts[0] > cuts[1]:
+            raise TrainingError(
+                f"training.warm_start: model {self.model_id} has learned from events up to {self.split['cut']}, but "
+                f"this run holds out what is after {split['cut']}: it would be scored on what it knows; {advice}"
+            )
+        if needs_valid and self.split["valid"] != split["valid"]:
+            raise TrainingError(
+                f"training.warm_start: model {self.model_id} was made with split.valid {self.split['valid']}, this run "
+                f"has {split['valid']} and chooses its readout there: the model may have learned from that slice; "
+                f"{advice}, or give values instead of auto"
+            )
 
 
 def open_earlier_model(lake: str, model_id: str, embedding_dim: int, items: TableAt, has_output: bool) -> EarlierModel:
@@ -86,7 +118,9 @@ def open_earlier_model(lake: str, model_id: str, embedding_dim: int, items: Tabl
     arrays = {to: tensors[name] for name, to in _ARRAYS.items() if has_output or not name.startswith("output")}
     ids = read_ids(replace(items, lake=lake, version=manifest.inputs["items"]), c.ITEM_IDX, c.ITEM_ID)
     learned = pa.array(tensors["is_trained"] > 0)
-    return EarlierModel(model_id, arrays, pc.if_else(learned, ids.combine_chunks(), None))
+    record = read_record(lake, items.name, manifest.inputs["items"])
+    split = record.config.get("split") if record else None
+    return EarlierModel(model_id, arrays, pc.if_else(learned, ids.combine_chunks(), None), split)
 
 
 def map_tensors(uri: str) -> dict[str, NDArray[np.float32]]:
@@ -113,6 +147,12 @@ def _map_local(path: str) -> dict[str, NDArray[np.float32]]:
         name: np.memmap(path, _TYPES[t["dtype"]], "r", start + t["data_offsets"][0], tuple(t["shape"]))
         for name, t in header.items()
     }
+
+
+def _to_time(text: str) -> dt.datetime:
+    """An ISO time, UTC where it names no zone, as the sessions stage reads it."""
+    time = dt.datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
 
 def _describe_models(lake: str) -> str:

@@ -91,6 +91,7 @@ def _open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
     has_output = model.get("objective") != "hierarchical_softmax"  # there an output row is no item's
     lake = config.lake or run.lake
     earlier = open_earlier_model(lake, config.model_id, model["embedding_dim"], inputs.items, has_output)
+    earlier.check_split(run.config.section("split"), bool(run.config.model.autos))
     return plan_start(earlier, inputs, config.features)
 
 

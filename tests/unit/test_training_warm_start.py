@@ -307,6 +307,63 @@ def test_neighbours_come_from_the_run_s_own_graph(earlier, tmp_path):
     assert record.inputs["item_graph"] == 0
 
 
+TIME = {"kind": "time", "cut": "2026-02-01", "valid": None}
+GIVEN = {"kind": "given", "cut": None, "valid": None}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "needs_valid"),
+    [
+        (TIME, TIME, True),
+        (TIME, TIME | {"cut": "2026-02-01T00:00:00Z"}, True),
+        (TIME, TIME | {"cut": "2026-03-01"}, False),
+        (TIME | {"valid": {"seed": 1}}, TIME, False),
+        (GIVEN, GIVEN, True),
+        (None, GIVEN, True),
+    ],
+)
+def test_a_model_of_the_past_may_be_started_from(before, now, needs_valid):
+    EarlierModel(MODEL_ID, {}, pa.array([]), before).check_split(now, needs_valid)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "needs_valid", "message"),
+    [
+        (
+            TIME | {"cut": "2026-02-02"},
+            TIME,
+            False,
+            r"learned from events up to 2026-02-02, but .* after 2026-02-01: it",
+        ),
+        (TIME | {"cut": "2026-02-01T01:00:00Z"}, TIME, False, r"up to 2026-02-01T01:00:00Z, but this run holds out"),
+        (GIVEN, TIME, False, r"made with split.kind given, this run has time: it may have learned from what is held"),
+        (
+            TIME,
+            TIME | {"valid": {"seed": 1}},
+            True,
+            r"made with split.valid None, this run has {'seed': 1} and chooses",
+        ),
+    ],
+)
+def test_a_model_that_knows_what_is_held_out_is_refused(before, now, needs_valid, message):
+    with pytest.raises(TrainingError, match=message):
+        EarlierModel(MODEL_ID, {}, pa.array([]), before).check_split(now, needs_valid)
+
+
+def test_the_split_is_that_of_the_model_s_own_items(earlier, tmp_path):
+    items = find_table(earlier.lake, earlier.stages["sessions"], "items")
+    model = open_earlier_model(earlier.lake, earlier.stages["train"].id, 8, items, has_output=True)
+    assert model.split == earlier.config.section("split")
+    start = {"model_id": earlier.stages["train"].id, "lake": earlier.lake, "neighbours": False}
+    early = plan_tiny(
+        tmp_path, model={"embedding_dim": 8}, training=TRAINING | {"warm_start": start, "backend": "cpu"}, graph=None,
+        walks=None, evaluate=None, split={"kind": "time", "cut": "2026-01-01"},
+    )  # fmt: skip
+    write_renumbered(early)
+    with pytest.raises(TrainingError, match=r"up to 2026-02-01, but this run holds out what is after 2026-01-01"):
+        train(early)
+
+
 def test_an_earlier_model_s_lost_items_are_named(earlier, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(earlier.lake, copy)
