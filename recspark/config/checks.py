@@ -24,7 +24,7 @@ class _Problem:
 def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
     """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
     checks = [_check_edges] if config.source.kind == "edges" else [_check_order, _check_split, _check_baskets]
-    checks += [_check_stages, _check_baselines, _check_training]
+    checks += [_check_stages, _check_baselines, _check_training, _check_readout, _check_warm_start]
     found = [problem for check in checks for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
@@ -34,10 +34,17 @@ def _is_wrong(key: str, wrong: frozenset[str]) -> bool:
     return any(key == other or key.startswith(f"{other}.") for other in wrong)
 
 
+def _user_corpora(config: "RunConfig") -> str:
+    """The corpora of this run that are made of users' events, to be named in a message; empty without one."""
+    if not config.model.has_corpus:
+        return ""
+    return " and ".join(name for name in ("sessions", "histories") if name in config.training.corpus)
+
+
 def _check_edges(config: "RunConfig") -> Iterator[_Problem]:
     kind, graph_kinds = config.model.kind, ", ".join(EDGE_LIST_KINDS)
-    if config.model.has_corpus and config.training.corpus == "sessions":
-        line = "training.corpus: an edge list has no sessions; set it to walks"
+    if found := _user_corpora(config):
+        line = f"training.corpus: an edge list has no {found}; set it to walks"
         yield _Problem(line, "source.kind", "training.corpus", "model.kind")
     if config.features:
         line = "features: an edge list's nodes take none; leave the section out"
@@ -77,8 +84,8 @@ def _check_order(config: "RunConfig") -> Iterator[_Problem]:
             keys = ("graph.window", "graph.distance_decay")
             line = f"{', '.join(keys)}: need an order (source.columns.ts or position)"
             yield _Problem(line, *keys, *_ORDER)
-        if config.model.has_corpus and config.training.corpus == "sessions":
-            line = "training.corpus: sessions needs an order (source.columns.ts or position); set it to walks"
+        if found := _user_corpora(config):
+            line = f"training.corpus: {found} needs an order (source.columns.ts or position); set it to walks"
             yield _Problem(line, "training.corpus", "model.kind", *_ORDER)
 
 
@@ -120,7 +127,7 @@ def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
     """Sections that read what another, left out, would make."""
     if config.model.has_corpus and config.walks and not config.graph and config.source.kind != "edges":
         yield _Problem("walks: needs a graph section", "walks", "graph", "source.kind", "model.kind")
-    if config.model.has_corpus and config.training.corpus == "walks" and not config.walks:
+    if config.model.has_corpus and "walks" in config.training.corpus and not config.walks:
         line = "training.corpus: walks needs a walks section; set training.corpus to sessions"
         yield _Problem(line, "training.corpus", "walks", "model.kind")
     if config.evaluate is None:
@@ -193,3 +200,37 @@ def _check_training(config: "RunConfig") -> Iterator[_Problem]:
     names = [(f.of, f.name) for f in config.features]
     for of, name in sorted({n for n in names if names.count(n) > 1}):
         yield _Problem(f"features: two {of} features are called {name}", "features")
+
+
+def _check_readout(config: "RunConfig") -> Iterator[_Problem]:
+    """What is left to a validation slice needs one."""
+    keys = [f"model.{name}" for name in config.model.autos]
+    if not keys or not config.model.has_vectors:
+        return
+    if config.source.kind == "edges":
+        line = f"{', '.join(keys)}: auto is chosen by how users are served, and an edge list has no users; give a value"
+        yield _Problem(line, *keys, "source.kind")
+    elif not config.split.valid and config.split.kind != "given":
+        line = (
+            f"{', '.join(keys)}: auto is chosen on a validation slice; set split.valid (such as "
+            f"{{kind: user_share, fraction: 0.1}}), or give a value"
+        )
+        yield _Problem(line, *keys, "split.valid", "split.kind", "source.kind")
+
+
+def _check_warm_start(config: "RunConfig") -> Iterator[_Problem]:
+    start, key = config.training.warm_start, "training.warm_start"
+    if start is None or not config.model.has_corpus:
+        return
+    if start.neighbours and not config.graph and config.source.kind != "edges":
+        line = f"{key}.neighbours: needs a graph section; set it to false"
+        yield _Problem(line, f"{key}.neighbours", "graph", "source.kind")
+    kinds = {f.name: f.kind for f in config.features if f.of == "item"}
+    for name in start.features:
+        if name not in kinds:
+            line = f"{key}.features: no item feature is called {name}; there are {sorted(kinds)}"
+        elif kinds[name] not in ("categorical", "multi"):
+            line = f"{key}.features: {name} is {kinds[name]}; it takes categorical and multi ones"
+        else:
+            continue
+        yield _Problem(line, f"{key}.features", "features")

@@ -136,9 +136,8 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
     if model.is_closed_form:
         add(s.TRAIN, section("model") | {"baselines": _knobs_of(config, model.kind)} | seed, (base,))
     elif model.has_corpus:
-        corpus = ("walks",) if config.training.corpus == "walks" else ()
-        training = section("training")["training"] | _backend_in_key(config)
-        add(s.TRAIN, section("model") | {"training": training} | seed, (base, *corpus))
+        training = section("training")["training"] | _backend_in_key(config) | _warm_start_in_key(config)
+        add(s.TRAIN, section("model") | {"training": training} | seed, (base, *_training_reads(config, graph)))
     if config.index and model.has_vectors:
         add(s.INDEX_BUILD, section("index") | seed, ("train",))
     if config.evaluate and has_events:
@@ -178,6 +177,19 @@ def _scored_sections(config: RunConfig) -> dict[str, Any]:
     built = names - {kind} if config.model.has_vectors else names | {kind}
     knobs = {k: v for name in sorted(built) for k, v in _knobs_of(config, name, beside=True).items()}
     return {"baselines": knobs} | ({} if config.model.has_vectors else {"model": {"kind": kind}})
+
+
+def _warm_start_in_key(config: RunConfig) -> dict[str, Any]:
+    """The earlier model by its id, wherever it lies."""
+    start = config.training.warm_start
+    return {"warm_start": None if start is None else start.model_dump(mode="json", exclude={"lake"})}
+
+
+def _training_reads(config: RunConfig, graph: str) -> list[str]:
+    """Stages beside the base that training reads."""
+    start = config.training.warm_start
+    reads_graph = start is not None and start.neighbours and graph == "graph"
+    return ["walks"] * ("walks" in config.training.corpus) + ["graph"] * reads_graph
 
 
 def _without(section: Any, names: set[str]) -> Any:

@@ -15,6 +15,7 @@ from pydantic import (
 from recspark.config.baselines import CLOSED_FORM_KINDS, LIST_KINDS, BaselineName, BaselinesConfig
 from recspark.config.checks import WRONG, find_contradictions
 from recspark.config.graph import GraphConfig
+from recspark.config.learning import AUTO, AutoSwitch, AutoTerm, CorpusWeights, ReadoutSearchConfig, WarmStartConfig
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
 
@@ -145,14 +146,22 @@ class ModelConfig(Section):
     rp3beta, ease (lists without vectors: nothing is trained or indexed, evaluate scores them)."""
     embedding_dim: Annotated[int, Field(ge=2, le=4096)] = 64
     """Length of the vectors."""
-    metric: Literal["cosine", "ip"] = "cosine"
-    """How vectors are compared, by evaluation and index alike."""
-    readout: Literal["input", "output", "sum", "input_output"] = "input"
-    """Vectors exported: input or output table, their sum, or queries by input and candidates by output vectors."""
-    centred: bool = False
-    """Subtract the mean vector before export."""
-    popularity_term: float = 0.0
-    """bias = this x centred log(train events); chosen on a validation slice."""
+    metric: Literal["cosine", "ip", "auto"] = "cosine"
+    """How vectors are compared, by evaluation and index alike. auto: chosen on the validation slice."""
+    readout: Literal["input", "output", "sum", "input_output", "auto"] = "input"
+    """Vectors exported: input or output table, their sum, or queries by input and candidates by output vectors. A user
+    is the mean of unit query vectors. auto: as for `metric`."""
+    centred: AutoSwitch = False
+    """Subtract the mean vector before export. auto: as for `metric`."""
+    popularity_term: AutoTerm = 0.0
+    """bias = this x centred log(train events). auto: as for `metric`."""
+    readout_search: ReadoutSearchConfig = ReadoutSearchConfig()
+    """How the `auto` ones are chosen."""
+
+    @property
+    def autos(self) -> tuple[str, ...]:
+        """The fields left to the validation slice."""
+        return tuple(n for n in ("readout", "metric", "centred", "popularity_term") if getattr(self, n) == AUTO)
 
     @property
     def has_vectors(self) -> bool:
@@ -173,14 +182,23 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """How it is learned."""
 
-    corpus: Literal["walks", "sessions"] = "walks"
-    """Sequences: walks over the item graph, or the sessions themselves."""
+    corpus: CorpusWeights = Field(default={"walks": 1.0})
+    """Sequences: `walks` over the item graph, the `sessions`, each user's whole train part as one (`histories`), or
+    several, each with its share of every batch: {walks: 1.0, sessions: 0.5}."""
     backend: Literal["auto", "cpu", "torch"] = "auto"
     """cpu: the numba kernel, one process. torch: DDP by torchrun, gloo or NCCL. auto: says what it picked and why."""
     epochs: PositiveInt = 5
-    """Passes over the corpus."""
+    """Passes over the corpus; as many sequences as all hold together where there are several, drawn by their shares."""
     learning_rate: PositiveFloat = 0.5
-    """Of row-wise Adagrad, falling linearly to a hundredth."""
+    """Of row-wise Adagrad, at its highest."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate goes on: linear and cosine fall to a hundredth at the last step."""
+    warmup_steps: NonNegativeInt = 0
+    """Over the first so many steps the rate is raised linearly to what `schedule` says."""
+    min_count: PositiveInt = 1
+    """Items with fewer train events (edges, of an edge list) are left out of all sequences, negatives and vectors."""
+    warm_start: WarmStartConfig | None = None
+    """Start from an earlier model instead of random vectors."""
     window: PositiveInt = 5
     """Context items on each side; drawn from 1..window for each centre (`dynamic_window`)."""
     dynamic_window: bool = True

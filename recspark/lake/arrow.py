@@ -96,6 +96,15 @@ def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tu
     return None
 
 
+def read_record(lake: str, name: str, version: int) -> CommitRecord | None:
+    """The record of one version of a table, None where the commit is not ours.
+
+    Raises: LakeError when table or version is not there.
+    """
+    entries = open_table(lake, name, version).history()
+    return next((parse_record(e.get("userMetadata")) for e in entries if e["version"] == version), None)
+
+
 def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None:
     """(version, record) of a finished stage, None where it has to run. A folder's version counts as 0.
 

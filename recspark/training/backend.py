@@ -8,6 +8,7 @@ from recspark.errors import TrainingError
 from recspark.training.batches import Place
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
+from recspark.training.warm_start import StartRows
 from recspark.training.world import Launch
 
 CPU, TORCH = "cpu", "torch"
@@ -17,6 +18,9 @@ class Backend(Protocol):
     """A model in training on this rank. Calls marked collective are made by all ranks in the same order."""
 
     name: str
+
+    def start_from(self, start: StartRows) -> None:
+        """Puts an earlier model's rows in the place of the initial ones."""
 
     def prepare(self, batch: Sequences, place: Place) -> Any:
         """What `step` needs of this rank's part of a global batch; called ahead of it in another thread."""

@@ -10,6 +10,7 @@ from recspark.config import Run
 from recspark.logs import log
 from recspark.training.export import TrainedModel
 from recspark.training.inputs import TrainInputs
+from recspark.training.readout_search import find_readout
 from recspark.training.tables import SkipGramTables
 
 
@@ -19,17 +20,15 @@ def fit_closed_form(run: Run, inputs: TrainInputs) -> TrainedModel:
     Raises: DataError, SetupError or TrainingError where histories or graph do not give vectors.
     """
     model, started = run.config.model, time.monotonic()
-    item_graph = None if inputs.user_histories else inputs.corpus
-    sources = BaselineInputs(run.config, inputs.num_events, inputs.user_histories, item_graph)
+    sources = BaselineInputs(run.config, inputs.num_events, inputs.user_histories, inputs.item_graph)
     factors = build_factors(model.kind, sources)
     counts = factors.counts | {"seconds": round(time.monotonic() - started, 1)}
     facts = {
-        "metric": model.metric,
         "embedding_dim": model.embedding_dim,
         "model_id": run.stages["train"].id,
         "model_kind": model.kind,
-        "readout": model.readout,
         "backend": "closed form",
     }
     log("train", f"{model.kind} in closed form", **counts)
-    return TrainedModel(SkipGramTables(factors.input, factors.output, factors.is_known), counts, facts)
+    tables = SkipGramTables(factors.input, factors.output, factors.is_known)
+    return TrainedModel(tables, counts, facts | find_readout(model, inputs, tables))

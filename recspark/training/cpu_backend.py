@@ -17,6 +17,7 @@ from recspark.training.negatives import NoiseDistribution
 from recspark.training.sentences import check_items
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
+from recspark.training.warm_start import StartRows
 
 _FILE = "state.safetensors"
 
@@ -33,6 +34,12 @@ class CpuBackend:
         self._state = init_state(len(keep), dim, config.init_scale, seed)
         self._num_threads = config.num_threads or os.cpu_count() or 1
         self._loss, self._pairs = 0.0, 0
+
+    def start_from(self, start: StartRows) -> None:
+        """Puts an earlier model's rows in the place of the initial ones."""
+        places, rows = start.rows_of(np.arange(len(self._state.input_squares)))
+        for name, values in rows.items():
+            getattr(self._state, name)[places] = values
 
     def prepare(self, batch: Sequences, place: Place) -> tuple[Sequences, Place]:
         """The batch, after a check of its items."""
@@ -71,4 +78,10 @@ class CpuBackend:
     def tables(self) -> SkipGramTables:
         """The model as it stands."""
         state = self._state
-        return SkipGramTables(state.input_vectors, state.output_vectors, state.input_squares > 0)
+        return SkipGramTables(
+            state.input_vectors,
+            state.output_vectors,
+            state.input_squares > 0,
+            state.input_squares,
+            state.output_squares,
+        )

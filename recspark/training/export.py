@@ -1,6 +1,7 @@
 """From a trained model to what others read: the model folder, then user_embeddings, then item_embeddings, the marker.
 
-models/<model_id>/vectors.safetensors    input, output float32 [V, dim] in item_idx order, is_trained uint8 [V]
+models/<model_id>/vectors.safetensors    input, output float32 [V, dim] in item_idx order, is_trained uint8 [V], and
+                                         input_squares, output_squares float32 [V] for a warm start
 models/<model_id>/manifest.json          counts, config, input versions, facts (metric, backend, readout ...)
 user_embeddings, item_embeddings         one commit each; item_embeddings' means done
 """
@@ -27,12 +28,10 @@ from recspark.lake.arrow import read_ids, read_table, write_table
 from recspark.lake.folders import check_file, find_flaw, folder_uri, publish_folder, read_manifest, unpublish_folder
 from recspark.lake.storage import open_filesystem
 from recspark.logs import log
+from recspark.training.earlier_model import MODELS, VECTORS_FILE
 from recspark.training.inputs import TrainInputs
-from recspark.training.readout import Readout, mean_user_vectors, read_out
+from recspark.training.readout import Readout, ReadoutSpec, mean_user_vectors, read_out
 from recspark.training.tables import SkipGramTables
-
-MODELS = "models"
-VECTORS_FILE = "vectors.safetensors"
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,8 @@ def publish_model(run: Run, model: TrainedModel, versions: dict[str, int]) -> bo
         "output": np.ascontiguousarray(model.tables.output),
         "is_trained": model.tables.is_trained.astype(np.uint8),
     }
+    squares = {"input_squares": model.tables.input_squares, "output_squares": model.tables.output_squares}
+    arrays |= {name: np.ascontiguousarray(array) for name, array in squares.items() if array is not None}
     filesystem, path = open_filesystem(folder_uri(run.lake, MODELS, stage.id))
     filesystem.create_dir(path, recursive=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +102,7 @@ def write_embeddings(run: Run, model: TrainedModel, inputs: TrainInputs) -> int:
     """Commits user_embeddings (where there are users) and then item_embeddings; the latter's version."""
     stage = run.stages["train"]
     slice_ = f"{c.MODEL_ID} = '{stage.id}'"
-    items = read_out(model.tables, inputs.num_events, run.config.model)
+    items = read_out(model.tables, inputs.num_events, ReadoutSpec.from_facts(model.facts))
     counts, tables = dict(model.counts), {}
     if inputs.users is not None and inputs.user_histories is not None:
         users, user_counts = build_user_rows(inputs, items, stage.id)

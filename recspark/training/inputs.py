@@ -12,29 +12,42 @@ from recspark.lake.arrow import TableAt, find_table, read_table
 from recspark.training.data import SequenceFiles, open_sequences
 
 _MIN_ITEMS = 2
+_CORPUS_TABLES = {"walks": "walks", "sessions": "sessions", "histories": "user_histories"}
 
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """Pinned tables; ``users`` and ``user_histories`` are None for an edge list. ``num_events`` int64 [V]."""
+    """Pinned tables; ``users`` and ``user_histories`` are None for an edge list. ``num_events`` int64 [V].
 
-    corpus: TableAt
+    ``corpora`` has the table of each corpus with its weight, by name, none for a model in closed form;
+    ``item_graph`` is there for a warm start, and for a closed form without users.
+    """
+
+    corpora: dict[str, tuple[TableAt, float]]
     items: TableAt
     users: TableAt | None
     user_histories: TableAt | None
     num_events: NDArray[np.int64]
+    item_graph: TableAt | None = None
 
     @property
     def versions(self) -> dict[str, int]:
         """Table -> version, as records and manifests name them."""
-        tables = (self.corpus, self.items, self.users, self.user_histories)
+        corpora = (table for table, _ in self.corpora.values())
+        tables = (*corpora, self.items, self.users, self.user_histories, self.item_graph)
         return {table.name: table.version for table in tables if table}
 
-    def open_corpus(self) -> SequenceFiles:
-        """The corpus's sequences: all walks, or the train sessions."""
-        if self.corpus.name == "walks":
-            return open_sequences(self.corpus, c.WALK)
-        return open_sequences(self.corpus, c.ITEM_IDX, c.TRAIN)
+    def open_corpora(self) -> list[tuple[SequenceFiles, float]]:
+        """Each corpus's sequences with its weight: all walks, the train sessions, the train part of histories."""
+        return [(_open_corpus(name, table), weight) for name, (table, weight) in self.corpora.items()]
+
+
+def _open_corpus(name: str, table: TableAt) -> SequenceFiles:
+    if name == "walks":
+        return open_sequences(table, c.WALK)
+    if name == "sessions":
+        return open_sequences(table, c.ITEM_IDX, c.TRAIN)
+    return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN)
 
 
 def find_inputs(run: Run) -> TrainInputs:
@@ -46,22 +59,20 @@ def find_inputs(run: Run) -> TrainInputs:
     def find(table: str) -> TableAt:
         return find_table(run.lake, run.producer(table), table)
 
+    model, start = run.config.model, run.config.training.warm_start
     has_users = run.config.source.kind != "edges"
+    corpus = run.config.training.corpus if model.has_corpus else {}
+    # A model in closed form is computed from histories, or from the graph where there are none.
+    reads_graph = start is not None and start.neighbours if model.has_corpus else not has_users
     items = find("items")
     return TrainInputs(
-        corpus=find(_corpus_table(run, has_users)),
+        corpora={name: (find(_CORPUS_TABLES[name]), w) for name, w in corpus.items()},
         items=items,
         users=find("users") if has_users else None,
         user_histories=find("user_histories") if has_users else None,
         num_events=_read_num_events(items),
+        item_graph=find("item_graph") if reads_graph else None,
     )
-
-
-def _corpus_table(run: Run, has_users: bool) -> str:
-    """What is learned from: the sequences of the corpus, or what a model in closed form is computed from."""
-    if run.config.model.has_corpus:
-        return run.config.training.corpus
-    return "user_histories" if has_users else "item_graph"
 
 
 def _read_num_events(items: TableAt) -> NDArray[np.int64]:

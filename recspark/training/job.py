@@ -15,11 +15,15 @@ from recspark.logs import log
 from recspark.training.backend import CPU, Backend, choose_backend
 from recspark.training.checkpoint import Checkpoints, find_recorded_backend
 from recspark.training.closed_form import fit_closed_form
-from recspark.training.data import LaneReader
-from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
+from recspark.training.data import SequenceReader
+from recspark.training.earlier_model import MODELS, open_earlier_model
+from recspark.training.export import TrainedModel, find_model, publish_model, write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
-from recspark.training.negatives import build_noise, keep_probabilities
+from recspark.training.mixture import open_reader
+from recspark.training.negatives import build_noise, keep_probabilities, leave_out_rare
+from recspark.training.readout_search import find_readout
 from recspark.training.trainer import Trainer, TrainState
+from recspark.training.warm_start import StartRows, plan_start
 from recspark.training.world import Launch, World, find_launch, open_world
 
 
@@ -56,12 +60,16 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
     """Trains on all ranks; the model on rank 0, None elsewhere."""
     config = run.config.training
     name, device, reason = choose_backend(config, launch, find_recorded_backend(_checkpoint_uri(run)))
-    reader = LaneReader(inputs.open_corpus(), config.num_lanes, run.seed)
+    reader = open_reader(inputs.open_corpora(), config.num_lanes, run.seed)
     num_threads = config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
     _say(launch, f"backend {name} on {device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
          num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
     with open_world(launch, device, config.timeout_seconds) as world:
         backend = _build_backend(run, inputs, name, world, num_threads)
+        start = _open_start(run, inputs)
+        if start:
+            backend.start_from(start)
+            _say(launch, f"starts from model {start.model.model_id}", **start.counts)
         trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world)
         started = time.monotonic()
         state = trainer.train()
@@ -71,13 +79,28 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
     left_out = reader.rows_left_out(config.batch_sequences)
     counts = _counts(state, trainer.schedule.num_steps, config.epochs, left_out)
     log("train", "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
-    return TrainedModel(tables, counts, _facts(run, name))
+    facts = _facts(run, name) | ({"warm_start": start.to_facts()} if start else {})
+    return TrainedModel(tables, counts, facts | find_readout(run.config.model, inputs, tables))
+
+
+def _open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
+    """The rows of the earlier model that `training.warm_start` names, None without one."""
+    config = run.config.training.warm_start
+    if config is None:
+        return None
+    model = run.config.section("model")
+    has_output = model.get("objective") != "hierarchical_softmax"  # there an output row is no item's
+    lake = config.lake or run.lake
+    earlier = open_earlier_model(lake, config.model_id, model["embedding_dim"], inputs.items, has_output)
+    earlier.check_split(run.config.section("split"), bool(run.config.model.autos))
+    return plan_start(earlier, inputs, config.features)
 
 
 def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
     config, dim = run.config.training, run.config.model.embedding_dim
-    noise = build_noise(inputs.num_events, config.noise_exponent)
-    keep = keep_probabilities(inputs.num_events, config.subsample)
+    counts = leave_out_rare(inputs.num_events, config.min_count)
+    noise = build_noise(counts, config.noise_exponent)
+    keep = keep_probabilities(counts, config.subsample)
     if name == CPU:
         from recspark.training.cpu_backend import CpuBackend
 
@@ -87,7 +110,7 @@ def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_t
     return TorchBackend(dim, noise, keep, config, run.seed, world, num_threads)
 
 
-def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: LaneReader) -> Checkpoints:
+def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: SequenceReader) -> Checkpoints:
     """The run's checkpoints, with all that a resume depends on."""
     stage = run.stages["train"]
     facts: dict[str, Any] = {
@@ -121,11 +144,9 @@ def _counts(state: TrainState, num_steps: int, epochs: int, rows_left_out: int) 
 def _facts(run: Run, backend: str) -> dict[str, Any]:
     model = run.config.model
     return {
-        "metric": model.metric,
         "embedding_dim": model.embedding_dim,
         "model_id": run.stages["train"].id,
         "model_kind": model.kind,
-        "readout": model.readout,
         "backend": backend,
     }
 

@@ -51,12 +51,27 @@ def keep_probabilities(counts: NDArray[np.int64], subsample: float) -> NDArray[n
     """With which probability a token of each item stays in a sentence: float32 [V].
 
     word2vec's form, min(1, sqrt(t / f) + t / f) with f the item's share of tokens and t = ``subsample``: a little above
-    equation 5 of Mikolov et al. 2013, which keeps sqrt(t / f). 0 keeps everything.
+    equation 5 of Mikolov et al. 2013, which keeps sqrt(t / f). 0 keeps everything but items without a count.
     """
     if subsample == 0:
-        return np.ones(len(counts), np.float32)
+        return (counts > 0).astype(np.float32)
     share = np.maximum(counts, 1) / max(int(counts.sum()), 1)
-    return np.minimum(1.0, np.sqrt(subsample / share) + subsample / share).astype(np.float32)
+    kept = np.minimum(1.0, np.sqrt(subsample / share) + subsample / share)
+    return np.where(counts > 0, kept, 0.0).astype(np.float32)
+
+
+def leave_out_rare(counts: NDArray[np.int64], min_count: int) -> NDArray[np.int64]:
+    """The counts (int64 [V]) with those below ``min_count`` set to 0: such items are in no sentence and no negative.
+
+    Raises: DataError when fewer than two items are left.
+    """
+    left = counts >= min_count
+    if min_count > 1 and left.sum() < 2:
+        raise DataError(
+            f"training.min_count: {int(left.sum())} of {len(counts):,} items have {min_count} train events or more, "
+            f"the most frequent one has {int(counts.max(initial=0)):,}; a model needs two, lower it"
+        )
+    return np.where(left, counts, 0)
 
 
 @njit(cache=True, nogil=True)

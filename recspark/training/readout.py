@@ -3,7 +3,8 @@
 score(query, candidate) = sim(query vector, vector) + bias. Queries use `query_vector` where it differs from `vector`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,6 +14,31 @@ from recspark.config.schema import ModelConfig
 from recspark.training.tables import SkipGramTables
 
 _USERS_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True)
+class ReadoutSpec:
+    """What is made of the tables: `model.readout`, `metric`, `centred` and `popularity_term`, none of them `auto`."""
+
+    readout: str
+    metric: str
+    centred: bool
+    popularity_term: float
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> "ReadoutSpec":
+        """That of a config that leaves nothing to the validation slice."""
+        assert not config.autos
+        return cls(config.readout, config.metric, bool(config.centred), float(config.popularity_term))
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> "ReadoutSpec":
+        """That of a published model."""
+        return cls(**{name: facts[name] for name in cls.__dataclass_fields__})
+
+    def to_facts(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -33,18 +59,25 @@ class Readout:
         return self.query is not self.vector
 
 
-def read_out(tables: SkipGramTables, num_events: NDArray[np.int64], config: ModelConfig) -> Readout:
-    """The item vectors that ``model.readout`` names, centred and with the popularity term as the config says."""
-    is_trained = tables.is_trained
-    if config.readout == "sum":
-        vector = query = _finish(tables.input + tables.output, is_trained, config.centred)
-    elif config.readout == "input_output":
-        query = _finish(tables.input, is_trained, config.centred)
-        vector = _finish(tables.output, is_trained, config.centred)
-    else:
-        chosen = tables.input if config.readout == "input" else tables.output
-        vector = query = _finish(chosen, is_trained, config.centred)
-    return Readout(vector, query, popularity_bias(num_events, is_trained, config.popularity_term), is_trained)
+def read_out(tables: SkipGramTables, num_events: NDArray[np.int64], spec: ReadoutSpec) -> Readout:
+    """The item vectors that ``spec.readout`` names, centred and with the popularity term as it says."""
+    vector, query = read_vectors(tables, spec.readout, spec.centred)
+    bias = popularity_bias(num_events, tables.is_trained, spec.popularity_term)
+    return Readout(vector, query, bias, tables.is_trained)
+
+
+def read_vectors(
+    tables: SkipGramTables, readout: str, is_centred: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(candidate vectors, query vectors), the same array unless they differ; rows of untrained items are zero."""
+    if readout == "input_output":
+        return (
+            _finish(tables.output, tables.is_trained, is_centred),
+            _finish(tables.input, tables.is_trained, is_centred),
+        )
+    chosen = tables.input + tables.output if readout == "sum" else getattr(tables, readout)
+    vector = _finish(chosen, tables.is_trained, is_centred)
+    return vector, vector
 
 
 def popularity_bias(
@@ -64,8 +97,7 @@ def mean_user_vectors(
     User u's items are ``item_idx[offsets[u]:offsets[u] + num_train[u]]``; a repeated item counts as often as it is
     there, an untrained one not at all. Users without a trained item have none.
     """
-    norms = np.linalg.norm(items.query, axis=1, keepdims=True)
-    unit = items.query / np.maximum(norms, 1e-12)
+    unit = unit_rows(items.query)
     vectors = np.zeros((len(num_train), unit.shape[1]), np.float32)
     counts = np.zeros(len(num_train), np.int64)
     for start in range(0, len(num_train), _USERS_AT_ONCE):
@@ -74,6 +106,12 @@ def mean_user_vectors(
         counts[users] = np.asarray(history.sum(axis=1)).ravel()
         vectors[users] = (history @ unit) / np.maximum(counts[users], 1)[:, None]
     return vectors, counts > 0
+
+
+def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows divided by their lengths; a zero row stays zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
 
 def _finish(vectors: NDArray[np.float32], is_trained: NDArray[np.bool_], is_centred: bool) -> NDArray[np.float32]:

@@ -56,24 +56,27 @@ class SequenceFiles:
     """The row groups that hold a table's sequences, in an order that is the same on every rank.
 
     ``epochs`` has one list for a table that every training epoch reads whole (sessions), or one for each epoch of
-    walks: training epoch e reads ``epochs[e % len(epochs)]``.
+    walks: training epoch e reads ``epochs[e % len(epochs)]``. Of each list only the first ``prefix`` values count,
+    where that column is named.
     """
 
     table: str
     version: int
     column: str
     epochs: tuple[tuple[RowGroup, ...], ...]
+    prefix: str | None = None
 
     def of_epoch(self, epoch: int) -> tuple[RowGroup, ...]:
         """The row groups that a training epoch reads."""
         return self.epochs[epoch % len(self.epochs)]
 
 
-def open_sequences(table: TableAt, column: str, split: str | None = None) -> SequenceFiles:
+def open_sequences(table: TableAt, column: str, split: str | None = None, prefix: str | None = None) -> SequenceFiles:
     """Lists the row groups of a list<int32> column, of one ``split`` or of all.
 
-    A table partitioned by `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers
-    number them, so a table written again the same way is read in the same order.
+    ``prefix`` names an int column: a row's sequence is that many values from the start of its list. A table
+    partitioned by `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers number them,
+    so a table written again the same way is read in the same order.
 
     Raises: LakeError when the version is gone, the column is missing or no list of int32, the table has deletion
     vectors or column mapping, or a footer is missing or damaged.
@@ -89,7 +92,7 @@ def open_sequences(table: TableAt, column: str, split: str | None = None) -> Seq
     for condition in _epoch_conditions(delta, partitions):
         paths = sorted(delta.file_uris(file_pruning_predicate=(chosen + condition) or None))
         epochs.append(_read_footers(paths, column))
-    return SequenceFiles(table.uri, table.version, column, tuple(epochs))
+    return SequenceFiles(table.uri, table.version, column, tuple(epochs), prefix)
 
 
 def _epoch_conditions(delta: DeltaTable, partitions: list[str]) -> list[list[tuple[str, str, str]]]:
@@ -125,21 +128,21 @@ def _count_values(group: pq.RowGroupMetaData, column: str) -> int:
     return sum(int(chunk.num_values) for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
 
 
-def read_row_group(group: RowGroup, column: str) -> Iterator[Sequences]:
+def read_row_group(group: RowGroup, files: SequenceFiles) -> Iterator[Sequences]:
     """A row group's sequences, decoded a few thousand at a time.
 
     Raises: LakeError when the file is missing, cut short or damaged.
     """
+    columns = [files.column, *([files.prefix] if files.prefix else [])]
     with _open_parquet(group.path) as file:
-        batches = file.iter_batches(_STREAM_ROWS, row_groups=[group.index], columns=[column], use_threads=False)
-        for batch in batches:
-            yield _flatten(batch.column(0), group.path, column)
+        for batch in file.iter_batches(_STREAM_ROWS, row_groups=[group.index], columns=columns, use_threads=False):
+            whole = _flatten(batch.column(files.column), group.path, files.column)
+            yield _cut(whole, batch.column(files.prefix).to_numpy()) if files.prefix else whole
 
 
-def decode_row_group(group: RowGroup, column: str) -> Sequences:
+def decode_row_group(group: RowGroup, files: SequenceFiles) -> Sequences:
     """A row group's sequences, whole."""
-    parts = list(read_row_group(group, column))
-    return concatenate(parts)
+    return concatenate(list(read_row_group(group, files)))
 
 
 def concatenate(parts: list[Sequences]) -> Sequences:
@@ -157,6 +160,15 @@ def _flatten(lists: pa.ListArray, path: str, column: str) -> Sequences:
     if lists.values.null_count:
         raise LakeError(f"{path}: column {column!r} holds null items; expected none")
     return Sequences(lists.values.to_numpy(), lists.offsets.to_numpy().astype(np.int64))
+
+
+def _cut(whole: Sequences, num_values: NDArray[np.int32]) -> Sequences:
+    """The first ``num_values`` of each sequence."""
+    lengths = np.diff(whole.offsets)
+    place = np.arange(whole.offsets[0], whole.offsets[-1]) - np.repeat(whole.offsets[:-1], lengths)
+    kept = place < np.repeat(num_values, lengths)
+    offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, num_values), dtype=np.int64)])
+    return Sequences(whole.values[whole.offsets[0] : whole.offsets[-1]][kept], offsets)
 
 
 @contextmanager

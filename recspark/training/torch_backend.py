@@ -27,6 +27,7 @@ from recspark.training.negatives import NoiseDistribution
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
+from recspark.training.warm_start import StartRows
 from recspark.training.world import World
 
 # A CPU scores as many rows at a time as its cache holds, a GPU as many as keep it busy.
@@ -55,6 +56,14 @@ class TorchBackend:
         self._model = SkipGram(len(keep), dim, world, initial_rows)
         self._loss = torch.zeros((), dtype=torch.float64, device=world.device)
         self._pairs = 0
+
+    def start_from(self, start: StartRows) -> None:
+        """Puts an earlier model's rows in the place of this rank's initial ones."""
+        mine = self._model.layout.range_of(self._world.rank)
+        places, rows = start.rows_of(self._model.layout.ids(np.arange(mine.start, mine.stop)))
+        state = self._model.state()
+        for name, values in rows.items():
+            state[name][torch.from_numpy(places)] = torch.from_numpy(values).to(self._world.device)
 
     def prepare(self, batch: Sequences, place: Place) -> SkipGramBatch:
         """Tokens, windows, rows and negatives of a batch."""
@@ -105,7 +114,8 @@ class TorchBackend:
             return None
         order = self._model.layout.positions(np.arange(self._model.layout.num_rows))
         rows = {name: tensor.numpy()[order] for name, tensor in whole.items() if tensor is not None}
-        return SkipGramTables(rows["input_vectors"], rows["output_vectors"], rows["input_squares"] > 0)
+        squares = rows["input_squares"], rows["output_squares"]
+        return SkipGramTables(rows["input_vectors"], rows["output_vectors"], squares[0] > 0, *squares)
 
     def _as_global(self, local: Tensor) -> Any:
         """This rank's rows as the part of the whole table that they are, so that a checkpoint can be cut anew."""

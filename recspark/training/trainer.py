@@ -21,13 +21,13 @@ from recspark.logs import Progress, log
 from recspark.training.backend import Backend
 from recspark.training.batches import Place
 from recspark.training.checkpoint import Checkpoints
-from recspark.training.data import LaneReader, prefetched
+from recspark.training.data import SequenceReader, prefetched
+from recspark.training.schedule import plan_schedule
 from recspark.training.world import World
 
 EXIT_TERMINATED = 143
 """Exit code after SIGTERM: a checkpoint was written, the next start goes on from it."""
 
-_FINAL_RATE = 0.01
 _PREPARED_AHEAD = 2
 _CUDA_REPORT_STEPS = 20  # reading the loss waits for the GPU
 _MAX_METRIC_LINES = 1000
@@ -51,31 +51,13 @@ class TrainState:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How many steps there are, and the rate of each."""
-
-    epochs: int
-    steps_per_epoch: int
-    learning_rate: float
-
-    @property
-    def num_steps(self) -> int:
-        """Global batches of the whole training."""
-        return self.epochs * self.steps_per_epoch
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a global step: linear, from the start's to a hundredth of it."""
-        return self.learning_rate * (1 - (1 - _FINAL_RATE) * step / self.num_steps)
-
-
 class Trainer:
     """Trains a backend on a reader's batches from the latest checkpoint to the end of the schedule."""
 
     def __init__(
         self,
         backend: Backend,
-        reader: LaneReader,
+        reader: SequenceReader,
         checkpoints: Checkpoints,
         config: TrainingConfig,
         world: World,
@@ -83,7 +65,7 @@ class Trainer:
         self._backend, self._reader, self._checkpoints = backend, reader, checkpoints
         self._config, self._world = config, world
         self._lanes = reader.rank_lanes(world.rank, world.world_size)
-        self.schedule = Schedule(config.epochs, reader.steps_per_epoch(config.batch_sequences), config.learning_rate)
+        self.schedule = plan_schedule(config, reader.steps_per_epoch(config.batch_sequences))
         self._report_steps = 1 if world.device == "cpu" else _CUDA_REPORT_STEPS
         self._state, self._saved_step = TrainState(), -1
         self._metrics: list[dict[str, Any]] = []

@@ -69,7 +69,20 @@ def test_two_problems_in_one_message(conf):
         ("nonsense", "override 'nonsense': expected key=value, such as walks.p=0.5"),
         ("run.name.x=1", "override 'run.name.x=1': name is not a section"),
         ("split.kind=given", "split: split.cut goes with split.kind: time"),
-        ("training.corpus=sessions walks", "training.corpus: must be 'walks' or 'sessions'"),
+        ("training.corpus=sessions walks", "training.corpus: must be 'walks', 'sessions' or 'histories'"),
+        ("training.corpus={walks: 1, sesions: 2}", "{walks: 1.0, sessions: 0.5}, got {'walks': 1, 'sesions': 2}"),
+        ("training.corpus={walks: 1, sessions: 0}", "training.corpus: the weight of sessions must be a number above 0"),
+        ("training.corpus={}", "training.corpus: must be 'walks', 'sessions' or 'histories'"),
+        ("model.centred=maybe", "model.centred: must be true, false or auto, got 'maybe'"),
+        ("model.popularity_term=much", "model.popularity_term: must be a number or auto, got 'much'"),
+        (
+            "model.readout_search.metric=auc@3",
+            "model.readout_search.metric: must be recall, ndcg, hr, mrr or map at a cut-off such as recall@20, got",
+        ),
+        (
+            "training.warm_start.model_id=best",
+            "training.warm_start.model_id: must be the 12 hex digits that a model's folder is called by, got 'best'",
+        ),
         ("run.name=${env:RECSPARK_NO_SUCH_NAME}", "the environment variable RECSPARK_NO_SUCH_NAME is not set"),
     ],
 )
@@ -243,6 +256,80 @@ def test_all_that_a_source_lacks_is_told_at_once(conf):
 )
 def test_values_that_would_fail_hours_later_are_refused_now(conf, override, problem):
     assert problems_of(conf, override)[0].startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            ["model.readout=auto", "model.popularity_term=auto"],
+            "model.readout, model.popularity_term: auto is chosen on a validation slice; set split.valid",
+        ),
+        (
+            ["training.warm_start.model_id=0123456789ab", "graph=null", "walks=null", "training.corpus=sessions"],
+            "training.warm_start.neighbours: needs a graph section; set it to false",
+        ),
+        (
+            ["training.warm_start={model_id: 0123456789ab, features: [brand]}"],
+            "training.warm_start.features: no item feature is called brand; there are []",
+        ),
+        (
+            [
+                "features=[{name: price, path: x, key: k, column: c, kind: numeric}]",
+                "training.warm_start={model_id: 0123456789ab, features: [price]}",
+            ],
+            "training.warm_start.features: price is numeric; it takes categorical and multi ones",
+        ),
+        (["walks=null", "training.corpus={walks: 1, sessions: 1}"], "training.corpus: walks needs a walks section"),
+    ],
+)
+def test_what_training_lacks_is_told_before_anything_runs(conf, overrides, problem):
+    assert problems_of(conf, *overrides)[0].startswith(problem)
+
+
+@pytest.mark.parametrize("split", ["{kind: time, cut: '2026-01-01', valid: {}}", "{kind: given}"])
+def test_auto_goes_with_a_validation_slice(tmp_path, split):
+    path = tmp_path / "run.yaml"
+    columns = "{user_id: u, item_id: i, ts: t, split: s}"
+    path.write_text(f"source: {{kind: files, path: x, format: csv, columns: {columns}}}\nsplit: {split}\n")
+    autos = ["readout", "metric", "centred", "popularity_term"]
+    assert list(load_config(path, [f"model.{name}=auto" for name in autos]).model.autos) == autos
+
+
+def test_an_edge_list_has_no_users_to_choose_by(conf):
+    edges = ["source.kind=edges", "source.path=x", "source.format=csv", "source.directed=false"]
+    for override, problem in (
+        ("model.metric=auto", "model.metric: auto is chosen by how users are served, and an edge list has no users"),
+        ("training.corpus={sessions: 1, histories: 2}", "training.corpus: an edge list has no sessions and histories"),
+    ):
+        assert problems_of(conf, *edges, override)[0].startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [
+        ("sessions", {"sessions": 1}),
+        ("{walks: 3}", {"walks": 1}),
+        ("{walks: 1, histories: .5}", {"walks": 1, "histories": 0.5}),
+    ],
+)
+def test_a_corpus_is_a_name_or_weights(conf, given, weights):
+    assert load_config(conf, [f"training.corpus={given}"]).training.corpus == weights
+
+
+def test_a_warm_start_hangs_on_the_model_not_on_where_it_lies(conf):
+    start = "training.warm_start.model_id=0123456789ab"
+    plain, here = keys_of(conf)["train"], keys_of(conf, start)["train"]
+    assert plain != here
+    assert keys_of(conf, start, "training.warm_start.lake=elsewhere")["train"] == here
+    assert keys_of(conf, start.replace("9ab", "9ac"))["train"] != here
+
+
+def test_training_reads_the_graph_only_to_start_from_neighbours(conf):
+    start = "training.warm_start={model_id: 0123456789ab, neighbours: %s}"
+    for neighbours, upstream in (("true", {"sessions", "walks", "graph"}), ("false", {"sessions", "walks"})):
+        run = plan_run(load_config(conf, [start % neighbours]), SOURCE)
+        assert set(run.stages["train"].upstream) == upstream
 
 
 def test_the_cpu_kernel_has_one_process(conf):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from recspark.contracts.commits import CommitRecord
 from recspark.errors import DataError, LakeError, TrainingError
 from recspark.lake.arrow import TableAt, table_uri
-from recspark.training import data
+from recspark.training import data, lanes
 from recspark.training.data import LaneReader, SequenceFiles, Sequences, fit_lanes, open_sequences, prefetched
 
 RECORD = CommitRecord("walks", "key", "run", True, "0")
@@ -80,7 +80,7 @@ def layouts(tmp_path_factory) -> list[SequenceFiles]:
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Small enough that small tables have several blocks a lane and chunks a row group."""
-    monkeypatch.setattr(data, "BLOCK_ROWS", 13)
+    monkeypatch.setattr(lanes, "BLOCK_ROWS", 13)
     monkeypatch.setattr("recspark.training.sequence_files._STREAM_ROWS", 7)
 
 
@@ -330,13 +330,13 @@ def test_resume_reads_no_file_before_its_place(lake, monkeypatch):
     reader = LaneReader(open_sequences(table, "walk"), 1, 1, prefetch=0, cache_bytes=0)
     opened = []
     read = data.read_row_group
-    monkeypatch.setattr(data, "read_row_group", lambda group, column: opened.append(group) or read(group, column))
+    monkeypatch.setattr(data, "read_row_group", lambda group, files: opened.append(group) or read(group, files))
     list(reader.read(0, 900, 1, [0]))
     assert 1 <= len(opened) <= 3  # the last 100 rows, from the start of their block: two row groups, or three turned
 
 
 def test_python_does_not_touch_single_rows(lake, monkeypatch):
-    monkeypatch.setattr(data, "BLOCK_ROWS", 2048)
+    monkeypatch.setattr(lanes, "BLOCK_ROWS", 2048)
     monkeypatch.setattr("recspark.training.sequence_files._STREAM_ROWS", 8192)
     reader = LaneReader(open_sequences(write_sequences(lake, [20_000], 5000), "walk"), 4, 1, prefetch=0)
     calls = 0

@@ -6,7 +6,7 @@ from scipy import stats
 
 from recspark.errors import DataError
 from recspark.training.init import init_rows
-from recspark.training.negatives import build_noise, keep_probabilities
+from recspark.training.negatives import build_noise, keep_probabilities, leave_out_rare
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,24 @@ def test_keep_probabilities_worked_by_hand():
     assert keep.dtype == np.float32
 
 
-def test_no_subsampling_keeps_everything():
-    np.testing.assert_array_equal(keep_probabilities(np.array([1, 0, 10**9]), 0.0), [1, 1, 1])
+@pytest.mark.parametrize("subsample", [0.0, 10.0])
+def test_no_subsampling_keeps_everything_that_has_events(subsample):
+    np.testing.assert_array_equal(keep_probabilities(np.array([1, 0, 10**9]), subsample), [1, 0, 1])
+
+
+def test_rare_items_are_neither_kept_nor_drawn():
+    counts = leave_out_rare(np.array([9, 1, 4, 0, 3]), 3)
+    assert counts.tolist() == [9, 0, 4, 0, 3]
+    np.testing.assert_allclose(build_noise(counts, 0.5).probabilities, np.array([3, 0, 2, 0, 3**0.5]) / (5 + 3**0.5))
+    assert keep_probabilities(counts, 0.0).tolist() == [1, 0, 1, 0, 1]
+    assert leave_out_rare(np.array([9, 1, 0]), 1).tolist() == [9, 1, 0]
+
+
+def test_a_min_count_that_leaves_nothing_to_compare_is_refused():
+    with pytest.raises(
+        DataError, match=r"min_count: 1 of 3 items have 5 train events or more, the most frequent one ha"
+    ):
+        leave_out_rare(np.array([9, 1, 4]), 5)
 
 
 def test_a_starting_row_depends_on_seed_and_row_only():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recspark.config.schema import ModelConfig
-from recspark.training.readout import mean_user_vectors, popularity_bias, read_out
+from recspark.training.readout import ReadoutSpec, mean_user_vectors, popularity_bias, read_out
 from recspark.training.tables import SkipGramTables
 
 INPUT = np.array([[1, 0], [0, 2], [3, 3], [9, 9]], np.float32)
@@ -15,8 +15,12 @@ TABLES = SkipGramTables(INPUT, OUTPUT, np.array([True, True, True, False]))
 EVENTS = np.array([1, 10, 100, 0])
 
 
+def spec(**config: object) -> ReadoutSpec:
+    return ReadoutSpec.from_config(ModelConfig.model_validate(config))
+
+
 def read(**config: object) -> list[list[list[float]]]:
-    items = read_out(TABLES, EVENTS, ModelConfig.model_validate(config))
+    items = read_out(TABLES, EVENTS, spec(**config))
     return [items.vector.tolist(), items.query.tolist()]
 
 
@@ -34,7 +38,7 @@ def test_candidates_and_queries_come_from_the_tables_named(readout: str, vector:
     for rows, expected in zip(found, (vector, query), strict=True):
         assert rows[:3] == expected[:3].tolist()
         assert rows[3] == [0, 0]  # never trained
-    items = read_out(TABLES, EVENTS, ModelConfig.model_validate({"readout": readout}))
+    items = read_out(TABLES, EVENTS, spec(readout=readout))
     assert items.has_query == (readout == "input_output")
 
 
@@ -51,7 +55,7 @@ def test_bias_is_the_centred_log_of_train_events() -> None:
 
 
 def test_a_user_is_the_mean_of_unit_query_vectors_of_trained_train_items() -> None:
-    items = read_out(TABLES, EVENTS, ModelConfig.model_validate({"readout": "input_output"}))
+    items = read_out(TABLES, EVENTS, spec(readout="input_output"))
     histories = np.array([0, 1, 2, 0, 0, 1, 3, 2, 3], np.int32)
     offsets, num_train = np.array([0, 3, 6, 8, 9]), np.array([2, 3, 1, 0], np.int32)
     vectors, has_vector = mean_user_vectors(histories, offsets, num_train, items)
