@@ -105,6 +105,21 @@ def test_a_version_that_is_gone(lake):
         open_table(lake, "item_graph", 7)
 
 
+@pytest.mark.parametrize("content", ["", "garbage", '{"protocol": {"minRe'])
+def test_a_damaged_log_names_its_table_and_what_to_do(lake, content):
+    run = run_with(lake)
+    write_table(lake, ITEM_GRAPH, graph_of(1.0), run.record("graph", is_marker=True))
+    for entry in Path(table_uri(lake, "item_graph"), "_delta_log").glob("*.json"):
+        entry.write_text(content)
+    with pytest.raises(LakeError) as found:
+        find_done(lake, run.stages["graph"])
+    message = str(found.value)
+    assert len(message.splitlines()) == 1, "no stack of delta-rs"
+    assert "item_graph: the log of this Delta table is damaged" in message
+    assert "restore" in message
+    assert "run `recspark run CONF` again" in message
+
+
 def test_tables_with_mapped_columns_are_refused(tmp_path):
     uri = str(tmp_path / "foreign")
     write_deltalake(uri, pa.table({"a": [1]}))
