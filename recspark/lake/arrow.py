@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -17,7 +18,7 @@ from recspark.contracts.stages import PlannedStage
 from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
 from recspark.lake.folders import find_flaw, read_manifest
-from recspark.lake.storage import delta_uri, join
+from recspark.lake.storage import delta_uri, join, open_filesystem
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
 KEEP_FOREVER = "interval 3650 days"
@@ -184,13 +185,19 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
     """
     opened = open_table(table.lake, table.name, table.version)
     try:
-        return opened.to_pyarrow_table(columns=columns, filters=filters)
+        # By arrow's own file system: through delta-rs' one, arrow's threads call Python, and abort a process that ends.
+        return opened.to_pyarrow_table(columns=columns, filters=filters, filesystem=_table_files(table.uri))
     except (OSError, pa.ArrowInvalid) as error:
         reason = str(error).splitlines()[0]
         raise LakeError(
             f"{table.uri}: a data file of version {table.version} is lost or damaged ({reason}); "
             f"restore it, or remove {table.uri} and run again"
         ) from error
+
+
+def _table_files(uri: str) -> pafs.FileSystem:
+    filesystem, path = open_filesystem(uri)
+    return pafs.SubTreeFileSystem(path, filesystem)
 
 
 def read_ids(table: TableAt, idx: str, id_: str) -> pa.ChunkedArray:
