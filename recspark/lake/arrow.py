@@ -16,7 +16,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from recspark.contracts.commits import CommitRecord, parse_record
 from recspark.contracts.stages import PlannedStage
 from recspark.contracts.tables import TableSpec
-from recspark.errors import LakeError
+from recspark.errors import LakeError, first_line
 from recspark.lake.folders import find_flaw, read_manifest
 from recspark.lake.storage import delta_uri, join, open_filesystem
 
@@ -68,7 +68,7 @@ def open_table(lake: str, name: str, version: int | None = None) -> DeltaTable:
             raise
         if version is None:
             raise _damaged_log(uri, error) from error
-        found = _first_line(error)
+        found = first_line(error)
         raise LakeError(f"{uri}: version {version} is gone or unreadable ({found}); run the stage again") from error
 
 
@@ -103,14 +103,9 @@ def _read_history(lake: str, name: str) -> list[dict[str, Any]]:
 
 def _damaged_log(uri: str, error: Exception) -> LakeError:
     return LakeError(
-        f"{uri}: the log of this Delta table is damaged ({_first_line(error)}); restore {uri}/_delta_log, "
+        f"{uri}: the log of this Delta table is damaged ({first_line(error)}); restore {uri}/_delta_log, "
         f"or remove {uri} and run `recspark run CONF` again: what wrote the table is built anew"
     )
-
-
-def _first_line(error: Exception) -> str:
-    """Of an error's message; delta-rs appends a stack."""
-    return next(iter(str(error).splitlines()), type(error).__name__).strip()
 
 
 def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tuple[int, CommitRecord] | None:
@@ -188,9 +183,8 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
         # By arrow's own file system: through delta-rs' one, arrow's threads call Python, and abort a process that ends.
         return opened.to_pyarrow_table(columns=columns, filters=filters, filesystem=_table_files(table.uri))
     except (OSError, pa.ArrowInvalid) as error:
-        reason = str(error).splitlines()[0]
         raise LakeError(
-            f"{table.uri}: a data file of version {table.version} is lost or damaged ({reason}); "
+            f"{table.uri}: a data file of version {table.version} is lost or damaged ({first_line(error)}); "
             f"restore it, or remove {table.uri} and run again"
         ) from error
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recspark.errors import SetupError, TrainingError
+from recspark.errors import SetupError, TrainingError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +97,7 @@ class World:
             raise TrainingError(
                 f"rank {self.rank} of {self.world_size} waited for the others in vain (training.timeout_seconds "
                 f"{self.timeout_seconds:.0f}): {self._describe_missing()}. Look at that rank's log, then start again: "
-                f"training goes on from the last checkpoint. The transport said: {str(error).splitlines()[0]}"
+                f"training goes on from the last checkpoint. The transport said: {first_line(error)}"
             ) from error
 
     def _describe_missing(self) -> str:
