@@ -43,3 +43,8 @@ class IndexReadError(RecsparkError):
 
 class QueryError(RecsparkError):
     """A query names an item or user that the lake does not know."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, its kind where it has none: libraries append stacks and hints."""
+    return next(iter(str(error).splitlines()), type(error).__name__).strip()

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from recspark.contracts.commits import CommitRecord, parse_record
 from recspark.contracts.stages import PlannedStage
 from recspark.contracts.tables import TableSpec
-from recspark.errors import LakeError
+from recspark.errors import LakeError, first_line
 from recspark.lake.folders import find_flaw, read_manifest
-from recspark.lake.storage import delta_uri, join
+from recspark.lake.storage import delta_uri, join, open_filesystem
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
 KEEP_FOREVER = "interval 3650 days"
@@ -63,9 +64,12 @@ def open_table(lake: str, name: str, version: int | None = None) -> DeltaTable:
     except TableNotFoundError as error:
         raise LakeError(f"{uri}: no such table; run the stage that writes it") from error
     except Exception as error:
-        if version is None:
+        if version is None and not isinstance(error, DeltaError):
             raise
-        raise LakeError(f"{uri}: version {version} is gone or unreadable ({error}); run the stage again") from error
+        if version is None:
+            raise _damaged_log(uri, error) from error
+        found = first_line(error)
+        raise LakeError(f"{uri}: version {version} is gone or unreadable ({found}); run the stage again") from error
 
 
 def has_table(lake: str, name: str) -> bool:
@@ -85,11 +89,30 @@ def has_table(lake: str, name: str) -> bool:
     return is_there
 
 
+def _read_history(lake: str, name: str) -> list[dict[str, Any]]:
+    """The commits of a table that is there, newest first.
+
+    Raises: LakeError when its log is damaged.
+    """
+    try:
+        entries: list[dict[str, Any]] = open_table(lake, name).history()
+    except DeltaError as error:
+        raise _damaged_log(table_uri(lake, name), error) from error
+    return entries
+
+
+def _damaged_log(uri: str, error: Exception) -> LakeError:
+    return LakeError(
+        f"{uri}: the log of this Delta table is damaged ({first_line(error)}); restore {uri}/_delta_log, "
+        f"or remove {uri} and run `recspark run CONF` again: what wrote the table is built anew"
+    )
+
+
 def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tuple[int, CommitRecord] | None:
     """(version, record) of the newest commit of a stage key, of one run where ``run_id`` is given; None without one."""
     if not has_table(lake, name):
         return None
-    for entry in DeltaTable(delta_uri(table_uri(lake, name))).history():
+    for entry in _read_history(lake, name):
         record = parse_record(entry.get("userMetadata"))
         if record and record.key == key and run_id in (None, record.run_id):
             return int(entry["version"]), record
@@ -133,7 +156,7 @@ def list_markers(lake: str, name: str, stage: str) -> Iterator[CommitRecord]:
     """The records of the finished versions of a stage under any key, newest first."""
     if not has_table(lake, name):
         return
-    for entry in DeltaTable(delta_uri(table_uri(lake, name))).history():
+    for entry in _read_history(lake, name):
         record = parse_record(entry.get("userMetadata"))
         if record and record.is_marker and record.stage == stage:
             yield record
@@ -166,13 +189,18 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
     """
     opened = open_table(table.lake, table.name, table.version)
     try:
-        return opened.to_pyarrow_table(columns=columns, filters=filters)
+        # By arrow's own file system: through delta-rs' one, arrow's threads call Python, and abort a process that ends.
+        return opened.to_pyarrow_table(columns=columns, filters=filters, filesystem=_table_files(table.uri))
     except (OSError, pa.ArrowInvalid) as error:
-        reason = str(error).splitlines()[0]
         raise LakeError(
-            f"{table.uri}: a data file of version {table.version} is lost or damaged ({reason}); "
+            f"{table.uri}: a data file of version {table.version} is lost or damaged ({first_line(error)}); "
             f"restore it, or remove {table.uri} and run again"
         ) from error
+
+
+def _table_files(uri: str) -> pafs.FileSystem:
+    filesystem, path = open_filesystem(uri)
+    return pafs.SubTreeFileSystem(path, filesystem)
 
 
 def read_ids(table: TableAt, idx: str, id_: str) -> pa.ChunkedArray:

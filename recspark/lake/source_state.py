@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from recspark.errors import SourceError
+from recspark.errors import SourceError, first_line
 from recspark.lake.storage import SCHEMES, delta_uri, find_uri_flaw, open_filesystem
 
 BY_CONTENT, BY_TIME = "content", "size and time"
@@ -199,8 +199,3 @@ def _reading(key: str, path: str) -> Iterator[None]:
             f"{key} {path}: cannot be reached or read ({first_line(error)}); check the path, its permissions and, of "
             f"a URI, the credentials"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, its kind where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__).strip()

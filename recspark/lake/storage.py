@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from recspark.errors import LakeError
+from recspark.errors import LakeError, first_line
 
 SCHEMES = ("", "file", "s3", "s3a", "abfss", "gs")
 """What Spark, pyarrow and delta-rs can all reach; the empty one is a local path."""
@@ -67,9 +67,8 @@ def check_lake(uri: str) -> None:
         found = filesystem.get_file_info(path)
         blocked = found.path if found.is_file else _find_file_above(filesystem, path)
     except (OSError, pa.ArrowException) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise LakeError(
-            f"paths.lake {uri}: cannot be reached ({reason}); check the URI, the network and the credentials"
+            f"paths.lake {uri}: cannot be reached ({first_line(error)}); check the URI, the network and the credentials"
         ) from error
     if blocked:
         raise LakeError(f"paths.lake {uri}: {blocked} is a file, a lake is a folder; choose another place")

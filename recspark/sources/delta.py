@@ -4,7 +4,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recspark.errors import SourceError
+from recspark.errors import SourceError, first_line
 from recspark.lake.source_state import SOURCE_KEY
 from recspark.lake.storage import join
 from recspark.sources.rows import as_rows
@@ -26,6 +26,6 @@ def read_version(spark: SparkSession, path: str, version: int, key: str) -> Data
     try:
         return spark.read.format("delta").option("versionAsOf", version).load(join(path))
     except AnalysisException as error:
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         advice = "set source.version to one that is kept" if key == SOURCE_KEY else "run again to take the newest one"
         raise SourceError(f"{key} {path}: version {version} cannot be read ({first}); {advice}") from error

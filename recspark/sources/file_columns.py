@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from recspark.errors import SourceError
-from recspark.lake.source_state import first_line, list_files, open_files
+from recspark.errors import SourceError, first_line
+from recspark.lake.source_state import list_files, open_files
 from recspark.sources.headers import check_is_text, check_once, check_same, name_columns, read_headers
 from recspark.sources.wanted import DAMAGED, NANOSECONDS, no_json, no_line, no_rows, unreadable_file
 

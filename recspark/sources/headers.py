@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from recspark.errors import SourceError
-from recspark.lake.source_state import first_line
+from recspark.errors import SourceError, first_line
 from recspark.sources.wanted import no_line, unreadable_file
 
 _THREADS = 16

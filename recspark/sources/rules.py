@@ -14,7 +14,7 @@ from pyspark.sql.window import Window
 
 from recspark.config.source import DropRule
 from recspark.contracts import columns as c
-from recspark.errors import SourceError
+from recspark.errors import SourceError, first_line
 from recspark.sources.rows import BAD_LINE, ROW, source_column
 
 DROPPED_BY = "dropped_by"
@@ -37,7 +37,7 @@ def check_rules(spark: SparkSession, rules: Sequence[DropRule]) -> None:
             for text in (pattern, _whole(pattern)):
                 spark._jvm.java.util.regex.Pattern.compile(text)
         except IllegalArgumentException as error:
-            found = str(error).splitlines()[0]
+            found = first_line(error)
             raise SourceError(
                 f"source.rules ({rule.name}): {pattern!r} is no regular expression ({found}); expected Java's syntax, "
                 f"where a backslash makes a character such as [ stand for itself"

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
-from recspark.errors import LakeError
+from recspark.errors import LakeError, first_line
 from recspark.lake.arrow import TableAt, check_plain_files, open_table
 from recspark.lake.storage import open_filesystem
 
@@ -184,4 +184,4 @@ def _open_parquet(path: str) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError as error:
         raise LakeError(f"{path}: missing, but listed in the table's log; {advice}") from error
     except (pa.ArrowException, OSError) as error:
-        raise LakeError(f"{path}: cut short or damaged ({str(error).splitlines()[0]}); {advice}") from error
+        raise LakeError(f"{path}: cut short or damaged ({first_line(error)}); {advice}") from error

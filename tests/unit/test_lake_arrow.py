@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -105,6 +107,21 @@ def test_a_version_that_is_gone(lake):
         open_table(lake, "item_graph", 7)
 
 
+@pytest.mark.parametrize("content", ["", "garbage", '{"protocol": {"minRe'])
+def test_a_damaged_log_names_its_table_and_what_to_do(lake, content):
+    run = run_with(lake)
+    write_table(lake, ITEM_GRAPH, graph_of(1.0), run.record("graph", is_marker=True))
+    for entry in Path(table_uri(lake, "item_graph"), "_delta_log").glob("*.json"):
+        entry.write_text(content)
+    with pytest.raises(LakeError) as found:
+        find_done(lake, run.stages["graph"])
+    message = str(found.value)
+    assert len(message.splitlines()) == 1, "no stack of delta-rs"
+    assert "item_graph: the log of this Delta table is damaged" in message
+    assert "restore" in message
+    assert "run `recspark run CONF` again" in message
+
+
 def test_tables_with_mapped_columns_are_refused(tmp_path):
     uri = str(tmp_path / "foreign")
     write_deltalake(uri, pa.table({"a": [1]}))
@@ -168,3 +185,21 @@ def test_a_store_that_cannot_be_asked_is_named(monkeypatch):
         "s3a://bucket/lake/tables/items: the store cannot be asked (Generic S3 error: ... Connection refused); "
         "check paths.lake, the network and the store's credentials in the environment"
     )
+
+
+READS_AND_ENDS = """
+import sys
+from recspark.lake.arrow import TableAt, read_table
+table = TableAt(sys.argv[1], "items", int(sys.argv[2]), None)
+assert read_table(table, ["a"]).num_rows == 12_000
+"""
+
+
+def test_a_process_that_has_read_a_table_ends_well(tmp_path):
+    """A quarter of such processes aborted at their end while arrow's threads called Python to read files."""
+    uri = table_uri(str(tmp_path), "items")
+    for _ in range(12):
+        write_deltalake(uri, pa.table({"a": list(range(1000)), "b": [0.5] * 1000}), mode="append")
+    command = [sys.executable, "-c", READS_AND_ENDS, str(tmp_path), "11"]
+    ended = [subprocess.run(command, capture_output=True, text=True, timeout=60, check=False) for _ in range(12)]
+    assert [(done.returncode, done.stderr) for done in ended] == [(0, "")] * len(ended)
