@@ -224,7 +224,7 @@ def test_a_crash_after_the_choice_goes_on_with_it(trained, tmp_path, monkeypatch
     shutil.copytree(run.lake, copy.lake)
     shutil.rmtree(Path(copy.lake, "tables", "item_embeddings"))
     assert find_done(copy.lake, copy.stages["train"]) is None
-    monkeypatch.setattr("recspark.training.job.choose_readout", None)  # asked again, it would fail
+    monkeypatch.setattr("recspark.training.readout_search.choose_readout", None)  # asked again, it would fail
     train(copy)
     records = [find_done(r.lake, r.stages["train"])[1] for r in (run, copy)]
     assert records[0].facts == records[1].facts
