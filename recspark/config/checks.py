@@ -22,7 +22,8 @@ class _Problem:
 def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
     """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
     checks = [_check_edges] if config.source.kind == "edges" else [_check_order, _check_split, _check_baskets]
-    found = [problem for check in [*checks, _check_stages, _check_training] for problem in check(config)]
+    checks += [_check_stages, _check_training, _check_objective, _check_conversions]
+    found = [problem for check in checks for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
 
@@ -61,9 +62,17 @@ def _check_order(config: "RunConfig") -> Iterator[_Problem]:
             keys = ("graph.window", "graph.distance_decay")
             line = f"{', '.join(keys)}: need an order (source.columns.ts or position)"
             yield _Problem(line, *keys, *_ORDER)
-        if config.training.corpus == "sessions":
-            line = "training.corpus: sessions needs an order (source.columns.ts or position); set it to walks"
-            yield _Problem(line, "training.corpus", *_ORDER)
+        if config.training.corpus == "sessions" and config.training.window != "session":
+            yield _Problem(
+                "training.window: on sessions it needs an order (source.columns.ts or position); set it to session, or "
+                "training.corpus to walks",
+                "training.window",
+                "training.corpus",
+                *_ORDER,
+            )
+        if config.training.corpus == "sessions" and config.training.position_decay < 1:
+            line = "training.position_decay: on sessions it needs an order (source.columns.ts or position)"
+            yield _Problem(line, "training.position_decay", "training.corpus", *_ORDER)
 
 
 def _check_split(config: "RunConfig") -> Iterator[_Problem]:
@@ -139,3 +148,49 @@ def _check_training(config: "RunConfig") -> Iterator[_Problem]:
     names = [(f.of, f.name) for f in config.features]
     for of, name in sorted({n for n in names if names.count(n) > 1}):
         yield _Problem(f"features: two {of} features are called {name}", "features")
+
+
+def _check_objective(config: "RunConfig") -> Iterator[_Problem]:
+    """Knobs that have no meaning under what the model fits."""
+    group = config.training.negative_group
+    if config.model.objective == "hierarchical_softmax":
+        if config.model.readout != "input":
+            line = (
+                f"model.readout: {config.model.readout} needs an output vector an item, which objective "
+                f"hierarchical_softmax has not; set it to input"
+            )
+            yield _Problem(line, "model.readout", "model.objective")
+        if group:
+            line = "training.negative_group: hierarchical_softmax draws no negatives; leave it out"
+            yield _Problem(line, "training.negative_group", "model.objective")
+    if group is None:
+        return
+    kinds = {f.name: f.kind for f in config.features if f.of == "item"}
+    line = f"training.negative_group: item feature {group!r} is {kinds.get(group)}, expected categorical"
+    if group not in kinds:
+        known = ", ".join(sorted(kinds)) or "none"
+        line = f"training.negative_group: {group!r} is no item feature (section features); there: {known}"
+    if kinds.get(group) != "categorical":
+        yield _Problem(line, "training.negative_group", "features")
+
+
+def _check_conversions(config: "RunConfig") -> Iterator[_Problem]:
+    """Whether the sessions that training reads can say what was bought."""
+    key, bought, kept = "training.conversion_context", config.training.conversion_context, config.clean.event_types
+    if bought is None:
+        return
+    if config.training.corpus != "sessions":
+        line = f"{key}: {config.training.corpus} know no event types; set training.corpus to sessions"
+        yield _Problem(line, key, "training.corpus")
+    if config.training.window == "session":
+        line = f"{key}: under window session every item is in all windows; leave one of them out"
+        yield _Problem(line, key, "training.window")
+    if config.sessions.collapse_repeats:
+        line = (
+            f"{key}: a purchase right after a view of the same item would be collapsed into the view; set "
+            f"sessions.collapse_repeats to false"
+        )
+        yield _Problem(line, key, "sessions.collapse_repeats")
+    if kept is not None and bought not in kept:
+        line = f"{key}: {bought!r} is not in clean.event_types ({', '.join(kept)})"
+        yield _Problem(line, key, "clean.event_types")

@@ -181,8 +181,12 @@ class WalksConfig(Section):
 class ModelConfig(Section):
     """What is learned."""
 
-    kind: Literal["skip_gram"] = "skip_gram"
-    """skip_gram: an input and an output vector an item (Mikolov et al. 2013; Barkan & Koenigstein 2016)."""
+    kind: Literal["skip_gram", "cbow"] = "skip_gram"
+    """skip_gram: an item's input vector predicts each item of its window (Mikolov et al. 2013; Barkan & Koenigstein
+    2016). cbow: the mean of a window's input vectors predicts the item in the middle."""
+    objective: Literal["negative_sampling", "hierarchical_softmax"] = "negative_sampling"
+    """negative_sampling: by an output vector an item, against drawn items. hierarchical_softmax: by the inner nodes of
+    a Huffman tree over train events; then only `readout: input` has vectors of items."""
     embedding_dim: Annotated[int, Field(ge=2, le=4096)] = 64
     """Length of the vectors."""
     metric: Literal["cosine", "ip"] = "cosine"
@@ -206,10 +210,16 @@ class TrainingConfig(Section):
     """Passes over the corpus."""
     learning_rate: PositiveFloat = 0.5
     """Of row-wise Adagrad, falling linearly to a hundredth."""
-    window: PositiveInt = 5
-    """Context items on each side; drawn from 1..window for each centre (`dynamic_window`)."""
+    window: PositiveInt | Literal["session"] = 5
+    """Context items on each side; drawn from 1..window for each centre (`dynamic_window`). session: all of a sequence
+    of l items, each pair with weight 1 / (l - 1); needs no order."""
     dynamic_window: bool = True
-    """Near items count more: the window is drawn for each centre."""
+    """Near items count more: the window is drawn for each centre. Without effect on `window: session`."""
+    position_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A pair d apart weighs position_decay^(d - 1)."""
+    conversion_context: str | None = None
+    """Event type (such as purchase) whose items count as bought: each is a positive for all windows of its session,
+    with weight 1 (Grbovic & Cheng 2018; in cbow it is predicted from its whole session). Needs `corpus: sessions`."""
     num_negatives: PositiveInt = 5
     """Negatives each positive pair weighs against."""
     shared_negatives: PositiveInt = 64
@@ -219,6 +229,11 @@ class TrainingConfig(Section):
     """Negatives are drawn by count^this (Caselles-Dupre et al. 2018: recommenders want less than .75)."""
     subsample: NonNegativeFloat = 0.0
     """Frequent items are dropped with this threshold (Mikolov et al. 2013, eq. 5); 0: never."""
+    negative_group: str | None = None
+    """Item feature (category, market) of which each item gets further negatives of its own value (Grbovic & Cheng
+    2018)."""
+    num_group_negatives: PositiveInt = 1
+    """Of `negative_group`: negatives from the own group that each positive pair weighs against, besides the others."""
     mask_positives: bool = True
     """A drawn negative that is a positive of the same window does not count: matters for small catalogues."""
     batch_sequences: PositiveInt = 1024

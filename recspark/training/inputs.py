@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.errors import DataError, LakeError
-from recspark.lake.arrow import TableAt, find_table, read_table
+from recspark.lake.arrow import TableAt, find_done, find_table, read_table
 from recspark.training.data import SequenceFiles, open_sequences
 
 _MIN_ITEMS = 2
@@ -16,13 +16,17 @@ _MIN_ITEMS = 2
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """Pinned tables; ``users`` and ``user_histories`` are None for an edge list. ``num_events`` int64 [V]."""
+    """Pinned tables; ``users`` and ``user_histories`` are None for an edge list. ``num_events`` int64 [V].
+
+    ``bought_type`` is the code of the event type that `training.conversion_context` names.
+    """
 
     corpus: TableAt
     items: TableAt
     users: TableAt | None
     user_histories: TableAt | None
     num_events: NDArray[np.int64]
+    bought_type: int | None = None
 
     @property
     def versions(self) -> dict[str, int]:
@@ -34,7 +38,7 @@ class TrainInputs:
         """The corpus's sequences: all walks, or the train sessions."""
         if self.corpus.name == "walks":
             return open_sequences(self.corpus, c.WALK)
-        return open_sequences(self.corpus, c.ITEM_IDX, c.TRAIN)
+        return open_sequences(self.corpus, c.ITEM_IDX, c.TRAIN, self.bought_type)
 
 
 def find_inputs(run: Run) -> TrainInputs:
@@ -54,7 +58,26 @@ def find_inputs(run: Run) -> TrainInputs:
         users=find("users") if has_users else None,
         user_histories=find("user_histories") if has_users else None,
         num_events=_read_num_events(items),
+        bought_type=_find_bought_type(run),
     )
+
+
+def _find_bought_type(run: Run) -> int | None:
+    """The code of the event type that counts as bought.
+
+    Raises: DataError when the sessions hold none of it.
+    """
+    wanted = run.config.training.conversion_context
+    if wanted is None:
+        return None
+    done = find_done(run.lake, run.producer("sessions"))
+    types: list[str] = done[1].facts.get("event_types", []) if done else []
+    if wanted not in types:
+        raise DataError(
+            f"training.conversion_context: no event is of type {wanted!r}; sessions hold "
+            f"{', '.join(map(repr, types)) or 'no types'}. Name one of them, or check source.columns.event_type"
+        )
+    return types.index(wanted)
 
 
 def _read_num_events(items: TableAt) -> NDArray[np.int64]:

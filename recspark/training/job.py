@@ -16,8 +16,9 @@ from recspark.training.backend import CPU, Backend, choose_backend
 from recspark.training.checkpoint import Checkpoints, find_recorded_backend
 from recspark.training.data import LaneReader
 from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
+from recspark.training.groups import read_groups
 from recspark.training.inputs import TrainInputs, find_inputs
-from recspark.training.negatives import build_noise, keep_probabilities
+from recspark.training.objective import build_objective
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.world import Launch, World, find_launch, open_world
 
@@ -73,15 +74,15 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
 
 def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
     config, dim = run.config.training, run.config.model.embedding_dim
-    noise = build_noise(inputs.num_events, config.noise_exponent)
-    keep = keep_probabilities(inputs.num_events, config.subsample)
+    groups = read_groups(inputs.items, config.negative_group) if config.negative_group else None
+    objective = build_objective(run.config.model, config, inputs.num_events, run.seed, groups)
     if name == CPU:
         from recspark.training.cpu_backend import CpuBackend
 
-        return CpuBackend(dim, noise, keep, config, run.seed)
+        return CpuBackend(dim, objective)
     from recspark.training.torch_backend import TorchBackend
 
-    return TorchBackend(dim, noise, keep, config, run.seed, world, num_threads)
+    return TorchBackend(dim, objective, world, num_threads)
 
 
 def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: LaneReader) -> Checkpoints:

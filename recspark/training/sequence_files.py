@@ -20,6 +20,8 @@ from recspark.errors import LakeError
 from recspark.lake.arrow import TableAt, check_plain_files, open_table
 from recspark.lake.storage import open_filesystem
 
+MARK = 1 << 30
+"""This bit is set in an item whose event is of a type that was asked for (`open_sequences`)."""
 _FOOTER_THREADS = 16
 _STREAM_ROWS = 8192
 
@@ -43,12 +45,13 @@ class Sequences:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One row group of one file: its rows and the items in them."""
+    """One row group of one file: its rows and the items in them; items of event type ``marked_type`` get `MARK`."""
 
     path: str
     index: int
     num_rows: int
     num_values: int
+    marked_type: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,12 @@ class SequenceFiles:
         return self.epochs[epoch % len(self.epochs)]
 
 
-def open_sequences(table: TableAt, column: str, split: str | None = None) -> SequenceFiles:
+def open_sequences(
+    table: TableAt, column: str, split: str | None = None, marked_type: int | None = None
+) -> SequenceFiles:
     """Lists the row groups of a list<int32> column, of one ``split`` or of all.
 
-    A table partitioned by `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers
+    Items whose event is of type ``marked_type`` (a code of column `event_type`) are read with the bit `MARK`. A table partitioned by `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers
     number them, so a table written again the same way is read in the same order.
 
     Raises: LakeError when the version is gone, the column is missing or no list of int32, the table has deletion
@@ -88,7 +93,7 @@ def open_sequences(table: TableAt, column: str, split: str | None = None) -> Seq
     epochs = []
     for condition in _epoch_conditions(delta, partitions):
         paths = sorted(delta.file_uris(file_pruning_predicate=(chosen + condition) or None))
-        epochs.append(_read_footers(paths, column))
+        epochs.append(_read_footers(paths, column, marked_type))
     return SequenceFiles(table.uri, table.version, column, tuple(epochs))
 
 
@@ -109,15 +114,22 @@ def _check_column(delta: DeltaTable, uri: str, column: str) -> None:
         raise LakeError(f"{uri}: column {column!r} is {fields[column]}, expected a list of 32-bit integers")
 
 
-def _read_footers(paths: list[str], column: str) -> tuple[RowGroup, ...]:
+def _read_footers(paths: list[str], column: str, marked_type: int | None) -> tuple[RowGroup, ...]:
+    def read(path: str) -> list[RowGroup]:
+        return _read_footer(path, column, marked_type)
+
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        return tuple(group for groups in pool.map(lambda p: _read_footer(p, column), paths) for group in groups)
+        return tuple(group for groups in pool.map(read, paths) for group in groups)
 
 
-def _read_footer(path: str, column: str) -> list[RowGroup]:
+def _read_footer(path: str, column: str, marked_type: int | None) -> list[RowGroup]:
     with _open_parquet(path) as file:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        return [RowGroup(path, i, g.num_rows, _count_values(g, column)) for i, g in enumerate(groups) if g.num_rows]
+        return [
+            RowGroup(path, i, g.num_rows, _count_values(g, column), marked_type)
+            for i, g in enumerate(groups)
+            if g.num_rows
+        ]
 
 
 def _count_values(group: pq.RowGroupMetaData, column: str) -> int:
@@ -130,10 +142,15 @@ def read_row_group(group: RowGroup, column: str) -> Iterator[Sequences]:
 
     Raises: LakeError when the file is missing, cut short or damaged.
     """
+    columns = [column] if group.marked_type is None else [column, c.EVENT_TYPE]
     with _open_parquet(group.path) as file:
-        batches = file.iter_batches(_STREAM_ROWS, row_groups=[group.index], columns=[column], use_threads=False)
+        batches = file.iter_batches(_STREAM_ROWS, row_groups=[group.index], columns=columns, use_threads=False)
         for batch in batches:
-            yield _flatten(batch.column(0), group.path, column)
+            sequences = _flatten(batch.column(column), group.path, column)
+            if group.marked_type is not None:
+                types = _flatten(batch.column(c.EVENT_TYPE), group.path, c.EVENT_TYPE)
+                sequences = _mark(sequences, types, group.marked_type, group.path)
+            yield sequences
 
 
 def decode_row_group(group: RowGroup, column: str) -> Sequences:
@@ -157,6 +174,15 @@ def _flatten(lists: pa.ListArray, path: str, column: str) -> Sequences:
     if lists.values.null_count:
         raise LakeError(f"{path}: column {column!r} holds null items; expected none")
     return Sequences(lists.values.to_numpy(), lists.offsets.to_numpy().astype(np.int64))
+
+
+def _mark(items: Sequences, types: Sequences, marked_type: int, path: str) -> Sequences:
+    """The items, those of the type with `MARK`."""
+    own, of_types = (s.values[s.offsets[0] : s.offsets[-1]] for s in (items, types))
+    if not np.array_equal(np.diff(items.offsets), np.diff(types.offsets)):
+        raise LakeError(f"{path}: rows with more items than event types, or fewer; build the table again")
+    marked = own | np.where(of_types == marked_type, np.int32(MARK), np.int32(0))
+    return Sequences(marked, items.offsets - items.offsets[0])
 
 
 @contextmanager

@@ -253,7 +253,7 @@ def test_the_cpu_kernel_has_one_process(conf):
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("training.corpus=sessions", "training.corpus: sessions needs an order"),
+        ("training.corpus=sessions", "training.window: on sessions it needs an order"),
         ("graph.window=3", "graph.window, graph.distance_decay: need an order"),
         ("graph.distance_decay=0.5", "graph.window, graph.distance_decay: need an order"),
     ],
@@ -262,6 +262,78 @@ def test_what_needs_an_order_is_refused_without_one(tmp_path, override, problem)
     path = tmp_path / "run.yaml"
     path.write_text("source: {kind: files, path: x, format: csv, columns: {split: s}}\nsplit: {kind: given}\n")
     assert problems_of(path, override)[0].startswith(problem)
+
+
+def test_whole_sessions_need_no_order_but_a_decay_does(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("source: {kind: files, path: x, format: csv, columns: {split: s}}\nsplit: {kind: given}\n")
+    whole = ("training.corpus=sessions", "training.window=session")
+    load_config(path, whole)
+    assert problems_of(path, *whole, "training.position_decay=0.5") == [
+        "training.position_decay: on sessions it needs an order (source.columns.ts or position)"
+    ]
+
+
+CATEGORY = "features=[{name: category, path: x, key: k, column: c}, {name: tags, path: x, key: k, column: d, kind: multi}]"
+BOUGHT = ("training.conversion_context=purchase", "training.corpus=sessions", "sessions.collapse_repeats=false")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            ["model.objective=hierarchical_softmax", "model.readout=sum"],
+            "model.readout: sum needs an output vector an item, which objective hierarchical_softmax has not; set it to "
+            "input",
+        ),
+        (
+            ["model.objective=hierarchical_softmax", CATEGORY, "training.negative_group=category"],
+            "training.negative_group: hierarchical_softmax draws no negatives; leave it out",
+        ),
+        (
+            ["training.negative_group=market"],
+            "training.negative_group: 'market' is no item feature (section features); there: none",
+        ),
+        (
+            [CATEGORY, "training.negative_group=market"],
+            "training.negative_group: 'market' is no item feature (section features); there: category, tags",
+        ),
+        (
+            [CATEGORY, "training.negative_group=tags"],
+            "training.negative_group: item feature 'tags' is multi, expected categorical",
+        ),
+        (
+            [*BOUGHT, "training.corpus=walks"],
+            "training.conversion_context: walks know no event types; set training.corpus to sessions",
+        ),
+        (
+            [*BOUGHT, "training.window=session"],
+            "training.conversion_context: under window session every item is in all windows; leave one of them out",
+        ),
+        (
+            [*BOUGHT, "sessions.collapse_repeats=true"],
+            "training.conversion_context: a purchase right after a view of the same item would be collapsed into the "
+            "view; set sessions.collapse_repeats to false",
+        ),
+        (
+            [*BOUGHT, "clean.event_types=[view, click]"],
+            "training.conversion_context: 'purchase' is not in clean.event_types (view, click)",
+        ),
+    ],
+)
+def test_knobs_of_the_skip_gram_family_that_contradict_each_other(conf, overrides, problem):
+    assert problems_of(conf, *overrides) == [problem]
+
+
+def test_knobs_of_the_skip_gram_family_that_go_together(conf):
+    load_config(conf, BOUGHT)
+    load_config(conf, [CATEGORY, "training.negative_group=category", "model.kind=cbow"])
+    load_config(conf, ["model.objective=hierarchical_softmax", "model.kind=cbow", "training.position_decay=0.9"])
+
+
+@pytest.mark.parametrize("value", ["0", "basket", "-3"])
+def test_a_window_is_a_number_or_a_session(conf, value):
+    assert problems_of(conf, f"training.window={value}")[0].startswith("training.window")
 
 
 def test_two_features_of_one_name(conf):
