@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from recspark.config.checks import WRONG, find_contradictions
-from recspark.config.section import IsoTime, Section
+from recspark.config.section import IsoTime, Section, Window
 from recspark.config.source import FeatureConfig, Share, SourceConfig
 
 
@@ -210,7 +210,7 @@ class TrainingConfig(Section):
     """Passes over the corpus."""
     learning_rate: PositiveFloat = 0.5
     """Of row-wise Adagrad, falling linearly to a hundredth."""
-    window: PositiveInt | Literal["session"] = 5
+    window: Window = 5
     """Context items on each side; drawn from 1..window for each centre (`dynamic_window`). session: all of a sequence
     of l items, each pair with weight 1 / (l - 1); needs no order."""
     dynamic_window: bool = True

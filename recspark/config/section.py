@@ -3,9 +3,9 @@
 import datetime as dt
 import zoneinfo
 from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
@@ -86,6 +86,13 @@ def _check_time_zone(name: str) -> str:
     return name
 
 
+def _check_window(value: object) -> object:
+    if value != "session" and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"expected a number of items >= 1, or session, got {show(value)}")
+    return value
+
+
 IsoTime = Annotated[str, AfterValidator(_check_iso_time)]
 IsoDay = Annotated[str, AfterValidator(_check_iso_day)]
 TimeZone = Annotated[str, AfterValidator(_check_time_zone)]
+Window = Annotated[int | Literal["session"], BeforeValidator(_check_window)]

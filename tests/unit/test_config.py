@@ -274,7 +274,9 @@ def test_whole_sessions_need_no_order_but_a_decay_does(tmp_path):
     ]
 
 
-CATEGORY = "features=[{name: category, path: x, key: k, column: c}, {name: tags, path: x, key: k, column: d, kind: multi}]"
+CATEGORY = (
+    "features=[{name: category, path: x, key: k, column: c}, {name: tags, path: x, key: k, column: d, kind: multi}]"
+)
 BOUGHT = ("training.conversion_context=purchase", "training.corpus=sessions", "sessions.collapse_repeats=false")
 
 
@@ -283,8 +285,8 @@ BOUGHT = ("training.conversion_context=purchase", "training.corpus=sessions", "s
     [
         (
             ["model.objective=hierarchical_softmax", "model.readout=sum"],
-            "model.readout: sum needs an output vector an item, which objective hierarchical_softmax has not; set it to "
-            "input",
+            "model.readout: sum needs an output vector an item, which objective hierarchical_softmax has not; set it "
+            "to input",
         ),
         (
             ["model.objective=hierarchical_softmax", CATEGORY, "training.negative_group=category"],
@@ -331,9 +333,10 @@ def test_knobs_of_the_skip_gram_family_that_go_together(conf):
     load_config(conf, ["model.objective=hierarchical_softmax", "model.kind=cbow", "training.position_decay=0.9"])
 
 
-@pytest.mark.parametrize("value", ["0", "basket", "-3"])
-def test_a_window_is_a_number_or_a_session(conf, value):
-    assert problems_of(conf, f"training.window={value}")[0].startswith("training.window")
+@pytest.mark.parametrize(("value", "found"), [("0", "0"), ("basket", "'basket'"), ("2.5", "2.5"), ("null", "null")])
+def test_a_window_is_a_number_or_a_session(conf, value, found):
+    problem = f"training.window: expected a number of items >= 1, or session, got {found}"
+    assert problems_of(conf, f"training.window={value}") == [problem]
 
 
 def test_two_features_of_one_name(conf):
