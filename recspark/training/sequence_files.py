@@ -77,8 +77,9 @@ def open_sequences(
 ) -> SequenceFiles:
     """Lists the row groups of a list<int32> column, of one ``split`` or of all.
 
-    Items whose event is of type ``marked_type`` (a code of column `event_type`) are read with the bit `MARK`. A table partitioned by `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers
-    number them, so a table written again the same way is read in the same order.
+    A table partitioned by `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers
+    number them, so a table written again the same way is read in the same order. Items whose event is of type
+    ``marked_type`` (a code of column `event_type`) are read with the bit `MARK`.
 
     Raises: LakeError when the version is gone, the column is missing or no list of int32, the table has deletion
     vectors or column mapping, or a footer is missing or damaged.
