@@ -39,13 +39,13 @@ class TokenWindows(NamedTuple):
 
     Token t of a centre's window weighs ``share[centre] * decay[|t - centre|]``, or 1 where the centre ``is_flat``, see
     `Pairing`; ``total`` is the weight with which the hidden vector at a token predicts in all; float32 [T]. ``width``
-    is the largest reach, at least 1.
+    is the largest reach, at least 1. ``share`` is None where it is 1 everywhere, ``is_flat`` where nobody is.
     """
 
     sentence: NDArray[np.int32]
     reach: NDArray[np.int32]
-    is_flat: NDArray[np.bool_]
-    share: NDArray[np.float32]
+    is_flat: NDArray[np.bool_] | None
+    share: NDArray[np.float32] | None
     total: NDArray[np.float32]
     decay: NDArray[np.float32]
     width: int
@@ -158,12 +158,13 @@ def _find_windows(pairing: Pairing, sentences: Sentences) -> tuple[TokenWindows,
     numbers = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     others = np.repeat(lengths - 1, lengths).astype(np.int32)
     reach = np.minimum(sentences.windows, others)
-    share = (1 / np.maximum(others, 1) if pairing.is_session else np.ones(len(others))).astype(np.float32)
+    share = (1 / np.maximum(others, 1)).astype(np.float32) if pairing.is_session else None
     total = np.empty(len(others), np.float32)
     num_pairs = sum_weights(pairing, sentences.windows, sentences.borders, total)
     width = max(1, int(reach.max(initial=1)))
     is_flat = sentences.windows == BOUGHT
-    return TokenWindows(numbers, reach, is_flat, share, total, pairing.weights[NEAR], width), num_pairs
+    flat = is_flat if is_flat.any() else None
+    return TokenWindows(numbers, reach, flat, share, total, pairing.weights[NEAR], width), num_pairs
 
 
 def _find_targets(is_cbow: bool, tokens: TokenRows, is_drawn: NDArray[np.bool_], own_row: NDArray[np.int64]) -> Targets:

@@ -21,14 +21,10 @@ class Windows:
     """The pair weights of a batch: ``band`` [blocks, P, P + 2 width], on device and in precision of ``like``."""
 
     def __init__(self, found: TokenWindows, like: Tensor) -> None:
-        def put(array: NDArray[Any]) -> Tensor:
-            return torch.from_numpy(array).to(like.device, non_blocking=True)
-
         self.width, self.num_tokens = found.width, len(found.sentence)
         self._block = max(_BLOCK, self.width)
         self._num_blocks = -(-self.num_tokens // self._block)
-        of_tokens = put(found.sentence), put(found.reach), put(found.is_flat), put(found.share)
-        self.band = self._find_band(*of_tokens, put(found.decay)).to(like.dtype)
+        self.band = self._find_band(found, like.device).to(like.dtype)
 
     def view_inputs(self, input_TD: Tensor) -> Tensor:
         """The inputs around each block [blocks, P + 2 width, D]."""
@@ -70,25 +66,28 @@ class Windows:
     def _mean_band(self) -> Tensor:
         return self.band / self.band.sum(2, keepdim=True).clamp_min(1e-30)
 
-    def _find_band(
-        self, sentence_T: Tensor, reach_T: Tensor, is_flat_T: Tensor, share_T: Tensor, decay: Tensor
-    ) -> Tensor:
+    def _find_band(self, found: TokenWindows, device: torch.device) -> Tensor:
         width, block, num_blocks = self.width, self._block, self._num_blocks
-        device, span, total = sentence_T.device, block + 2 * width, num_blocks * block
+        span, total = block + 2 * width, num_blocks * block
 
-        def centers(values_T: Tensor, filler: int) -> Tensor:
-            out = torch.full((total,), filler, dtype=values_T.dtype, device=device)
-            out[: self.num_tokens] = values_T
+        def centers(values_T: NDArray[Any], filler: int) -> Tensor:
+            values = torch.from_numpy(values_T).to(device, non_blocking=True)
+            out = torch.full((total,), filler, dtype=values.dtype, device=device)
+            out[: self.num_tokens] = values
             return out.view(num_blocks, block, 1)
 
-        stream = torch.full((total + 2 * width,), -1, dtype=sentence_T.dtype, device=device)
-        stream[width : width + self.num_tokens] = sentence_T
+        sentence = centers(found.sentence, -2)
+        stream = torch.full((total + 2 * width,), -1, dtype=sentence.dtype, device=device)
+        stream[width : width + self.num_tokens] = sentence.flatten()[: self.num_tokens]
         distance = torch.arange(span, device=device) - width - torch.arange(block, device=device)[:, None]
         distance = distance.abs()
-        is_near = centers(sentence_T, -2) == stream.as_strided((num_blocks, 1, span), (block, 0, 1))
-        is_near &= distance <= centers(reach_T, 0)
-        weights = decay[distance.clamp_max(len(decay) - 1)] * centers(share_T, 0)
-        weights = torch.where(centers(is_flat_T, 0), (distance > 0).to(decay.dtype), weights)
+        is_near = sentence == stream.as_strided((num_blocks, 1, span), (block, 0, 1))
+        is_near &= distance <= centers(found.reach, 0)
+        weights = torch.from_numpy(found.decay).to(device)[distance.clamp_max(len(found.decay) - 1)]
+        if found.share is not None:
+            weights = weights * centers(found.share, 0)
+        if found.is_flat is not None:
+            weights = torch.where(centers(found.is_flat, 0), (distance > 0).to(weights.dtype), weights)
         return weights * is_near
 
 

@@ -17,8 +17,8 @@ def random_windows(num_tokens: int, width: int, seed: int, *, is_flat: bool = Fa
     sentence = np.cumsum(random.random(num_tokens) < 0.2).astype(np.int32)
     reach = random.integers(1, width + 1, num_tokens).astype(np.int32)
     decay = np.concatenate([[0], 0.8 ** np.arange(width)]).astype(np.float32)
-    share = random.random(num_tokens).astype(np.float32)
-    flat = random.random(num_tokens) < 0.3 if is_flat else np.zeros(num_tokens, bool)
+    share = random.random(num_tokens).astype(np.float32) if seed % 3 else None
+    flat = random.random(num_tokens) < 0.3 if is_flat else None
     return TokenWindows(sentence, reach, flat, share, np.empty(0, np.float32), decay, width)
 
 
@@ -30,7 +30,9 @@ def weights_of(windows: TokenWindows) -> Tensor:
         for j in range(size):
             distance = abs(j - c)
             if windows.sentence[j] == windows.sentence[c] and 0 < distance <= windows.reach[c]:
-                weights[c, j] = 1 if windows.is_flat[c] else float(windows.share[c] * windows.decay[distance])
+                share = 1 if windows.share is None else windows.share[c]
+                is_flat = windows.is_flat is not None and windows.is_flat[c]
+                weights[c, j] = 1 if is_flat else float(share * windows.decay[distance])
     return weights
 
 
@@ -120,9 +122,8 @@ def test_sums_by_row_are_those_of_a_loop() -> None:
 
 def test_a_pair_of_unit_scores_costs_what_the_formula_says() -> None:
     one = torch.ones(2, 1)
-    both, near = np.zeros(2, np.int32), np.ones(2, np.int32)
-    share, decay = np.ones(2, np.float32), np.array([0, 1], np.float32)
-    found = TokenWindows(both, near, np.zeros(2, bool), share, share, decay, 1)
+    both, near, decay = np.zeros(2, np.int32), np.ones(2, np.int32), np.array([0, 1], np.float32)
+    found = TokenWindows(both, near, None, None, np.ones(2, np.float32), decay, 1)
     loss, dx, _ = positive_gradients(one, one, Windows(found, one))
     assert float(loss) == pytest.approx(2 * 0.3132617)  # -log sigmoid(1), twice
     assert dx.flatten().tolist() == pytest.approx([-0.2689414] * 2)  # -(1 - sigmoid(1))
