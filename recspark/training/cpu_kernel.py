@@ -207,7 +207,7 @@ def _new_buffers(borders, blocks, dim, num_shared):  # type: ignore[no-untyped-d
     return _Buffers(x, dx, hidden, ascent, y, dy, scores, np.empty(most, np.float32))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _cut_block(sentences, blocks, number, buffers, dim):  # type: ignore[no-untyped-def]
     """(a block over the front of the buffers, its first token)."""
     start, stop = sentences.borders[blocks[number]], sentences.borders[blocks[number + 1]]
@@ -220,6 +220,6 @@ def _cut_block(sentences, blocks, number, buffers, dim):  # type: ignore[no-unty
     return block, start
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _front(flat, num_rows, width):  # type: ignore[no-untyped-def]
     return flat[: num_rows * width].reshape(num_rows, width)

@@ -23,6 +23,8 @@ from recspark.training.cpu_rows import (
 )
 from recspark.training.pairing import OWN, find_hidden, find_window
 
+_EXACT = np.float32(1e-3)  # a chance below has lost too many digits to take its log
+
 
 class Block(NamedTuple):
     """One or a few sentences: ``borders`` int64 [P + 1] from 0, ``reach`` float32 [T] as of `pairing.sum_weights`.
@@ -142,15 +144,19 @@ def _mask_positives(pairing, block, negatives, weight, noise_ND, g_TN):  # type:
     for sentence in range(len(block.borders) - 1):
         low, high = block.borders[sentence], block.borders[sentence + 1]
         for center in range(low, high):
-            item = block.tokens[center]
-            for n in range(len(negatives)):
+            item, hits = block.tokens[center], 0
+            for n in range(len(negatives)):  # no branch: vector code
+                hits += negatives[n] == item
+            for n in range(len(negatives) if hits else 0):
                 if negatives[n] != item:
                     continue
                 first, last, row, _ = find_hidden(pairing, block.windows, center, low, high)
                 for t in range(first, last):
                     if pairing.weights[row, abs(t - center)] != 0 and g_TN[t, n] != 0:
-                        score = np.dot(block.hidden[t], noise_ND[n])
-                        loss += np.float64(weight * block.reach[t]) * softplus(score)
+                        reach = weight * block.reach[t]
+                        rest = np.float32(1) + g_TN[t, n] / reach  # 1 - sigmoid, as it was
+                        cost = -np.log(rest) if rest > _EXACT else softplus(np.dot(block.hidden[t], noise_ND[n]))
+                        loss += np.float64(reach * cost)
                         g_TN[t, n] = 0
     return loss
 
