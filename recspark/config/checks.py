@@ -24,7 +24,8 @@ class _Problem:
 def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
     """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
     checks = [_check_edges] if config.source.kind == "edges" else [_check_order, _check_split, _check_baskets]
-    checks += [_check_stages, _check_baselines, _check_training, _check_readout, _check_warm_start]
+    checks += [_check_stages, _check_objective, _check_readout, _check_training, _check_conversions, _check_warm_start]
+    checks += [_check_baselines]
     found = [problem for check in checks for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
@@ -84,9 +85,16 @@ def _check_order(config: "RunConfig") -> Iterator[_Problem]:
             keys = ("graph.window", "graph.distance_decay")
             line = f"{', '.join(keys)}: need an order (source.columns.ts or position)"
             yield _Problem(line, *keys, *_ORDER)
-        if found := _user_corpora(config):
-            line = f"training.corpus: {found} needs an order (source.columns.ts or position); set it to walks"
-            yield _Problem(line, "training.corpus", "model.kind", *_ORDER)
+        found = _user_corpora(config)
+        if found and config.training.window != "session":
+            line = (
+                f"training.window: on {found} it needs an order (source.columns.ts or position); set it to session, or "
+                f"training.corpus to walks"
+            )
+            yield _Problem(line, "training.window", "training.corpus", "model.kind", *_ORDER)
+        if found and config.training.position_decay < 1:
+            line = f"training.position_decay: on {found} it needs an order (source.columns.ts or position)"
+            yield _Problem(line, "training.position_decay", "training.corpus", "model.kind", *_ORDER)
 
 
 def _check_split(config: "RunConfig") -> Iterator[_Problem]:
@@ -139,6 +147,114 @@ def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
         yield _Problem("evaluate.split: valid needs split.valid", *keys)
 
 
+def _check_objective(config: "RunConfig") -> Iterator[_Problem]:
+    """Knobs that have no meaning under what the model fits."""
+    if not config.model.has_corpus:
+        return
+    group = config.training.negative_group
+    if config.model.objective == "hierarchical_softmax":
+        if config.model.readout != "input":
+            line = (
+                f"model.readout: {config.model.readout} needs an output vector an item, which objective "
+                f"hierarchical_softmax has not; set it to input"
+            )
+            yield _Problem(line, "model.readout", "model.objective", "model.kind")
+        if group:
+            line = "training.negative_group: hierarchical_softmax draws no negatives; leave it out"
+            yield _Problem(line, "training.negative_group", "model.objective", "model.kind")
+    if group is None:
+        return
+    kinds = _item_features(config)
+    line = f"training.negative_group: item feature {group!r} is {kinds.get(group)}, expected categorical"
+    if group not in kinds:
+        known = ", ".join(sorted(kinds)) or "none"
+        line = f"training.negative_group: {group!r} is no item feature (section features); there: {known}"
+    if kinds.get(group) != "categorical":
+        yield _Problem(line, "training.negative_group", "features", "model.kind")
+
+
+def _check_readout(config: "RunConfig") -> Iterator[_Problem]:
+    """What is left to a validation slice needs one."""
+    keys = [f"model.{name}" for name in config.model.autos]
+    if not keys or not config.model.has_vectors:
+        return
+    if config.source.kind == "edges":
+        line = f"{', '.join(keys)}: auto is chosen by how users are served, and an edge list has no users; give a value"
+        yield _Problem(line, *keys, "source.kind")
+    elif not config.split.valid and config.split.kind != "given":
+        line = (
+            f"{', '.join(keys)}: auto is chosen on a validation slice; set split.valid (such as "
+            f"{{kind: user_share, fraction: 0.1}}), or give a value"
+        )
+        yield _Problem(line, *keys, "split.valid", "split.kind", "source.kind")
+
+
+def _check_training(config: "RunConfig") -> Iterator[_Problem]:
+    training = config.training
+    if training.backend == "cpu" and training.num_processes > 1:
+        line = (
+            "training.backend: the cpu kernel runs in one process, training.num_processes is "
+            f"{training.num_processes}; use training.num_threads, or backend torch"
+        )
+        yield _Problem(line, "training.backend", "training.num_processes")
+    if training.batch_sequences % training.num_lanes:
+        line = (
+            f"training.batch_sequences: must be a multiple of training.num_lanes ({training.num_lanes}), "
+            f"got {training.batch_sequences}"
+        )
+        yield _Problem(line, "training.batch_sequences", "training.num_lanes")
+    if training.num_lanes % training.num_processes:
+        line = (
+            f"training.num_processes: must divide training.num_lanes ({training.num_lanes}), "
+            f"got {training.num_processes}"
+        )
+        yield _Problem(line, "training.num_processes", "training.num_lanes")
+    names = [(f.of, f.name) for f in config.features]
+    for of, name in sorted({n for n in names if names.count(n) > 1}):
+        yield _Problem(f"features: two {of} features are called {name}", "features")
+
+
+def _check_conversions(config: "RunConfig") -> Iterator[_Problem]:
+    """Whether the sessions that training reads can say what was bought."""
+    key, bought, kept = "training.conversion_context", config.training.conversion_context, config.clean.event_types
+    if bought is None or not config.model.has_corpus:
+        return
+    if set(config.training.corpus) != {"sessions"}:
+        others = " and ".join(name for name in config.training.corpus if name != "sessions")
+        line = f"{key}: {others} know no event types; set training.corpus to sessions"
+        yield _Problem(line, key, "training.corpus", "model.kind")
+    if config.training.window == "session":
+        line = f"{key}: under window session every item is in all windows; leave one of them out"
+        yield _Problem(line, key, "training.window", "model.kind")
+    if config.sessions.collapse_repeats:
+        line = (
+            f"{key}: a purchase right after a view of the same item would be collapsed into the view; set "
+            f"sessions.collapse_repeats to false"
+        )
+        yield _Problem(line, key, "sessions.collapse_repeats", "model.kind")
+    if kept is not None and bought not in kept:
+        line = f"{key}: {bought!r} is not in clean.event_types ({', '.join(kept)})"
+        yield _Problem(line, key, "clean.event_types", "model.kind")
+
+
+def _check_warm_start(config: "RunConfig") -> Iterator[_Problem]:
+    start, key = config.training.warm_start, "training.warm_start"
+    if start is None or not config.model.has_corpus:
+        return
+    if start.neighbours and not config.graph and config.source.kind != "edges":
+        line = f"{key}.neighbours: needs a graph section; set it to false"
+        yield _Problem(line, f"{key}.neighbours", "graph", "source.kind")
+    kinds = _item_features(config)
+    for name in start.features:
+        if name not in kinds:
+            line = f"{key}.features: no item feature is called {name}; there are {sorted(kinds)}"
+        elif kinds[name] not in ("categorical", "multi"):
+            line = f"{key}.features: {name} is {kinds[name]}; it takes categorical and multi ones"
+        else:
+            continue
+        yield _Problem(line, f"{key}.features", "features")
+
+
 def _check_baselines(config: "RunConfig") -> Iterator[_Problem]:
     """What a model that is a baseline, or a baseline beside the model, cannot have."""
     kind, baselines = config.model.kind, config.baselines
@@ -177,60 +293,6 @@ def ease_too_large(num_items: int, max_items: int) -> str:
     )
 
 
-def _check_training(config: "RunConfig") -> Iterator[_Problem]:
-    training = config.training
-    if training.backend == "cpu" and training.num_processes > 1:
-        line = (
-            "training.backend: the cpu kernel runs in one process, training.num_processes is "
-            f"{training.num_processes}; use training.num_threads, or backend torch"
-        )
-        yield _Problem(line, "training.backend", "training.num_processes")
-    if training.batch_sequences % training.num_lanes:
-        line = (
-            f"training.batch_sequences: must be a multiple of training.num_lanes ({training.num_lanes}), "
-            f"got {training.batch_sequences}"
-        )
-        yield _Problem(line, "training.batch_sequences", "training.num_lanes")
-    if training.num_lanes % training.num_processes:
-        line = (
-            f"training.num_processes: must divide training.num_lanes ({training.num_lanes}), "
-            f"got {training.num_processes}"
-        )
-        yield _Problem(line, "training.num_processes", "training.num_lanes")
-    names = [(f.of, f.name) for f in config.features]
-    for of, name in sorted({n for n in names if names.count(n) > 1}):
-        yield _Problem(f"features: two {of} features are called {name}", "features")
-
-
-def _check_readout(config: "RunConfig") -> Iterator[_Problem]:
-    """What is left to a validation slice needs one."""
-    keys = [f"model.{name}" for name in config.model.autos]
-    if not keys or not config.model.has_vectors:
-        return
-    if config.source.kind == "edges":
-        line = f"{', '.join(keys)}: auto is chosen by how users are served, and an edge list has no users; give a value"
-        yield _Problem(line, *keys, "source.kind")
-    elif not config.split.valid and config.split.kind != "given":
-        line = (
-            f"{', '.join(keys)}: auto is chosen on a validation slice; set split.valid (such as "
-            f"{{kind: user_share, fraction: 0.1}}), or give a value"
-        )
-        yield _Problem(line, *keys, "split.valid", "split.kind", "source.kind")
-
-
-def _check_warm_start(config: "RunConfig") -> Iterator[_Problem]:
-    start, key = config.training.warm_start, "training.warm_start"
-    if start is None or not config.model.has_corpus:
-        return
-    if start.neighbours and not config.graph and config.source.kind != "edges":
-        line = f"{key}.neighbours: needs a graph section; set it to false"
-        yield _Problem(line, f"{key}.neighbours", "graph", "source.kind")
-    kinds = {f.name: f.kind for f in config.features if f.of == "item"}
-    for name in start.features:
-        if name not in kinds:
-            line = f"{key}.features: no item feature is called {name}; there are {sorted(kinds)}"
-        elif kinds[name] not in ("categorical", "multi"):
-            line = f"{key}.features: {name} is {kinds[name]}; it takes categorical and multi ones"
-        else:
-            continue
-        yield _Problem(line, f"{key}.features", "features")
+def _item_features(config: "RunConfig") -> dict[str, str]:
+    """Name -> kind."""
+    return {f.name: f.kind for f in config.features if f.of == "item"}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
-from recspark.config.section import Section
+from recspark.config.section import Section, show
 
 AUTO = "auto"
 CorpusName = Literal["walks", "sessions", "histories"]
@@ -21,37 +21,43 @@ def _parse_corpus(found: Any) -> dict[str, float]:
         known = ", ".join(map(repr, names[:-1]))
         raise ValueError(
             f"must be {known} or {names[-1]!r}, or weights of several such as {{walks: 1.0, sessions: 0.5}}, "
-            f"got {found!r}"
+            f"got {show(found)}"
         )
     for name, weight in weights.items():
         if not _is_number(weight) or not weight > 0:
-            raise ValueError(f"the weight of {name} must be a number above 0, got {weight!r}")
+            raise ValueError(f"the weight of {name} must be a number above 0, got {show(weight)}")
     return (
         {name: float(weight) for name, weight in weights.items()} if len(weights) > 1 else dict.fromkeys(weights, 1.0)
     )
 
 
+def _check_window(found: Any) -> Any:
+    if found != "session" and (not isinstance(found, int) or found < 1):
+        raise ValueError(f"must be a number of items >= 1, or session, got {show(found)}")
+    return found
+
+
 def _check_switch(found: Any) -> Any:
     if not isinstance(found, bool) and found != AUTO:
-        raise ValueError(f"must be true, false or auto, got {found!r}")
+        raise ValueError(f"must be true, false or auto, got {show(found)}")
     return found
 
 
 def _check_term(found: Any) -> Any:
     if not _is_number(found) and found != AUTO:
-        raise ValueError(f"must be a number or auto, got {found!r}")
+        raise ValueError(f"must be a number or auto, got {show(found)}")
     return found
 
 
 def _check_metric(found: str) -> str:
     if not re.fullmatch(r"(recall|ndcg|hr|mrr|map)@[1-9][0-9]*", found):
-        raise ValueError(f"must be recall, ndcg, hr, mrr or map at a cut-off such as recall@20, got {found!r}")
+        raise ValueError(f"must be recall, ndcg, hr, mrr or map at a cut-off such as recall@20, got {show(found)}")
     return found
 
 
 def _check_model_id(found: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{12}", found):
-        raise ValueError(f"must be the 12 hex digits that a model's folder is called by, got {found!r}")
+        raise ValueError(f"must be the 12 hex digits that a model's folder is called by, got {show(found)}")
     return found
 
 
@@ -60,6 +66,7 @@ def _is_number(value: Any) -> bool:
 
 
 CorpusWeights = Annotated[dict[CorpusName, float], BeforeValidator(_parse_corpus)]
+Window = Annotated[int | Literal["session"], BeforeValidator(_check_window)]
 AutoSwitch = Annotated[bool | Literal["auto"], BeforeValidator(_check_switch)]
 AutoTerm = Annotated[float | Literal["auto"], BeforeValidator(_check_term)]
 

@@ -15,7 +15,15 @@ from pydantic import (
 from recspark.config.baselines import CLOSED_FORM_KINDS, LIST_KINDS, BaselineName, BaselinesConfig
 from recspark.config.checks import WRONG, find_contradictions
 from recspark.config.graph import GraphConfig
-from recspark.config.learning import AUTO, AutoSwitch, AutoTerm, CorpusWeights, ReadoutSearchConfig, WarmStartConfig
+from recspark.config.learning import (
+    AUTO,
+    AutoSwitch,
+    AutoTerm,
+    CorpusWeights,
+    ReadoutSearchConfig,
+    WarmStartConfig,
+    Window,
+)
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
 
@@ -140,10 +148,14 @@ class WalksConfig(Section):
 class ModelConfig(Section):
     """What is learned."""
 
-    kind: Literal["skip_gram"] | BaselineName = "skip_gram"
-    """skip_gram: an input and an output vector an item (Mikolov et al. 2013; Barkan & Koenigstein 2016). Or a baseline
-    alone, its knobs in section `baselines`: ppmi_svd, spectral (item vectors in closed form); popularity, item_knn,
-    rp3beta, ease (lists without vectors: nothing is trained or indexed, evaluate scores them)."""
+    kind: Literal["skip_gram", "cbow"] | BaselineName = "skip_gram"
+    """skip_gram: an item's input vector predicts each item of its window (Mikolov et al. 2013; Barkan & Koenigstein
+    2016). cbow: the mean of a window's input vectors predicts the item in the middle. Or a baseline alone, its knobs in
+    section `baselines`: ppmi_svd, spectral (item vectors in closed form); popularity, item_knn, rp3beta, ease (lists
+    without vectors: nothing is trained or indexed, evaluate scores them)."""
+    objective: Literal["negative_sampling", "hierarchical_softmax"] = "negative_sampling"
+    """negative_sampling: by an output vector an item, against drawn items. hierarchical_softmax: by the inner nodes of
+    a Huffman tree over train events; then only `readout: input` has vectors of items."""
     embedding_dim: Annotated[int, Field(ge=2, le=4096)] = 64
     """Length of the vectors."""
     metric: Literal["cosine", "ip", "auto"] = "cosine"
@@ -199,10 +211,16 @@ class TrainingConfig(Section):
     """Items with fewer train events (edges, of an edge list) are left out of all sequences, negatives and vectors."""
     warm_start: WarmStartConfig | None = None
     """Start from an earlier model instead of random vectors."""
-    window: PositiveInt = 5
-    """Context items on each side; drawn from 1..window for each centre (`dynamic_window`)."""
+    window: Window = 5
+    """Context items on each side; drawn from 1..window for each centre (`dynamic_window`). session: all of a sequence
+    of l items, each pair with weight 1 / (l - 1); needs no order."""
     dynamic_window: bool = True
-    """Near items count more: the window is drawn for each centre."""
+    """Near items count more: the window is drawn for each centre. Without effect on `window: session`."""
+    position_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A pair d apart weighs position_decay^(d - 1)."""
+    conversion_context: str | None = None
+    """Event type (such as purchase) whose items count as bought: each is a positive for all windows of its session,
+    with weight 1 (Grbovic & Cheng 2018; in cbow it is predicted from its whole session). Needs `corpus: sessions`."""
     num_negatives: PositiveInt = 5
     """Negatives each positive pair weighs against."""
     shared_negatives: PositiveInt = 64
@@ -212,6 +230,11 @@ class TrainingConfig(Section):
     """Negatives are drawn by count^this (Caselles-Dupre et al. 2018: recommenders want less than .75)."""
     subsample: NonNegativeFloat = 0.0
     """Frequent items are dropped with this threshold (Mikolov et al. 2013, eq. 5); 0: never."""
+    negative_group: str | None = None
+    """Item feature (category, market) of which each item gets further negatives of its own value (Grbovic & Cheng
+    2018)."""
+    num_group_negatives: PositiveInt = 1
+    """Of `negative_group`: negatives from the own group that each positive pair weighs against, besides the others."""
     mask_positives: bool = True
     """A drawn negative that is a positive of the same window does not count: matters for small catalogues."""
     batch_sequences: PositiveInt = 1024

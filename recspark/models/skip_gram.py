@@ -1,4 +1,4 @@
-"""Skip-gram: an input and an output vector an item, both tables spread over the ranks.
+"""The skip-gram family's tables over the ranks: an input vector an item, an output vector an item or inner node.
 
 Source: Mikolov et al. 2013 (word2vec); Barkan & Koenigstein 2016 (items for words).
 """
@@ -28,17 +28,24 @@ class SkipGram:
         self.output = ShardedEmbedding(self.layout, dim, ranks)
 
     def route(self, ids: NDArray[np.int64]) -> Route:
-        """The route of a batch's distinct items, for both tables. Collective."""
+        """The route of distinct rows of either table. Collective."""
         return find_route(self.layout, ids, self.ranks)
 
-    def lookup(self, route: Route) -> tuple[Tensor, Tensor]:
+    def lookup(self, input_route: Route, output_route: Route) -> tuple[Tensor, Tensor]:
         """(input rows, output rows), float32 [r, dim] each. Collective."""
-        return self.input.lookup(route), self.output.lookup(route)
+        return self.input.lookup(input_route), self.output.lookup(output_route)
 
-    def apply_gradient(self, route: Route, input_gradient: Tensor, output_gradient: Tensor, update: RowUpdate) -> None:
+    def apply_gradient(
+        self,
+        input_route: Route,
+        output_route: Route,
+        input_gradient: Tensor,
+        output_gradient: Tensor,
+        update: RowUpdate,
+    ) -> None:
         """Updates both tables. Collective."""
-        self.input.apply_gradient(route, input_gradient, update)
-        self.output.apply_gradient(route, output_gradient, update)
+        self.input.apply_gradient(input_route, input_gradient, update)
+        self.output.apply_gradient(output_route, output_gradient, update)
 
     def state(self) -> dict[str, Tensor]:
         """This rank's rows of all that a checkpoint holds, in position order; changed in place by training."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from recspark.config.schema import TrainingConfig
 from recspark.errors import TrainingError
-from recspark.training.batches import Place
+from recspark.training.objective import Place
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
 from recspark.training.warm_start import StartRows

@@ -6,14 +6,11 @@ Repeats to the bit with one thread; with more, threads update rows without locks
 import os
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from recspark.config.schema import TrainingConfig
 from recspark.training.backend import CPU
-from recspark.training.batches import Place
-from recspark.training.cpu_kernel import KernelState, init_state, train_batch
-from recspark.training.negatives import NoiseDistribution
+from recspark.training.cpu_kernel import init_state, train_batch
+from recspark.training.objective import Objective, Place
 from recspark.training.sentences import check_items
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
@@ -23,16 +20,14 @@ _FILE = "state.safetensors"
 
 
 class CpuBackend:
-    """Skip-gram by `cpu_kernel`."""
+    """The skip-gram family by `cpu_kernel`."""
 
     name = CPU
 
-    def __init__(
-        self, dim: int, noise: NoiseDistribution, keep: NDArray[np.float32], config: TrainingConfig, seed: int
-    ) -> None:
-        self._noise, self._keep, self._config, self._seed = noise, keep, config, seed
-        self._state = init_state(len(keep), dim, config.init_scale, seed)
-        self._num_threads = config.num_threads or os.cpu_count() or 1
+    def __init__(self, dim: int, objective: Objective) -> None:
+        self._objective = objective
+        self._state = init_state(objective.num_items, dim, objective.config.init_scale, objective.seed)
+        self._num_threads = objective.config.num_threads or os.cpu_count() or 1
         self._loss, self._pairs = 0.0, 0
 
     def start_from(self, start: StartRows) -> None:
@@ -43,16 +38,13 @@ class CpuBackend:
 
     def prepare(self, batch: Sequences, place: Place) -> tuple[Sequences, Place]:
         """The batch, after a check of its items."""
-        check_items(batch.values, len(self._keep))
+        check_items(batch.values, self._objective.num_items)
         return batch, place
 
     def step(self, prepared: tuple[Sequences, Place], learning_rate: float) -> None:
         """Learns from a global batch."""
         batch, place = prepared
-        loss, pairs = train_batch(
-            self._state, batch, self._noise, self._keep, self._config, learning_rate, self._seed,
-            place.epoch, place.step, self._num_threads,
-        )  # fmt: skip
+        loss, pairs = train_batch(self._state, batch, self._objective, learning_rate, place, self._num_threads)
         self._loss += loss
         self._pairs += pairs
 
@@ -68,7 +60,7 @@ class CpuBackend:
 
     def save(self, folder: str) -> None:
         """Writes all four arrays into one safetensors file."""
-        save_file({name: getattr(self._state, name) for name in KernelState.__dataclass_fields__}, f"{folder}/{_FILE}")
+        save_file(self._state._asdict(), f"{folder}/{_FILE}")
 
     def load(self, folder: str) -> None:
         """Reads what `save` wrote."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.errors import DataError, LakeError
-from recspark.lake.arrow import TableAt, find_table, read_table
+from recspark.lake.arrow import TableAt, find_done, find_table, read_table
 from recspark.training.data import SequenceFiles, open_sequences
 
 _MIN_ITEMS = 2
@@ -20,7 +20,8 @@ class TrainInputs:
     """Pinned tables; ``users`` and ``user_histories`` are None for an edge list. ``num_events`` int64 [V].
 
     ``corpora`` has the table of each corpus with its weight, by name, none for a model in closed form;
-    ``item_graph`` is there for a warm start, and for a closed form without users.
+    ``item_graph`` is there for a warm start, and for a closed form without users. ``bought_type`` is the code of the
+    event type that `training.conversion_context` names.
     """
 
     corpora: dict[str, tuple[TableAt, float]]
@@ -29,6 +30,7 @@ class TrainInputs:
     user_histories: TableAt | None
     num_events: NDArray[np.int64]
     item_graph: TableAt | None = None
+    bought_type: int | None = None
 
     @property
     def versions(self) -> dict[str, int]:
@@ -39,15 +41,14 @@ class TrainInputs:
 
     def open_corpora(self) -> list[tuple[SequenceFiles, float]]:
         """Each corpus's sequences with its weight: all walks, the train sessions, the train part of histories."""
-        return [(_open_corpus(name, table), weight) for name, (table, weight) in self.corpora.items()]
+        return [(self._open_corpus(name, table), weight) for name, (table, weight) in self.corpora.items()]
 
-
-def _open_corpus(name: str, table: TableAt) -> SequenceFiles:
-    if name == "walks":
-        return open_sequences(table, c.WALK)
-    if name == "sessions":
-        return open_sequences(table, c.ITEM_IDX, c.TRAIN)
-    return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN)
+    def _open_corpus(self, name: str, table: TableAt) -> SequenceFiles:
+        if name == "walks":
+            return open_sequences(table, c.WALK)
+        if name == "sessions":
+            return open_sequences(table, c.ITEM_IDX, c.TRAIN, marked_type=self.bought_type)
+        return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN)
 
 
 def find_inputs(run: Run) -> TrainInputs:
@@ -72,7 +73,26 @@ def find_inputs(run: Run) -> TrainInputs:
         user_histories=find("user_histories") if has_users else None,
         num_events=_read_num_events(items),
         item_graph=find("item_graph") if reads_graph else None,
+        bought_type=_find_bought_type(run) if model.has_corpus else None,
     )
+
+
+def _find_bought_type(run: Run) -> int | None:
+    """The code of the event type that counts as bought.
+
+    Raises: DataError when the sessions hold none of it.
+    """
+    wanted = run.config.training.conversion_context
+    if wanted is None:
+        return None
+    done = find_done(run.lake, run.producer("sessions"))
+    types: list[str] = done[1].facts.get("event_types", []) if done else []
+    if wanted not in types:
+        raise DataError(
+            f"training.conversion_context: no event is of type {wanted!r}; sessions hold "
+            f"{', '.join(map(repr, types)) or 'no types'}. Name one of them, or check source.columns.event_type"
+        )
+    return types.index(wanted)
 
 
 def _read_num_events(items: TableAt) -> NDArray[np.int64]:

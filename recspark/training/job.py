@@ -18,9 +18,11 @@ from recspark.training.closed_form import fit_closed_form
 from recspark.training.data import SequenceReader
 from recspark.training.earlier_model import MODELS, open_earlier_model
 from recspark.training.export import TrainedModel, find_model, publish_model, write_embeddings
+from recspark.training.groups import read_groups
 from recspark.training.inputs import TrainInputs, find_inputs
 from recspark.training.mixture import open_reader
-from recspark.training.negatives import build_noise, keep_probabilities, leave_out_rare
+from recspark.training.negatives import leave_out_rare
+from recspark.training.objective import build_objective
 from recspark.training.readout_search import find_readout
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.warm_start import StartRows, plan_start
@@ -88,26 +90,25 @@ def _open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
     config = run.config.training.warm_start
     if config is None:
         return None
-    model = run.config.section("model")
-    has_output = model.get("objective") != "hierarchical_softmax"  # there an output row is no item's
-    lake = config.lake or run.lake
-    earlier = open_earlier_model(lake, config.model_id, model["embedding_dim"], inputs.items, has_output)
-    earlier.check_split(run.config.section("split"), bool(run.config.model.autos))
+    model, lake = run.config.model, config.lake or run.lake
+    has_output = model.objective != "hierarchical_softmax"  # there an output row is no item's
+    earlier = open_earlier_model(lake, config.model_id, model.embedding_dim, inputs.items, has_output)
+    earlier.check_split(run.config.section("split"), bool(model.autos))
     return plan_start(earlier, inputs, config.features)
 
 
 def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
     config, dim = run.config.training, run.config.model.embedding_dim
     counts = leave_out_rare(inputs.num_events, config.min_count)
-    noise = build_noise(counts, config.noise_exponent)
-    keep = keep_probabilities(counts, config.subsample)
+    groups = read_groups(inputs.items, config.negative_group) if config.negative_group else None
+    objective = build_objective(run.config.model, config, counts, run.seed, groups)
     if name == CPU:
         from recspark.training.cpu_backend import CpuBackend
 
-        return CpuBackend(dim, noise, keep, config, run.seed)
+        return CpuBackend(dim, objective)
     from recspark.training.torch_backend import TorchBackend
 
-    return TorchBackend(dim, noise, keep, config, run.seed, world, num_threads)
+    return TorchBackend(dim, objective, world, num_threads)
 
 
 def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: SequenceReader) -> Checkpoints:

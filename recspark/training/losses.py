@@ -1,6 +1,7 @@
 """Losses and their gradients, written out: what autograd would give, without its graph and its dense intermediates.
 
-Shapes: T = tokens of a batch, D = embedding_dim, U = distinct input rows, N = negatives, P = tokens of a block.
+Shapes: T = tokens of a batch, D = embedding_dim, H = hidden vectors, U = distinct items, R = distinct output rows,
+N = negatives, L = targets of a token.
 """
 
 from typing import NamedTuple
@@ -9,80 +10,103 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_BLOCK = 32  # centres scored together; with a window of 5 a GEMM of 32 x 42 wastes little and is still a GEMM
+from recspark.training.token_windows import Windows, pad_rows
 
 
-def positive_gradients(
-    input_TD: Tensor, output_TD: Tensor, sentence_T: Tensor, window_T: Tensor, window: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, input gradient [T, D], output gradient [T, D]) of all pairs inside the windows, summed.
+def positive_gradients(hidden_TD: Tensor, output_TD: Tensor, windows: Windows) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, hidden gradient [T, D], output gradient [T, D]) of all pairs inside the windows, summed by their weights.
 
-    A pair is a centre c and an input token j of its sentence with 0 < |j - c| <= window_T[c] (<= ``window``); it costs
-    -log sigmoid(input_j . output_c). Tokens of all sentences lie in one stream that is cut into blocks of centres;
-    inputs reach ``window`` beyond their block. So any mix of lengths costs the same a token, without padding.
+    A pair of a centre c and a token j of its window costs -log sigmoid(hidden_j . output_c).
 
     Source: Mikolov et al. 2013, eq. 4, first term.
     """
-    num_tokens, dim = input_TD.shape
-    block = max(_BLOCK, window)
-    num_blocks = -(-num_tokens // block)
-    band = _find_band(sentence_T, window_T, window, block, num_blocks)
-    stream = _pad(input_TD, window, num_blocks * block + 2 * window)
-    reach = block + 2 * window
-    inputs = stream.as_strided((num_blocks, reach, dim), (block * dim, dim, 1))
-    centers = _pad(output_TD, 0, num_blocks * block).view(num_blocks, block, dim)
+    inputs, centers = windows.view_inputs(hidden_TD), windows.view_centers(output_TD)
     scores = torch.bmm(centers, inputs.transpose(1, 2))
-    loss = (F.softplus(-scores) * band).sum().double()
-    slope = -torch.sigmoid(-scores) * band
-    output_gradient = torch.bmm(slope, inputs).view(-1, dim)[:num_tokens]
-    input_gradient = _add_overlapping(torch.bmm(slope.transpose(1, 2), centers), window, block)
-    return loss, input_gradient[window : window + num_tokens], output_gradient
+    loss = (F.softplus(-scores) * windows.band).sum().double()
+    slope = -torch.sigmoid(-scores) * windows.band
+    output_gradient = torch.bmm(slope, inputs).flatten(0, 1)[: len(output_TD)]
+    return loss, windows.add_to_inputs(torch.bmm(slope.transpose(1, 2), centers)), output_gradient
 
 
-class MaskedNegatives(NamedTuple):
-    """What does not count: ``pairs`` [M] float32 pairs of input ``row`` [M], ascending, with ``negative`` [M]."""
+def target_gradients(
+    hidden_TD: Tensor, weight_TW: Tensor, row_TL: Tensor, sign_TL: Tensor, output_RD: Tensor, chunk_tokens: int = 512
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, hidden gradient [T, D], output gradient [R, D]) of each token's own output rows, summed by weights.
 
-    row: Tensor
+    Row ``row_TL`` of token t costs -log sigmoid(sign x hidden . output), nothing where the sign is 0. It is scored by
+    the hidden vectors from W // 2 tokens before t to as many behind it, with ``weight_TW``; with W = 1 by its own.
+
+    Source: Mikolov et al. 2013, eq. 3 (hierarchical softmax); Grbovic & Cheng 2018, eq. 5 (negatives of a market).
+    """
+    (num_tokens, span), dim, half = weight_TW.shape, hidden_TD.shape[1], weight_TW.shape[1] // 2
+    stream = pad_rows(hidden_TD, half, num_tokens + 2 * half)
+    gradient, output_gradient = torch.zeros_like(stream), torch.zeros_like(output_RD)
+    loss = torch.zeros((), dtype=torch.float64, device=hidden_TD.device)
+    views = stream.as_strided((num_tokens, span, dim), (dim, dim, 1))
+    for start in range(0, num_tokens, chunk_tokens):
+        part = slice(start, min(start + chunk_tokens, num_tokens))
+        targets = output_RD.index_select(0, row_TL[part].flatten()).view(-1, row_TL.shape[1], dim)
+        sign = sign_TL[part, None]
+        scores = torch.bmm(views[part], targets.transpose(1, 2)) * sign
+        weights = weight_TW[part, :, None] * sign.abs()
+        loss += (F.softplus(-scores) * weights).sum().double()
+        slope = -torch.sigmoid(-scores) * weights * sign
+        output_gradient.index_add_(
+            0, row_TL[part].flatten(), torch.bmm(slope.transpose(1, 2), views[part]).flatten(0, 1)
+        )
+        by_offset = torch.bmm(slope, targets)
+        for offset in range(span):
+            gradient[part.start + offset : part.stop + offset] += by_offset[:, offset]
+    return loss, gradient[half : half + num_tokens], output_gradient
+
+
+class Masked(NamedTuple):
+    """What does not count: ``weight`` [M] float32 of hidden vector ``hidden`` [M], ascending, with ``negative`` [M]."""
+
+    hidden: Tensor
     negative: Tensor
-    pairs: Tensor
+    weight: Tensor
 
 
 def negative_gradients(
-    input_UD: Tensor,
+    hidden_HD: Tensor,
     negative_ND: Tensor,
-    pairs_U: Tensor,
+    weight_H: Tensor,
     weight_N: Tensor,
-    masked: MaskedNegatives,
+    masked: Masked,
     chunk_rows: int = 512,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, input gradient [U, D], negative gradient [N, D]) of shared negatives, summed.
+    """(loss, hidden gradient [H, D], negative gradient [N, D]) of shared negatives, summed.
 
-    Each of a row's ``pairs_U`` pairs costs weight_N x -log sigmoid(-input_u . negative_n) for every negative that is
-    not ``masked``. Pairs with the same input share one score, so the GEMM is over distinct rows, not tokens; weights
-    go onto its sides, not onto the scores. ``chunk_rows`` at a time, so that the scores stay in the cache.
+    Each hidden vector costs weight_H x weight_N x -log sigmoid(-hidden_h . negative_n) for every negative that is not
+    ``masked``. Pairs with the same hidden vector share one score, so in skip-gram the GEMM is over distinct items, not
+    tokens; weights go onto its sides, not onto the scores. ``chunk_rows`` at a time, so that the scores stay in the
+    cache.
 
     Source: Mikolov et al. 2013, eq. 4, second term, with its expectation taken over shared draws (Ji et al. 2016).
     """
-    input_gradient, negative_gradient = torch.empty_like(input_UD), torch.zeros_like(negative_ND)
-    loss = torch.zeros((), dtype=torch.float64, device=input_UD.device)
-    weighted_negative_ND, weighted_input_UD = negative_ND * weight_N[:, None], input_UD * pairs_U[:, None]
-    starts = range(0, len(input_UD), chunk_rows)
-    stops = torch.searchsorted(masked.row, torch.tensor([*starts, len(input_UD)], device=masked.row.device)).tolist()
+    hidden_gradient, negative_gradient = torch.empty_like(hidden_HD), torch.zeros_like(negative_ND)
+    loss = torch.zeros((), dtype=torch.float64, device=hidden_HD.device)
+    weighted_negative_ND, weighted_hidden_HD = negative_ND * weight_N[:, None], hidden_HD * weight_H[:, None]
+    starts = range(0, len(hidden_HD), chunk_rows)
+    stops = torch.searchsorted(
+        masked.hidden, torch.tensor([*starts, len(hidden_HD)], device=masked.hidden.device)
+    ).tolist()
     for chunk, start in enumerate(starts):
         rows = slice(start, start + chunk_rows)
-        part = MaskedNegatives(*(values[stops[chunk] : stops[chunk + 1]] for values in masked))
-        cell = (part.row - start) * len(negative_ND) + part.negative
-        scores = input_UD[rows] @ negative_ND.T
+        part = Masked(*(values[stops[chunk] : stops[chunk + 1]] for values in masked))
+        cell = (part.hidden - start) * len(negative_ND) + part.negative
+        scores = hidden_HD[rows] @ negative_ND.T
         costs = F.softplus(scores)
-        loss += torch.dot(pairs_U[rows], costs @ weight_N).double()
-        loss -= (costs.view(-1)[cell] * part.pairs * weight_N[part.negative]).sum().double()
+        loss += torch.dot(weight_H[rows], costs @ weight_N).double()
+        loss -= (costs.view(-1)[cell] * part.weight * weight_N[part.negative]).sum().double()
         slope = scores.sigmoid_()
         # Taken off as a share of the row's pairs: a cell may be masked for some of its tokens only.
-        off = slope.view(-1)[cell] * (part.pairs / pairs_U[part.row])
+        off = slope.view(-1)[cell] * (part.weight / weight_H[part.hidden])
         slope.view(-1).scatter_add_(0, cell, -off)
-        torch.mul(slope @ weighted_negative_ND, pairs_U[rows, None], out=input_gradient[rows])
-        negative_gradient.addmm_(slope.T, weighted_input_UD[rows])
-    return loss, input_gradient, negative_gradient * weight_N[:, None]
+        torch.mul(slope @ weighted_negative_ND, weight_H[rows, None], out=hidden_gradient[rows])
+        negative_gradient.addmm_(slope.T, weighted_hidden_HD[rows])
+    return loss, hidden_gradient, negative_gradient * weight_N[:, None]
 
 
 def sum_by_row(values_TD: Tensor, token_order_T: Tensor, row_starts_U: Tensor) -> Tensor:
@@ -91,38 +115,3 @@ def sum_by_row(values_TD: Tensor, token_order_T: Tensor, row_starts_U: Tensor) -
     The order of the sum is fixed, on a GPU too.
     """
     return F.embedding_bag(token_order_T, values_TD, row_starts_U, mode="sum")
-
-
-def _find_band(sentence_T: Tensor, window_T: Tensor, window: int, block: int, num_blocks: int) -> Tensor:
-    """Which (centre, input) of each block are pairs: float32 [blocks, P, P + 2 window]."""
-    device = sentence_T.device
-    reach = block + 2 * window
-    stream = torch.full((num_blocks * block + 2 * window,), -1, dtype=sentence_T.dtype, device=device)
-    stream[window : window + len(sentence_T)] = sentence_T
-    centers = torch.full((num_blocks * block,), -2, dtype=sentence_T.dtype, device=device)
-    centers[: len(sentence_T)] = sentence_T
-    windows = torch.zeros(num_blocks * block, dtype=window_T.dtype, device=device)
-    windows[: len(window_T)] = window_T
-    distance = torch.arange(reach, device=device)[None] - window - torch.arange(block, device=device)[:, None]
-    distance = torch.where(distance == 0, reach, distance.abs()).to(window_T.dtype)
-    same = centers.view(num_blocks, block, 1) == stream.as_strided((num_blocks, 1, reach), (block, 0, 1))
-    return (same & (distance[None] <= windows.view(num_blocks, block, 1))).float()
-
-
-def _pad(rows_TD: Tensor, before: int, total: int) -> Tensor:
-    """The rows with zero rows before and after, ``total`` in all."""
-    out = torch.zeros(total, rows_TD.shape[1], device=rows_TD.device)
-    out[before : before + len(rows_TD)] = rows_TD
-    return out
-
-
-def _add_overlapping(parts: Tensor, window: int, block: int) -> Tensor:
-    """Adds up parts [blocks, P + 2 window, D] of which each starts P after the last: [blocks x P + 2 window, D]."""
-    num_blocks, _, dim = parts.shape
-    total = torch.zeros(num_blocks * block + 2 * window, dim, device=parts.device)
-    total[window : window + num_blocks * block] = parts[:, window : window + block].reshape(-1, dim)
-    # The edges of one side never overlap each other, since window <= block.
-    strides, edge = (block * dim, dim, 1), (num_blocks, window, dim)
-    total.as_strided(edge, strides).add_(parts[:, :window])
-    total.as_strided(edge, strides, (block + window) * dim).add_(parts[:, block + window :])
-    return total

@@ -20,6 +20,8 @@ from recspark.errors import LakeError, first_line
 from recspark.lake.arrow import TableAt, check_plain_files, open_table
 from recspark.lake.storage import open_filesystem
 
+MARK = 1 << 30
+"""This bit is set in an item whose event is of a type that was asked for (`open_sequences`)."""
 _FOOTER_THREADS = 16
 _STREAM_ROWS = 8192
 
@@ -57,7 +59,7 @@ class SequenceFiles:
 
     ``epochs`` has one list for a table that every training epoch reads whole (sessions), or one for each epoch of
     walks: training epoch e reads ``epochs[e % len(epochs)]``. Of each list only the first ``prefix`` values count,
-    where that column is named.
+    where that column is named; items of event type ``marked_type`` are read with the bit `MARK`.
     """
 
     table: str
@@ -65,18 +67,25 @@ class SequenceFiles:
     column: str
     epochs: tuple[tuple[RowGroup, ...], ...]
     prefix: str | None = None
+    marked_type: int | None = None
 
     def of_epoch(self, epoch: int) -> tuple[RowGroup, ...]:
         """The row groups that a training epoch reads."""
         return self.epochs[epoch % len(self.epochs)]
 
 
-def open_sequences(table: TableAt, column: str, split: str | None = None, prefix: str | None = None) -> SequenceFiles:
+def open_sequences(
+    table: TableAt,
+    column: str,
+    split: str | None = None,
+    prefix: str | None = None,
+    marked_type: int | None = None,
+) -> SequenceFiles:
     """Lists the row groups of a list<int32> column, of one ``split`` or of all.
 
-    ``prefix`` names an int column: a row's sequence is that many values from the start of its list. A table
-    partitioned by `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers number them,
-    so a table written again the same way is read in the same order.
+    ``prefix`` names an int column: a row's sequence is that many values from the start of its list. ``marked_type`` is
+    a code of column `event_type`. A table partitioned by `epoch` (walks) gives a list for each of its epochs. Files are
+    ordered by path: writers number them, so a table written again the same way is read in the same order.
 
     Raises: LakeError when the version is gone, the column is missing or no list of int32, the table has deletion
     vectors or column mapping, or a footer is missing or damaged.
@@ -92,7 +101,7 @@ def open_sequences(table: TableAt, column: str, split: str | None = None, prefix
     for condition in _epoch_conditions(delta, partitions):
         paths = sorted(delta.file_uris(file_pruning_predicate=(chosen + condition) or None))
         epochs.append(_read_footers(paths, column))
-    return SequenceFiles(table.uri, table.version, column, tuple(epochs), prefix)
+    return SequenceFiles(table.uri, table.version, column, tuple(epochs), prefix, marked_type)
 
 
 def _epoch_conditions(delta: DeltaTable, partitions: list[str]) -> list[list[tuple[str, str, str]]]:
@@ -133,11 +142,21 @@ def read_row_group(group: RowGroup, files: SequenceFiles) -> Iterator[Sequences]
 
     Raises: LakeError when the file is missing, cut short or damaged.
     """
-    columns = [files.column, *([files.prefix] if files.prefix else [])]
+    columns = [files.column]
+    columns += [files.prefix] if files.prefix else []
+    columns += [] if files.marked_type is None else [c.EVENT_TYPE]
     with _open_parquet(group.path) as file:
         for batch in file.iter_batches(_STREAM_ROWS, row_groups=[group.index], columns=columns, use_threads=False):
-            whole = _flatten(batch.column(files.column), group.path, files.column)
-            yield _cut(whole, batch.column(files.prefix).to_numpy()) if files.prefix else whole
+            yield _read_batch(batch, files, group.path)
+
+
+def _read_batch(batch: pa.RecordBatch, files: SequenceFiles, path: str) -> Sequences:
+    """A decoded batch's sequences, marked and cut as the files say."""
+    sequences = _flatten(batch.column(files.column), path, files.column)
+    if files.marked_type is not None:
+        types = _flatten(batch.column(c.EVENT_TYPE), path, c.EVENT_TYPE)
+        sequences = _mark(sequences, types, files.marked_type, path)
+    return _cut(sequences, batch.column(files.prefix).to_numpy()) if files.prefix else sequences
 
 
 def decode_row_group(group: RowGroup, files: SequenceFiles) -> Sequences:
@@ -169,6 +188,15 @@ def _cut(whole: Sequences, num_values: NDArray[np.int32]) -> Sequences:
     kept = place < np.repeat(num_values, lengths)
     offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, num_values), dtype=np.int64)])
     return Sequences(whole.values[whole.offsets[0] : whole.offsets[-1]][kept], offsets)
+
+
+def _mark(items: Sequences, types: Sequences, marked_type: int, path: str) -> Sequences:
+    """The items, those of the type with `MARK`."""
+    own, of_types = (s.values[s.offsets[0] : s.offsets[-1]] for s in (items, types))
+    if not np.array_equal(np.diff(items.offsets), np.diff(types.offsets)):
+        raise LakeError(f"{path}: rows with more items than event types, or fewer; build the table again")
+    marked = own | np.where(of_types == marked_type, np.int32(MARK), np.int32(0))
+    return Sequences(marked, items.offsets - items.offsets[0])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Skip-gram in torch behind the trainer's `Backend`: any number of ranks, CPU (gloo) or CUDA (NCCL).
+"""The skip-gram family in torch behind the trainer's `Backend`: any number of ranks, CPU (gloo) or CUDA (NCCL).
 
 A step scores every pair of the global batch and its negatives, which all ranks share, and updates each row once, at
 its owner: 1, 2 and 4 ranks learn the same up to the order of sums. Not yet run on CUDA.
@@ -12,48 +12,41 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from recspark.config.schema import TrainingConfig
 from recspark.models.skip_gram import SkipGram
 from recspark.training.backend import TORCH
-from recspark.training.batches import Place, SkipGramBatch, SkipGramBatches
+from recspark.training.batches import StepBatch, StepBatches
+from recspark.training.gradients import find_gradients
 from recspark.training.init import init_rows
-from recspark.training.losses import MaskedNegatives, negative_gradients, positive_gradients, sum_by_row
-from recspark.training.negatives import NoiseDistribution
+from recspark.training.objective import Objective, Place
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
 from recspark.training.warm_start import StartRows
 from recspark.training.world import World
 
-# A CPU scores as many rows at a time as its cache holds, a GPU as many as keep it busy.
-_CPU_CHUNK_ROWS, _CUDA_CHUNK_ROWS = 512, 65536
-
 
 class TorchBackend:
-    """Skip-gram over row-sharded tables."""
+    """The skip-gram family over row-sharded tables."""
 
     name = TORCH
 
     def __init__(
         self,
         dim: int,
-        noise: NoiseDistribution,
-        keep: NDArray[np.float32],
-        config: TrainingConfig,
-        seed: int,
+        objective: Objective,
         world: World,
         num_threads: int,
     ) -> None:
         torch.set_num_threads(num_threads)
-        self._config, self._world = config, world
-        self._batches = SkipGramBatches(noise, keep, config, seed)
-        initial_rows = partial(init_rows, dim=dim, init_scale=config.init_scale, seed=seed)
-        self._model = SkipGram(len(keep), dim, world, initial_rows)
+        self._world = world
+        self._batches = StepBatches(objective)
+        init_scale, seed = objective.config.init_scale, objective.seed
+        initial_rows = partial(init_rows, dim=dim, init_scale=init_scale, seed=seed)
+        self._model = SkipGram(objective.num_items, dim, world, initial_rows)
         self._loss = torch.zeros((), dtype=torch.float64, device=world.device)
         self._pairs = 0
 
@@ -65,18 +58,16 @@ class TorchBackend:
         for name, values in rows.items():
             state[name][torch.from_numpy(places)] = torch.from_numpy(values).to(self._world.device)
 
-    def prepare(self, batch: Sequences, place: Place) -> SkipGramBatch:
+    def prepare(self, batch: Sequences, place: Place) -> StepBatch:
         """Tokens, windows, rows and negatives of a batch."""
         return self._batches.prepare(batch, place)
 
-    def step(self, prepared: SkipGramBatch, learning_rate: float) -> None:
+    def step(self, prepared: StepBatch, learning_rate: float) -> None:
         """Looks up the batch's rows, finds their gradients, sends those to the owners. Collective."""
-        route = self._model.route(prepared.rows)
-        input_rows, output_rows = self._model.lookup(route)
-        loss, input_gradient, output_gradient = skip_gram_gradients(
-            prepared, input_rows, output_rows, self._config.window
-        )
-        self._model.apply_gradient(route, input_gradient, output_gradient, RowwiseAdagrad(learning_rate).update)
+        routes = self._model.route(prepared.tokens.items), self._model.route(prepared.outputs)
+        input_rows, output_rows = self._model.lookup(*routes)
+        loss, input_gradient, output_gradient = find_gradients(prepared, input_rows, output_rows)
+        self._model.apply_gradient(*routes, input_gradient, output_gradient, RowwiseAdagrad(learning_rate).update)
         self._loss += loss
         self._pairs += prepared.num_pairs
 
@@ -149,43 +140,3 @@ def _quiet_alone() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         yield
-
-
-def skip_gram_gradients(
-    batch: SkipGramBatch, input_rows: Tensor, output_rows: Tensor, window: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, gradients of the batch's input and output rows [R, dim]) of one step, summed over its pairs.
-
-    A pair costs -log sigmoid(x . y) of its positive plus num_negatives times the mean of -log sigmoid(-x . z) over the
-    shared negatives z that are no positive of the same window.
-    """
-    device = input_rows.device
-    input_gradient, output_gradient = torch.zeros_like(input_rows), torch.zeros_like(output_rows)
-    if batch.num_pairs == 0:
-        return torch.zeros((), dtype=torch.float64, device=device), input_gradient, output_gradient
-
-    def put(array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
-    num_used, token_row, negative_row = batch.num_token_rows, put(batch.token_row), put(batch.negative_row)
-    positive_loss, input_TD, output_TD = positive_gradients(
-        input_rows.index_select(0, token_row),
-        output_rows.index_select(0, token_row),
-        put(batch.sentence),
-        put(batch.token_window),
-        window,
-    )
-    masked = MaskedNegatives(put(batch.masked_row), put(batch.masked_negative), put(batch.masked_pairs))
-    negative_loss, input_UD, negative_ND = negative_gradients(
-        input_rows[:num_used],
-        output_rows.index_select(0, negative_row),
-        put(batch.row_pairs),
-        put(batch.negative_weight),
-        masked,
-        chunk_rows=_CUDA_CHUNK_ROWS if input_rows.is_cuda else _CPU_CHUNK_ROWS,
-    )
-    token_order, row_starts = put(batch.token_order), put(batch.row_starts)
-    torch.add(input_UD, sum_by_row(input_TD, token_order, row_starts), out=input_gradient[:num_used])
-    output_gradient[:num_used] = sum_by_row(output_TD, token_order, row_starts)
-    output_gradient.index_add_(0, negative_row, negative_ND)
-    return positive_loss + negative_loss, input_gradient, output_gradient

@@ -19,9 +19,9 @@ from recspark.errors import DataError, TrainingError
 from recspark.faults import fault_point
 from recspark.logs import Progress, log
 from recspark.training.backend import Backend
-from recspark.training.batches import Place
 from recspark.training.checkpoint import Checkpoints
 from recspark.training.data import SequenceReader, prefetched
+from recspark.training.objective import Place
 from recspark.training.schedule import plan_schedule
 from recspark.training.world import World
 

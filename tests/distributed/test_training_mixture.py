@@ -1,4 +1,4 @@
-"""A mixture of corpora from a warm start: 1, 2 and 4 ranks learn the same, and a cut-off training goes on."""
+"""CBOW on a mixture of corpora, from an earlier skip-gram: 1, 2 and 4 ranks learn the same, a cut-off one goes on."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ def plan_mixed(folder: str, earlier_lake: str, model_id: str) -> Run:
     start = {"model_id": model_id, "lake": earlier_lake, "neighbours": False}
     corpus = {"sessions": 1.0, "histories": 0.4}
     training = {"warm_start": start, "corpus": corpus, "schedule": "cosine", "warmup_steps": 3, "min_count": 5}
-    return plan_training(Path(folder), **training)
+    return plan_training(Path(folder), model={"kind": "cbow"}, **training)
 
 
 def train_mixed(folder: str, earlier_lake: str, model_id: str) -> None:

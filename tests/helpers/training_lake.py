@@ -1,5 +1,6 @@
 """A lake to train on: sessions (or walks over an edge list) that stay inside planted topics."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,22 @@ TRAINING = {
 }  # fmt: skip
 
 
-def plan_training(folder: Path, *, dim: int = 8, model: dict[str, Any] | None = None, **training: Any) -> Run:
+def plan_training(
+    folder: Path,
+    *,
+    dim: int = 8,
+    model: dict[str, Any] | None = None,
+    sessions: dict[str, Any] | None = None,
+    features: Sequence[dict[str, Any]] = (),
+    **training: Any,
+) -> Run:
     """A run that trains on sessions with small settings; ``training`` goes on top."""
     return plan_tiny(
         folder,
         model={"embedding_dim": dim, **(model or {})},
         training=TRAINING | training,
+        sessions=sessions or {},
+        features=features,
         graph=None,
         walks=None,
         evaluate=None,

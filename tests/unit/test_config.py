@@ -70,7 +70,7 @@ def test_two_problems_in_one_message(conf):
         ("run.name.x=1", "override 'run.name.x=1': name is not a section"),
         ("split.kind=given", "split: split.cut goes with split.kind: time"),
         ("training.corpus=sessions walks", "training.corpus: must be 'walks', 'sessions' or 'histories'"),
-        ("training.corpus={walks: 1, sesions: 2}", "{walks: 1.0, sessions: 0.5}, got {'walks': 1, 'sesions': 2}"),
+        ("training.corpus={walks: 1, sesions: 2}", "{walks: 1.0, sessions: 0.5}, got {walks: 1, sesions: 2}"),
         ("training.corpus={walks: 1, sessions: 0}", "training.corpus: the weight of sessions must be a number above 0"),
         ("training.corpus={}", "training.corpus: must be 'walks', 'sessions' or 'histories'"),
         ("model.centred=maybe", "model.centred: must be true, false or auto, got 'maybe'"),
@@ -340,7 +340,7 @@ def test_the_cpu_kernel_has_one_process(conf):
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("training.corpus=sessions", "training.corpus: sessions needs an order"),
+        ("training.corpus=sessions", "training.window: on sessions it needs an order"),
         ("graph.window=3", "graph.window, graph.distance_decay: need an order"),
         ("graph.distance_decay=0.5", "graph.window, graph.distance_decay: need an order"),
     ],
@@ -349,6 +349,94 @@ def test_what_needs_an_order_is_refused_without_one(tmp_path, override, problem)
     path = tmp_path / "run.yaml"
     path.write_text("source: {kind: files, path: x, format: csv, columns: {split: s}}\nsplit: {kind: given}\n")
     assert problems_of(path, override)[0].startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "named"), [("sessions", "sessions"), ("{walks: 1, histories: 1}", "histories")], ids=["one", "mixed"]
+)
+def test_whole_sessions_need_no_order_but_a_decay_does(tmp_path, corpus, named):
+    path = tmp_path / "run.yaml"
+    path.write_text("source: {kind: files, path: x, format: csv, columns: {split: s}}\nsplit: {kind: given}\n")
+    whole = (f"training.corpus={corpus}", "training.window=session")
+    load_config(path, whole)
+    assert problems_of(path, *whole, "training.position_decay=0.5") == [
+        f"training.position_decay: on {named} it needs an order (source.columns.ts or position)"
+    ]
+
+
+CATEGORY = (
+    "features=[{name: category, path: x, key: k, column: c}, {name: tags, path: x, key: k, column: d, kind: multi}]"
+)
+BOUGHT = ("training.conversion_context=purchase", "training.corpus=sessions", "sessions.collapse_repeats=false")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            ["model.objective=hierarchical_softmax", "model.readout=sum"],
+            "model.readout: sum needs an output vector an item, which objective hierarchical_softmax has not; set it "
+            "to input",
+        ),
+        (
+            ["model.objective=hierarchical_softmax", CATEGORY, "training.negative_group=category"],
+            "training.negative_group: hierarchical_softmax draws no negatives; leave it out",
+        ),
+        (
+            ["training.negative_group=market"],
+            "training.negative_group: 'market' is no item feature (section features); there: none",
+        ),
+        (
+            [CATEGORY, "training.negative_group=market"],
+            "training.negative_group: 'market' is no item feature (section features); there: category, tags",
+        ),
+        (
+            [CATEGORY, "training.negative_group=tags"],
+            "training.negative_group: item feature 'tags' is multi, expected categorical",
+        ),
+        (
+            [*BOUGHT, "training.corpus=walks"],
+            "training.conversion_context: walks know no event types; set training.corpus to sessions",
+        ),
+        (
+            [*BOUGHT, "training.corpus={sessions: 1, walks: 1, histories: 1}"],
+            "training.conversion_context: walks and histories know no event types; set training.corpus to sessions",
+        ),
+        (
+            ["model.objective=hierarchical_softmax", "model.readout=auto", "split.valid.kind=user_share"],
+            "model.readout: auto needs an output vector an item, which objective hierarchical_softmax has not; set it "
+            "to input",
+        ),
+        (
+            [*BOUGHT, "training.window=session"],
+            "training.conversion_context: under window session every item is in all windows; leave one of them out",
+        ),
+        (
+            [*BOUGHT, "sessions.collapse_repeats=true"],
+            "training.conversion_context: a purchase right after a view of the same item would be collapsed into the "
+            "view; set sessions.collapse_repeats to false",
+        ),
+        (
+            [*BOUGHT, "clean.event_types=[view, click]"],
+            "training.conversion_context: 'purchase' is not in clean.event_types (view, click)",
+        ),
+    ],
+)
+def test_knobs_of_the_skip_gram_family_that_contradict_each_other(conf, overrides, problem):
+    assert problems_of(conf, *overrides) == [problem]
+
+
+def test_knobs_of_the_skip_gram_family_that_go_together(conf):
+    load_config(conf, BOUGHT)
+    load_config(conf, [CATEGORY, "training.negative_group=category", "model.kind=cbow"])
+    load_config(conf, ["model.objective=hierarchical_softmax", "model.kind=cbow", "training.position_decay=0.9"])
+    load_config(conf, ["model.kind=rp3beta", "training.negative_group=market", "training.conversion_context=purchase"])
+
+
+@pytest.mark.parametrize(("value", "found"), [("0", "0"), ("basket", "'basket'"), ("2.5", "2.5"), ("null", "null")])
+def test_a_window_is_a_number_or_a_session(conf, value, found):
+    problem = f"training.window: must be a number of items >= 1, or session, got {found}"
+    assert problems_of(conf, f"training.window={value}") == [problem]
 
 
 def test_two_features_of_one_name(conf):

@@ -1,0 +1,98 @@
+"""Windows as small dense matrices on the device: all sentences in one stream, cut into blocks of centres.
+
+A block's inputs reach ``width`` tokens beyond it on both sides; its ``band`` holds each pair's weight, 0 for no pair.
+So any mix of lengths costs the same a token, without padding.
+
+Shapes: T = tokens, D = embedding_dim, P = centres of a block.
+"""
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recspark.training.batches import TokenWindows
+
+_BLOCK = 32  # centres scored together; with a window of 5 a GEMM of 32 x 42 wastes little and is still a GEMM
+
+
+class Windows:
+    """The pair weights of a batch: ``band`` [blocks, P, P + 2 width], on device and in precision of ``like``."""
+
+    def __init__(self, found: TokenWindows, like: Tensor) -> None:
+        self.width, self.num_tokens = found.width, len(found.sentence)
+        self._block = max(_BLOCK, self.width)
+        self._num_blocks = -(-self.num_tokens // self._block)
+        self.band = self._find_band(found, like.device).to(like.dtype)
+
+    def view_inputs(self, input_TD: Tensor) -> Tensor:
+        """The inputs around each block [blocks, P + 2 width, D]."""
+        dim = input_TD.shape[1]
+        stream = pad_rows(input_TD, self.width, self._num_blocks * self._block + 2 * self.width)
+        return stream.as_strided((self._num_blocks, self._block + 2 * self.width, dim), (self._block * dim, dim, 1))
+
+    def view_centers(self, center_TD: Tensor) -> Tensor:
+        """The centres of each block [blocks, P, D]."""
+        padded = pad_rows(center_TD, 0, self._num_blocks * self._block)
+        return padded.view(self._num_blocks, self._block, -1)
+
+    def weights_by_offset(self) -> Tensor:
+        """The weights of each centre's pairs from ``width`` before it to ``width`` behind it: [T, 2 width + 1]."""
+        reach = self._block + 2 * self.width
+        strides = (self._block * reach, reach + 1, 1)
+        diagonals = self.band.as_strided((self._num_blocks, self._block, 2 * self.width + 1), strides)
+        return diagonals.reshape(-1, 2 * self.width + 1)[: self.num_tokens]
+
+    def mean(self, input_TD: Tensor) -> Tensor:
+        """The weighted mean of the inputs in each token's window [T, D]; 0 where it is empty (CBOW)."""
+        return torch.bmm(self._mean_band(), self.view_inputs(input_TD)).flatten(0, 1)[: self.num_tokens]
+
+    def spread(self, gradient_TD: Tensor) -> Tensor:
+        """The gradient of the inputs [T, D] by that of their `mean`."""
+        return self.add_to_inputs(torch.bmm(self._mean_band().transpose(1, 2), self.view_centers(gradient_TD)))
+
+    def add_to_inputs(self, parts: Tensor) -> Tensor:
+        """Adds up what blocks have for their inputs (as of `view_inputs`), each of which starts P after the last."""
+        width, block, dim = self.width, self._block, parts.shape[2]
+        total = torch.zeros(self._num_blocks * block + 2 * width, dim, dtype=parts.dtype, device=parts.device)
+        total[width : width + self._num_blocks * block] = parts[:, width : width + block].reshape(-1, dim)
+        # The edges of one side never overlap each other, since width <= block.
+        strides, edge = (block * dim, dim, 1), (self._num_blocks, width, dim)
+        total.as_strided(edge, strides).add_(parts[:, :width])
+        total.as_strided(edge, strides, (block + width) * dim).add_(parts[:, block + width :])
+        return total[width : width + self.num_tokens]
+
+    def _mean_band(self) -> Tensor:
+        return self.band / self.band.sum(2, keepdim=True).clamp_min(1e-30)
+
+    def _find_band(self, found: TokenWindows, device: torch.device) -> Tensor:
+        width, block, num_blocks = self.width, self._block, self._num_blocks
+        span, total = block + 2 * width, num_blocks * block
+
+        def centers(values_T: NDArray[Any], filler: int) -> Tensor:
+            values = torch.from_numpy(values_T).to(device, non_blocking=True)
+            out = torch.full((total,), filler, dtype=values.dtype, device=device)
+            out[: self.num_tokens] = values
+            return out.view(num_blocks, block, 1)
+
+        sentence = centers(found.sentence, -2)
+        stream = torch.full((total + 2 * width,), -1, dtype=sentence.dtype, device=device)
+        stream[width : width + self.num_tokens] = sentence.flatten()[: self.num_tokens]
+        distance = torch.arange(span, device=device) - width - torch.arange(block, device=device)[:, None]
+        distance = distance.abs()
+        is_near = sentence == stream.as_strided((num_blocks, 1, span), (block, 0, 1))
+        is_near &= distance <= centers(found.reach, 0)
+        weights = torch.from_numpy(found.decay).to(device)[distance.clamp_max(len(found.decay) - 1)]
+        if found.share is not None:
+            weights = weights * centers(found.share, 0)
+        if found.is_flat is not None:
+            weights = torch.where(centers(found.is_flat, 0), (distance > 0).to(weights.dtype), weights)
+        return weights * is_near
+
+
+def pad_rows(rows_TD: Tensor, before: int, total: int) -> Tensor:
+    """The rows with zero rows before and after, ``total`` in all."""
+    out = torch.zeros(total, rows_TD.shape[1], dtype=rows_TD.dtype, device=rows_TD.device)
+    out[before : before + len(rows_TD)] = rows_TD
+    return out
