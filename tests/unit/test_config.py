@@ -58,7 +58,14 @@ def test_two_problems_in_one_message(conf):
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("walks=3", "walks: must be a valid dictionary or instance of WalksConfig, got 3"),
+        ("walks=3", "walks: must be a mapping (several `name: value` lines), got 3"),
+        ("walks=[{p: 1}]", "walks: must be a mapping (several `name: value` lines), got a list"),
+        ("spark.conf=a", "spark.conf: must be a mapping (several `name: value` lines), got 'a'"),
+        ("source.columns=true", "source.columns: must be a mapping (several `name: value` lines), got true"),
+        ("evaluate.ks=10", "evaluate.ks: must be a list such as [a, b], got 10"),
+        ("features={name: a}", "features: must be a list such as [a, b], got a mapping"),
+        ("features=[brand]", "features.0: must be a mapping (several `name: value` lines), got 'brand'"),
+        ("run.name=[a]", "run.name: must be a valid string, got a list"),
         (
             "training.epochs=two",
             "training.epochs: must be a valid integer, unable to parse string as an integer, got 'two'",
@@ -154,10 +161,10 @@ def test_contradictions_are_found_beside_wrong_values(conf):
         ),
         (["source={kind: flies, path: x, columns: {}}"], ["source.kind: must be 'synthetic', 'files', 'delta' or"]),
         (["training.num_lanes=x", "training.batch_sequences=1000"], ["training.num_lanes: must be a valid integer"]),
-        (["walks=3"], ["walks: must be a valid dictionary or instance of WalksConfig, got 3"]),
+        (["walks=3"], ["walks: must be a mapping (several `name: value` lines), got 3"]),
         (
             ["walks=3", "sessions.group_by=basket"],
-            ["walks: must be a valid dictionary", "sessions.group_by: basket needs source.columns.basket_id"],
+            ["walks: must be a mapping", "sessions.group_by: basket needs source.columns.basket_id"],
         ),
         (
             ["source.rules=[{name: A, column: x, is_null: true}]", "walks.p=-1", "sessions.group_by=basket"],
@@ -282,7 +289,8 @@ def test_rule_needs_exactly_one_test(conf):
     [
         ("split: {kind: time}\nsplit: {kind: given}\n", "key given twice: split"),
         ("run: &a {name: *a}\n", "an anchor holds itself"),
-        ("- a\n", "expected sections"),
+        ("- a\n", "expected sections such as `source:`, found a list"),
+        ("a\n", "expected sections such as `source:`, found a text"),
         ("a: [", "not valid YAML"),
         ("", "split.cut: needed for split.kind time"),
     ],
