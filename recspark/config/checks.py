@@ -21,8 +21,13 @@ class _Problem:
 
 def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
     """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
-    checks = [_check_edges] if config.source.kind == "edges" else [_check_order, _check_split, _check_baskets]
-    found = [problem for check in [*checks, _check_stages, _check_training] for problem in check(config)]
+    of_kind = [_check_order, _check_split, _check_baskets, _check_evaluate]
+    if _is_wrong("source.kind", wrong):
+        of_kind = []  # it may have meant edges, which need no split
+    elif config.source.kind == "edges":
+        of_kind = [_check_edges]
+    checks = [_check_source, *of_kind, _check_stages, _check_training]
+    found = [problem for check in checks for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
 
@@ -31,7 +36,24 @@ def _is_wrong(key: str, wrong: frozenset[str]) -> bool:
     return any(key == other or key.startswith(f"{other}.") for other in wrong)
 
 
+def _check_source(config: "RunConfig") -> Iterator[_Problem]:
+    """What a kind of source cannot do without: told here, so that the kind stays known to the other checks."""
+    source = config.source
+    needed = f"needed for source.kind {source.kind}"
+    if source.kind != "synthetic" and not source.path:
+        yield _Problem(f"source.path: {needed} (a file, folder, glob or URI)", "source.kind", "source.path")
+    if source.kind in ("files", "edges") and not source.format:
+        yield _Problem(f"source.format: {needed} (csv, parquet or jsonl)", "source.kind", "source.format")
+    if source.kind == "edges" and source.directed is None:
+        line = f"source.directed: {needed} (false: an edge counts both ways, true: from src to dst only)"
+        yield _Problem(line, "source.kind", "source.directed")
+    if source.columns.ts and source.columns.position:
+        keys = ("source.columns.ts", "source.columns.position")
+        yield _Problem("source.columns: has both ts and position; give one", *keys)
+
+
 def _check_edges(config: "RunConfig") -> Iterator[_Problem]:
+    """Of the sections about events only those that would change nodes or training; the others do not apply."""
     if config.training.corpus == "sessions":
         line = "training.corpus: an edge list has no sessions; set it to walks"
         yield _Problem(line, "source.kind", "training.corpus")
@@ -68,8 +90,12 @@ def _check_order(config: "RunConfig") -> Iterator[_Problem]:
 
 def _check_split(config: "RunConfig") -> Iterator[_Problem]:
     split, order = config.split, config.source.order
-    if split.kind == "time" and split.cut is None:
-        line = "split.cut: needed for split.kind time (an ISO time such as 2026-02-16), or choose another split.kind"
+    if (split.kind == "time") != (split.cut is not None):
+        line = (
+            "split.cut: needed for split.kind time (an ISO time such as 2026-02-16), or choose another split.kind"
+            if split.kind == "time"
+            else f"split.cut: goes with split.kind time, not with {split.kind}; leave it out or set it to null"
+        )
         yield _Problem(line, "split.kind", "split.cut")
     if split.kind == "time" and order != "time":
         line = "split.kind: time needs source.columns.ts; use given or leave_last_out"
@@ -107,6 +133,9 @@ def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
     if config.training.corpus == "walks" and not config.walks:
         line = "training.corpus: walks needs a walks section; set training.corpus to sessions"
         yield _Problem(line, "training.corpus", "walks")
+
+
+def _check_evaluate(config: "RunConfig") -> Iterator[_Problem]:
     if config.evaluate is None:
         return
     if config.evaluate.search == "index" and not config.index:

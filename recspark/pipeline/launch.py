@@ -43,7 +43,7 @@ def run_all(run: Run, states: Sequence[StageState], arguments: Sequence[str]) ->
     """
     if run.config.source.kind == "edges":
         for name in ("sessions", "evaluate"):
-            log(name, "not applicable: an edge list has no users")
+            log(name, "not applicable: an edge list has no users and no events to split")
     names = [state.stage.name for state in states]
     for side, group in groupby(names, key=lambda name: run.stages[name].spec.side):
         todo = []

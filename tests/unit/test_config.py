@@ -72,10 +72,10 @@ def test_two_problems_in_one_message(conf):
         ),
         ("zzz.b=1", "zzz: unknown key; known here: run, paths, source, features, clean"),
         ("graph.score=dice", "graph.score: must be 'count', 'cosine', 'jaccard' or 'ppmi', got 'dice'"),
-        ("source.kind=files", "source: source.kind files needs source.path"),
+        ("source.kind=files", "source.path: needed for source.kind files (a file, folder, glob or URI)"),
         ("nonsense", "override 'nonsense': expected key=value, such as walks.p=0.5"),
         ("run.name.x=1", "override 'run.name.x=1': name is not a section"),
-        ("split.kind=given", "split: split.cut goes with split.kind: time"),
+        ("split.kind=given", "split.cut: goes with split.kind time, not with given; leave it out or set it to null"),
         ("training.corpus=sessions walks", "training.corpus: must be 'walks' or 'sessions'"),
         ("run.name=${env:RECSPARK_NO_SUCH_NAME}", "the environment variable RECSPARK_NO_SUCH_NAME is not set"),
     ],
@@ -228,9 +228,9 @@ def test_booleans_stay_booleans(conf):
 
 def test_all_that_a_source_lacks_is_told_at_once(conf):
     assert problems_of(conf, "source.kind=edges") == [
-        "source: source.kind edges needs source.path",
-        "source.kind edges needs source.format (csv, parquet or jsonl)",
-        "source.kind edges needs source.directed (true or false)",
+        "source.path: needed for source.kind edges (a file, folder, glob or URI)",
+        "source.format: needed for source.kind edges (csv, parquet or jsonl)",
+        "source.directed: needed for source.kind edges (false: an edge counts both ways, true: from src to dst only)",
     ]
 
 
