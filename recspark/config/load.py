@@ -184,8 +184,9 @@ def _describe(error: ErrorDetails) -> str:
 
 def _name_shape(found: object) -> str:
     """What YAML calls a value's type."""
-    names = {dict: "a mapping", list: "a list", str: "a text"}
-    return names.get(type(found), f"a {type(found).__name__}")
+    names = {"dict": "a mapping", "list": "a list", "str": "a text"}
+    name = type(found).__name__
+    return names.get(name, f"a {name}")
 
 
 def _explain_plain(found: bool | int | float) -> str:
