@@ -1,5 +1,6 @@
 """One message with every problem; overrides; the keys that decide what is rebuilt."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ def test_every_shipped_config_loads():
     assert paths
     for path in paths:
         load_config(path)
+
+
+def test_every_config_in_the_readme_loads(tmp_path):
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (CONF.parent / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    path, kinds = tmp_path / "run.yaml", []
+    for block in blocks:
+        path.write_text(block)
+        kinds.append(load_config(path).source.kind)
+    assert {"files", "edges"} <= set(kinds)
 
 
 def test_every_knob_has_a_description():
