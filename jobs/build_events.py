@@ -8,4 +8,4 @@
 from recspark.pipeline.side import run_job
 
 if __name__ == "__main__":
-    run_job("ingest")
+    run_job("ingest", __doc__)

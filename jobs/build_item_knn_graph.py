@@ -6,4 +6,4 @@ laptop:  spark-submit --properties-file conf/spark/local.properties jobs/build_i
 from recspark.pipeline.side import run_job
 
 if __name__ == "__main__":
-    run_job("item_knn_graph")
+    run_job("item_knn_graph", __doc__)

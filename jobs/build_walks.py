@@ -8,4 +8,4 @@
 from recspark.pipeline.side import run_job
 
 if __name__ == "__main__":
-    run_job("walks")
+    run_job("walks", __doc__)

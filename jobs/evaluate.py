@@ -6,4 +6,4 @@ python jobs/evaluate.py conf/quickstart.yaml evaluate.search=index
 from recspark.pipeline.side import run_job
 
 if __name__ == "__main__":
-    run_job("evaluate")
+    run_job("evaluate", __doc__)

@@ -12,4 +12,4 @@ done, 2 the user's input, 143 stopped by SIGTERM with a checkpoint written, 1 an
 from recspark.pipeline.side import run_job
 
 if __name__ == "__main__":
-    run_job("train")
+    run_job("train", __doc__)

@@ -23,9 +23,13 @@ class _Problem:
 
 def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
     """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
-    checks = [_check_edges] if config.source.kind == "edges" else [_check_order, _check_split, _check_baskets]
-    checks += [_check_stages, _check_objective, _check_readout, _check_training, _check_conversions, _check_warm_start]
-    checks += [_check_baselines]
+    of_kind = [_check_order, _check_split, _check_baskets, _check_baselines, _check_evaluate]
+    if _is_wrong("source.kind", wrong):
+        of_kind = []  # it may have meant edges, which need no split
+    elif config.source.kind == "edges":
+        of_kind = [_check_edges]
+    of_model = [_check_objective, _check_readout, _check_training, _check_conversions, _check_warm_start]
+    checks = [_check_source, *of_kind, _check_stages, *of_model]
     found = [problem for check in checks for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
@@ -33,6 +37,22 @@ def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()
 def _is_wrong(key: str, wrong: frozenset[str]) -> bool:
     """Whether a key, or a section that holds it, is wrong."""
     return any(key == other or key.startswith(f"{other}.") for other in wrong)
+
+
+def _check_source(config: "RunConfig") -> Iterator[_Problem]:
+    """What a kind of source cannot do without: told here, so that the kind stays known to the other checks."""
+    source = config.source
+    needed = f"needed for source.kind {source.kind}"
+    if source.kind != "synthetic" and not source.path:
+        yield _Problem(f"source.path: {needed} (a file, folder, glob or URI)", "source.kind", "source.path")
+    if source.kind in ("files", "edges") and not source.format:
+        yield _Problem(f"source.format: {needed} (csv, parquet or jsonl)", "source.kind", "source.format")
+    if source.kind == "edges" and source.directed is None:
+        line = f"source.directed: {needed} (false: an edge counts both ways, true: from src to dst only)"
+        yield _Problem(line, "source.kind", "source.directed")
+    if source.columns.ts and source.columns.position:
+        keys = ("source.columns.ts", "source.columns.position")
+        yield _Problem("source.columns: has both ts and position; give one", *keys)
 
 
 def _user_corpora(config: "RunConfig") -> str:
@@ -43,25 +63,19 @@ def _user_corpora(config: "RunConfig") -> str:
 
 
 def _check_edges(config: "RunConfig") -> Iterator[_Problem]:
-    kind, graph_kinds = config.model.kind, ", ".join(EDGE_LIST_KINDS)
+    """Of the sections about events only those that would change nodes or training; the others do not apply."""
     if found := _user_corpora(config):
         line = f"training.corpus: an edge list has no {found}; set it to walks"
         yield _Problem(line, "source.kind", "training.corpus", "model.kind")
     if config.features:
         line = "features: an edge list's nodes take none; leave the section out"
         yield _Problem(line, "source.kind", "features")
-    if not config.model.has_corpus and kind not in EDGE_LIST_KINDS:
+    if not config.model.has_corpus and config.model.kind not in EDGE_LIST_KINDS:
         line = (
-            f"model.kind: {kind} needs users with histories, and an edge list has none; "
-            f"baselines that take a graph: {graph_kinds}"
+            f"model.kind: {config.model.kind} needs users with histories, and an edge list has none; "
+            f"baselines that take a graph: {', '.join(EDGE_LIST_KINDS)}"
         )
         yield _Problem(line, "source.kind", "model.kind")
-    if "names" in config.baselines.model_fields_set and config.baselines.names:
-        line = (
-            "baselines.names: an edge list has no users to recommend to, so nothing stands beside the model; leave it "
-            f"out, or set model.kind to one that takes a graph ({graph_kinds})"
-        )
-        yield _Problem(line, "source.kind", "baselines.names")
 
 
 def _check_order(config: "RunConfig") -> Iterator[_Problem]:
@@ -99,8 +113,12 @@ def _check_order(config: "RunConfig") -> Iterator[_Problem]:
 
 def _check_split(config: "RunConfig") -> Iterator[_Problem]:
     split, order = config.split, config.source.order
-    if split.kind == "time" and split.cut is None:
-        line = "split.cut: needed for split.kind time (an ISO time such as 2026-02-16), or choose another split.kind"
+    if (split.kind == "time") != (split.cut is not None):
+        line = (
+            "split.cut: needed for split.kind time (an ISO time such as 2026-02-16), or choose another split.kind"
+            if split.kind == "time"
+            else f"split.cut: goes with split.kind time, not with {split.kind}; leave it out or set it to null"
+        )
         yield _Problem(line, "split.kind", "split.cut")
     if split.kind == "time" and order != "time":
         line = "split.kind: time needs source.columns.ts; use given or leave_last_out"
@@ -138,6 +156,9 @@ def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
     if config.model.has_corpus and "walks" in config.training.corpus and not config.walks:
         line = "training.corpus: walks needs a walks section; set training.corpus to sessions"
         yield _Problem(line, "training.corpus", "walks", "model.kind")
+
+
+def _check_evaluate(config: "RunConfig") -> Iterator[_Problem]:
     if config.evaluate is None:
         return
     if config.evaluate.search == "index" and not config.index:
@@ -260,7 +281,7 @@ def _check_baselines(config: "RunConfig") -> Iterator[_Problem]:
     kind, baselines = config.model.kind, config.baselines
     if twice := sorted({n for n in baselines.names if baselines.names.count(n) > 1}):
         yield _Problem(f"baselines.names: given twice: {', '.join(twice)}", "baselines.names")
-    if kind in LIST_KINDS and config.source.kind != "edges":
+    if kind in LIST_KINDS:
         keys = ("model.kind", "source.kind", "evaluate")
         if config.evaluate is None:
             line = f"model.kind: {kind} only ranks lists, which evaluate scores; give it an evaluate section"

@@ -111,7 +111,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: expected sections such as `source:`, found a {type(found).__name__}")
+        raise ConfigError(f"{path}: expected sections such as `source:`, found {_name_shape(found)}")
     return found
 
 
@@ -155,6 +155,9 @@ def _expand_environment(value: Any, problems: list[str]) -> Any:
 
 _SUBJECT = re.compile(r"^\w+ should ")
 """How pydantic begins: Input should be ..., String should match ..., List should have ..."""
+_MAPPING, _LIST = "a mapping (several `name: value` lines)", "a list such as [a, b]"
+_SHAPES = {"model_type": _MAPPING, "dict_type": _MAPPING, "tuple_type": _LIST, "list_type": _LIST}
+"""What a value of another shape should have been, in YAML's words; pydantic's are Python's."""
 
 
 def _describe(error: ErrorDetails) -> str:
@@ -168,13 +171,22 @@ def _describe(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{where}: missing, and it has no default"
     found = error["input"]
-    shown = type(found).__name__ if isinstance(found, dict | list) else show(found)
+    shown = _name_shape(found) if isinstance(found, dict | list) else show(found)
+    if shape := _SHAPES.get(error["type"]):
+        return f"{where}: must be {shape}, got {shown}"
     is_text = error["type"] == "string_type" or (error["type"] == "literal_error" and "'" in message)
     if is_text and isinstance(found, bool | int | float):
         shown += _explain_plain(found)
     message = message.replace("greater than or equal to", ">=").replace("less than or equal to", "<=")
     message = message.replace("greater than", ">").replace("less than", "<")
     return f"{where}: must {re.sub(_SUBJECT, '', message)}, got {shown}"
+
+
+def _name_shape(found: object) -> str:
+    """What YAML calls a value's type."""
+    names = {"dict": "a mapping", "list": "a list", "str": "a text"}
+    name = type(found).__name__
+    return names.get(name, f"a {name}")
 
 
 def _explain_plain(found: bool | int | float) -> str:

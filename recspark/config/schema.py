@@ -113,14 +113,6 @@ class SplitConfig(Section):
     valid: ValidConfig | None = None
     """A validation slice; none by default."""
 
-    @model_validator(mode="after")
-    def _check_cut(self) -> "SplitConfig":
-        if (self.kind == "time") != (self.cut is not None):
-            raise ValueError(
-                "split.cut goes with split.kind: time, and is needed there (an ISO time such as 2026-02-16)"
-            )
-        return self
-
 
 class WalksConfig(Section):
     """Second-order random walks over the item graph (node2vec)."""
@@ -330,7 +322,7 @@ class RunConfig(Section):
     clean: CleanConfig = CleanConfig()
     sessions: SessionsConfig = SessionsConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
-    split: SplitConfig = SplitConfig.model_construct()
+    split: SplitConfig = SplitConfig()
     graph: GraphConfig | None = GraphConfig()
     walks: WalksConfig | None = WalksConfig()
     model: ModelConfig = ModelConfig()

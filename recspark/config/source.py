@@ -160,21 +160,6 @@ class SourceConfig(Section):
     synthetic: SyntheticSource = SyntheticSource()
     """Of the generator."""
 
-    @model_validator(mode="after")
-    def _check_kind(self) -> "SourceConfig":
-        problems = []
-        if self.kind != "synthetic" and not self.path:
-            problems.append(f"source.kind {self.kind} needs source.path")
-        if self.kind in ("files", "edges") and not self.format:
-            problems.append(f"source.kind {self.kind} needs source.format (csv, parquet or jsonl)")
-        if self.kind == "edges" and self.directed is None:
-            problems.append("source.kind edges needs source.directed (true or false)")
-        if self.columns.ts and self.columns.position:
-            problems.append("source.columns has both ts and position; give one")
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
-
     @property
     def order(self) -> Literal["time", "position", "none"]:
         """What orders a user's events."""

@@ -22,6 +22,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from recspark.errors import SourceError, first_line
+from recspark.lake.no_delta import explain_no_table
 from recspark.lake.storage import SCHEMES, delta_uri, find_uri_flaw, open_filesystem
 
 BY_CONTENT, BY_TIME = "content", "size and time"
@@ -162,7 +163,10 @@ def open_delta(path: str, version: int | None, key: str = SOURCE_KEY) -> DeltaTa
     Raises: SourceError when table or version is not there or cannot be read; ``key`` is the config key it names.
     """
     with _reading(key, path):
-        table = DeltaTable(delta_uri(path))
+        try:
+            table = DeltaTable(delta_uri(path))
+        except DeltaError as error:
+            raise SourceError(f"{key} {path}: {_explain_delta(path, key, error)}") from error
     newest = int(table.version())
     if version is not None and version != newest:
         try:
@@ -172,6 +176,17 @@ def open_delta(path: str, version: int | None, key: str = SOURCE_KEY) -> DeltaTa
                 f"source.version {version} of {path} is gone or not there yet; the newest is {newest} ({error})"
             ) from error
     return table
+
+
+def _explain_delta(path: str, key: str, error: DeltaError) -> str:
+    kind_key, format_key = (
+        ("source.kind", "source.format") if key == SOURCE_KEY else (None, key.removesuffix("path") + "format")
+    )
+    if found := explain_no_table(path, kind_key, format_key):
+        return f"no Delta table there: {found}"
+    if isinstance(error, TableNotFoundError):
+        return "no Delta table there (no _delta_log)"
+    return f"the log of the Delta table there is damaged ({first_line(error)}); restore _delta_log"
 
 
 @contextmanager
@@ -188,12 +203,6 @@ def _reading(key: str, path: str) -> Iterator[None]:
         raise SourceError(f"{key} {path!r}: {flaw}")
     try:
         yield
-    except TableNotFoundError as error:
-        raise SourceError(f"{key} {path}: no Delta table there") from error
-    except DeltaError as error:
-        raise SourceError(
-            f"{key} {path}: the log of the Delta table there is damaged ({first_line(error)}); restore _delta_log"
-        ) from error
     except (OSError, pa.ArrowException) as error:
         raise SourceError(
             f"{key} {path}: cannot be reached or read ({first_line(error)}); check the path, its permissions and, of "

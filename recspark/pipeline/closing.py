@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from recspark.config import Run
 from recspark.contracts import columns as c
-from recspark.errors import RecsparkError
+from recspark.errors import QueryError
 from recspark.lake.arrow import find_done, find_table, read_table, table_uri
 from recspark.lake.folders import folder_uri
 from recspark.lake.storage import join, write_bytes
@@ -21,7 +21,10 @@ _NUM_EXAMPLES = 5
 
 
 def print_closing(run: Run, arguments: Sequence[str]) -> None:
-    """Prints report, metrics, places and examples of all that is done, and writes the report beside the tables."""
+    """Prints report, metrics, places and examples of all that is done, and writes the report beside the tables.
+
+    Raises: LakeError or IndexReadError when a file that the examples read is damaged: the run is not well.
+    """
     report = build_report(run.lake, run.stages)
     print(f"\n{describe_report(report)}")
     page = join(run.lake, "reports", f"{run.run_id}.html")
@@ -90,8 +93,8 @@ def _describe_examples(run: Run, arguments: Sequence[str]) -> str:
 
 
 def _try(describe: Callable[[], str], arguments: Sequence[str]) -> str:
-    """An example that can't be answered is no reason to fail a finished run."""
+    """An item or user without an answer is no reason to fail a finished run; a damaged index or model is."""
     try:
         return describe()
-    except RecsparkError as error:
+    except QueryError as error:
         return f"  {fill_in(str(error), arguments)}"

@@ -62,7 +62,9 @@ def _left_out(config: RunConfig) -> dict[str, str]:
     model = config.model
     reasons: dict[str, str] = {}
     if config.source.kind == "edges":
-        reasons |= dict.fromkeys(("sessions", "evaluate"), "not applicable: an edge list has no users")
+        reasons |= dict.fromkeys(
+            ("sessions", "evaluate"), "not applicable: an edge list has no users and no events to split"
+        )
     elif config.graph and not model.has_corpus:
         reasons["graph"] = f"not needed: {model.kind} learns from users' histories"
     if config.walks and not model.has_corpus:

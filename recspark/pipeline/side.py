@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from recspark.config import Run
 from recspark.contracts.stages import SPARK
 from recspark.errors import ConfigError, RecsparkError
+from recspark.lake.arrow import find_table
 from recspark.lake.locks import stage_lock
 from recspark.logs import log
 from recspark.pipeline.hints import filled_in
@@ -57,15 +58,25 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def run_job(stage: str) -> None:
-    """The body of a ``jobs/`` entry: one stage, the config and overrides from the command line; ends the process."""
-    sys.exit(main([stage, *sys.argv[1:]]) if len(sys.argv) > 1 else main([]))
+def run_job(stage: str, description: str | None) -> None:
+    """The body of a ``jobs/`` entry: one stage, the config and overrides from the command line; ends the process.
+
+    Asked for help, or called without a config, it prints the usage and the ``description``, the entry's docstring.
+    """
+    arguments = sys.argv[1:]
+    wants_help = bool({"-h", "--help"} & set(arguments))
+    if arguments and not wants_help:
+        sys.exit(main([stage, *arguments]))
+    if is_first_rank():
+        usage = f"usage: {sys.argv[0]} CONF [key=value ...]\n\n{(description or '').strip()}"
+        print(usage, file=sys.stdout if wants_help else sys.stderr)
+    sys.exit(0 if wants_help else USER_ERROR)
 
 
 def run_stages(run: Run, names: Sequence[str]) -> None:
     """Runs stages of one side in order; those done under the run's keys are skipped.
 
-    Raises: ConfigError when the config has no such stage.
+    Raises: ConfigError when the config has no such stage; LakeError when one that they read is not finished.
     """
     todo = []
     for name in names:
@@ -80,11 +91,23 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
             log(name, f"has to be built again: {state.flaw}")
     if not todo:
         return
+    _check_inputs(run, todo)
     if run.stages[todo[0]].spec.side == SPARK:
         _run_spark_stages(run, todo)
     else:
         for name in todo:
             _run_timed(run, name, lambda name=name: _ENGINE_STAGES[name](run))  # type: ignore[misc]
+
+
+def _check_inputs(run: Run, todo: Sequence[str]) -> None:
+    """Checks that the tables which come from other stages are there: before a JVM or an engine is started for nothing.
+
+    What an index folder lacks is told by its reader.
+    """
+    for upstream in {name: None for stage in todo for name in run.stages[stage].upstream if name in run.stages}:
+        marker = run.stages[upstream].spec.marker
+        if upstream not in todo and marker:
+            find_table(run.lake, run.stages[upstream], marker)
 
 
 def watch_parent() -> None:
@@ -120,8 +143,10 @@ def is_first_rank() -> bool:
 
 def _run_timed(run: Run, name: str, work: Callable[[], None]) -> None:
     started = time.monotonic()
-    if (word := os.environ.get(STAGE_FILE)) and is_first_rank():
-        Path(word).write_text(name)
+    if is_first_rank():
+        log(name, "started")
+        if word := os.environ.get(STAGE_FILE):
+            Path(word).write_text(name)
     with stage_lock(run.lake, run.stages[name]) if is_first_rank() else nullcontext():
         # While waiting for the lock its holder may have finished; the ranks of a group decide this once, before.
         if "RANK" in os.environ or not find_state(run, name).is_done:

@@ -152,7 +152,7 @@ def test_what_is_trained_answers_after_its_source_has_changed(undisturbed, tmp_p
 
 @pytest.mark.parametrize("is_flipped", [False, True], ids=["lost", "flipped"])
 def test_following_the_hint_mends_a_damaged_index(undisturbed, tmp_path, is_flipped):
-    """`query` refuses the file; the very command it prints (after the removal it asks for) mends the chain."""
+    """`query` and `run` refuse the file; the very command they print (after the removal it asks for) mends it."""
     lake = tmp_path / "lake"
     shutil.copytree(Path(undisturbed[0]).parent / "lake", lake)
     conf = write_conf(tmp_path / "run.yaml", lake)
@@ -171,6 +171,9 @@ def test_following_the_hint_mends_a_damaged_index(undisturbed, tmp_path, is_flip
     if is_flipped:
         assert f"{shard}: SHA-256 differs" in refused.text
         assert "remove this file and run" in refused.text
+        finished = run_chain(conf)  # sizes agree, so all is done; its own three queries find the damage
+        assert finished.code == 2, finished.text
+        assert finished.text.splitlines()[-1] == refused.text.splitlines()[-1]
         shard.unlink()
     said = run_chain(conf, "--dry-run").text
     assert f"to build: indexes/{shard.parent.name}: {shard.name} is missing" in said

@@ -1,5 +1,6 @@
 """One message with every problem; overrides; the keys that decide what is rebuilt."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,15 @@ def test_every_shipped_config_loads():
         load_config(path)
 
 
+def test_every_config_in_the_readme_loads(tmp_path):
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (CONF.parent / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    path, kinds = tmp_path / "run.yaml", []
+    for block in blocks:
+        path.write_text(block)
+        kinds.append(load_config(path).source.kind)
+    assert {"files", "edges"} <= set(kinds)
+
+
 def test_every_knob_has_a_description():
     def undescribed(model, prefix=""):
         for name, field in model.model_fields.items():
@@ -58,17 +68,24 @@ def test_two_problems_in_one_message(conf):
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("walks=3", "walks: must be a valid dictionary or instance of WalksConfig, got 3"),
+        ("walks=3", "walks: must be a mapping (several `name: value` lines), got 3"),
+        ("walks=[{p: 1}]", "walks: must be a mapping (several `name: value` lines), got a list"),
+        ("spark.conf=a", "spark.conf: must be a mapping (several `name: value` lines), got 'a'"),
+        ("source.columns=true", "source.columns: must be a mapping (several `name: value` lines), got true"),
+        ("evaluate.ks=10", "evaluate.ks: must be a list such as [a, b], got 10"),
+        ("features={name: a}", "features: must be a list such as [a, b], got a mapping"),
+        ("features=[brand]", "features.0: must be a mapping (several `name: value` lines), got 'brand'"),
+        ("run.name=[a]", "run.name: must be a valid string, got a list"),
         (
             "training.epochs=two",
             "training.epochs: must be a valid integer, unable to parse string as an integer, got 'two'",
         ),
         ("zzz.b=1", "zzz: unknown key; known here: run, paths, source, features, clean"),
         ("graph.score=dice", "graph.score: must be 'count', 'cosine', 'jaccard' or 'ppmi', got 'dice'"),
-        ("source.kind=files", "source: source.kind files needs source.path"),
+        ("source.kind=files", "source.path: needed for source.kind files (a file, folder, glob or URI)"),
         ("nonsense", "override 'nonsense': expected key=value, such as walks.p=0.5"),
         ("run.name.x=1", "override 'run.name.x=1': name is not a section"),
-        ("split.kind=given", "split: split.cut goes with split.kind: time"),
+        ("split.kind=given", "split.cut: goes with split.kind time, not with given; leave it out or set it to null"),
         ("training.corpus=sessions walks", "training.corpus: must be 'walks', 'sessions' or 'histories'"),
         ("training.corpus={walks: 1, sesions: 2}", "{walks: 1.0, sessions: 0.5}, got {walks: 1, sesions: 2}"),
         ("training.corpus={walks: 1, sessions: 0}", "training.corpus: the weight of sessions must be a number above 0"),
@@ -167,10 +184,10 @@ def test_contradictions_are_found_beside_wrong_values(conf):
         ),
         (["source={kind: flies, path: x, columns: {}}"], ["source.kind: must be 'synthetic', 'files', 'delta' or"]),
         (["training.num_lanes=x", "training.batch_sequences=1000"], ["training.num_lanes: must be a valid integer"]),
-        (["walks=3"], ["walks: must be a valid dictionary or instance of WalksConfig, got 3"]),
+        (["walks=3"], ["walks: must be a mapping (several `name: value` lines), got 3"]),
         (
             ["walks=3", "sessions.group_by=basket"],
-            ["walks: must be a valid dictionary", "sessions.group_by: basket needs source.columns.basket_id"],
+            ["walks: must be a mapping", "sessions.group_by: basket needs source.columns.basket_id"],
         ),
         (
             ["source.rules=[{name: A, column: x, is_null: true}]", "walks.p=-1", "sessions.group_by=basket"],
@@ -234,9 +251,9 @@ def test_booleans_stay_booleans(conf):
 
 def test_all_that_a_source_lacks_is_told_at_once(conf):
     assert problems_of(conf, "source.kind=edges") == [
-        "source: source.kind edges needs source.path",
-        "source.kind edges needs source.format (csv, parquet or jsonl)",
-        "source.kind edges needs source.directed (true or false)",
+        "source.path: needed for source.kind edges (a file, folder, glob or URI)",
+        "source.format: needed for source.kind edges (csv, parquet or jsonl)",
+        "source.directed: needed for source.kind edges (false: an edge counts both ways, true: from src to dst only)",
     ]
 
 
@@ -457,7 +474,8 @@ def test_rule_needs_exactly_one_test(conf):
     [
         ("split: {kind: time}\nsplit: {kind: given}\n", "key given twice: split"),
         ("run: &a {name: *a}\n", "an anchor holds itself"),
-        ("- a\n", "expected sections"),
+        ("- a\n", "expected sections such as `source:`, found a list"),
+        ("a\n", "expected sections such as `source:`, found a text"),
         ("a: [", "not valid YAML"),
         ("", "split.cut: needed for split.kind time"),
     ],
