@@ -15,6 +15,7 @@ from pydantic import (
 from recspark.config.checks import WRONG, find_contradictions
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
+from recspark.config.trainer import TrackersConfig
 
 
 class RunSection(Section):
@@ -233,12 +234,17 @@ class TrainingConfig(Section):
     """Steps (global batches) between checkpoints; the CPU kernel counts the same batches."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints kept."""
+    resume: Literal["auto", "required"] = "auto"
+    """auto: from the latest checkpoint of this config and these inputs, else from the start. required: never from the
+    start; where nothing fits, the differences to the nearest unfinished training are listed."""
     init_scale: PositiveFloat = 0.1
     """Input vectors start uniform in +- this / sqrt(dim); output vectors at zero."""
     max_loss_ratio: PositiveFloat = 100.0
     """Training stops when the loss exceeds the first one by this factor, or is not a number."""
     timeout_seconds: PositiveInt = 600
     """Ranks give up when one of them keeps the others waiting longer."""
+    trackers: TrackersConfig = TrackersConfig()
+    """TensorBoard and MLflow; none by default."""
 
 
 class ItemKnnGraphConfig(GraphConfig):

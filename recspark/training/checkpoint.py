@@ -30,11 +30,8 @@ _LATEST, _METRICS = "LATEST", "metrics.jsonl"
 
 def find_recorded_backend(uri: str) -> str | None:
     """The backend that made the latest checkpoint below a folder or URI, None without a readable record."""
-    try:
-        found: str = json.loads(read_bytes(join(uri, _LATEST)) or b"{}")["facts"]["backend"]
-    except (ValueError, KeyError, TypeError):
-        return None  # whoever resumes says what is wrong with it
-    return found
+    found = _parse_latest(read_bytes(join(uri, _LATEST)))  # whoever resumes says what is wrong with it
+    return None if found is None else found["facts"].get("backend")
 
 
 class Checkpoints:
@@ -51,11 +48,10 @@ class Checkpoints:
         content = read_bytes(join(self.uri, _LATEST))
         if content is None:
             return None
-        try:
-            found: dict[str, Any] = json.loads(content)
-            differences = _compare(found["facts"], self._facts)
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{self.uri}/{_LATEST}: not a checkpoint record ({error}); {self._advice()}") from error
+        found = _parse_latest(content)
+        if found is None:
+            raise TrainingError(f"{self.uri}/{_LATEST}: not a checkpoint record; {self._advice()}")
+        differences = _compare(found["facts"], self._facts)
         if differences:
             raise TrainingError(
                 "\n".join([f"{self.uri}: cannot resume, the checkpoint was made from something else:", *differences])
@@ -63,6 +59,25 @@ class Checkpoints:
             )
         self._check_files(found)
         return found
+
+    def describe_nearest(self) -> str | None:
+        """The unfinished training beside this one that differs least, and in what; None where there is none."""
+        folder, own = self.uri.rsplit("/", 1)
+        others = []
+        for name in _list_folders(folder):
+            found = _parse_latest(read_bytes(join(folder, name, _LATEST))) if name != own else None
+            if found and found["state"]["step"] < found["facts"].get("num_steps", 0):
+                differences = _compare(found["facts"], self._facts, ignored=("key", "num_steps"))
+                others.append((len(differences), name, found["state"]["step"], differences))
+        if not others:
+            return None
+        _, name, step, differences = min(others)
+        return "\n".join(
+            [
+                f"{self.uri}: no checkpoint; that of step {step} in {join(folder, name)} is of another training:",
+                *differences,
+            ]
+        )
 
     def load(self, latest: dict[str, Any], backend: Backend) -> None:
         """Brings a backend to the state of a checkpoint. Collective."""
@@ -115,10 +130,22 @@ class Checkpoints:
                 _delete(join(self.uri, name))
 
 
-def _compare(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def _parse_latest(content: bytes | None) -> dict[str, Any] | None:
+    """What LATEST says, None where it is not there or no record of ours."""
+    try:
+        found: dict[str, Any] = json.loads(content or b"")
+        is_record = isinstance(found["facts"], dict) and isinstance(found["files"], dict)
+        return found if is_record and found["folder"] and "step" in found["state"] else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _compare(
+    found: dict[str, Any], wanted: dict[str, Any], prefix: str = "", ignored: tuple[str, ...] = ()
+) -> list[str]:
     """One line a fact that differs."""
     lines = []
-    for name in sorted(set(found) | set(wanted)):
+    for name in sorted((set(found) | set(wanted)) - set(ignored)):
         old, new = found.get(name), wanted.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _compare(old, new, f"{prefix}{name}.")

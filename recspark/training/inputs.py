@@ -1,5 +1,6 @@
 """What a training reads, each table pinned by its stage key: the corpus, the vocabulary, the users' histories."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,10 @@ class TrainInputs:
         """Table -> version, as records and manifests name them."""
         tables = (self.corpus, self.items, self.users, self.user_histories)
         return {table.name: table.version for table in tables if table}
+
+    def fingerprint(self) -> str:
+        """12 hex digits that stand for the vocabulary: how many train events each item has."""
+        return hashlib.sha256(self.num_events.astype("<i8").tobytes()).hexdigest()[:12]
 
     def open_corpus(self) -> SequenceFiles:
         """The corpus's sequences: all walks, or the train sessions."""

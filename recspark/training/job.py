@@ -5,6 +5,7 @@ One process or many (torchrun): all ranks run `train`, rank 0 speaks and writes.
 
 import os
 import time
+from functools import partial
 from typing import Any
 
 from recspark.config import Run
@@ -18,6 +19,7 @@ from recspark.training.data import LaneReader
 from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
 from recspark.training.negatives import build_noise, keep_probabilities
+from recspark.training.trackers import check_trackers, open_trackers
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.world import Launch, World, find_launch, open_world
 
@@ -52,6 +54,7 @@ def train(run: Run) -> None:
 def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
     """Trains on all ranks; the model on rank 0, None elsewhere."""
     config = run.config.training
+    check_trackers(config.trackers)
     name, device, reason = choose_backend(config, launch, find_recorded_backend(_checkpoint_uri(run)))
     reader = LaneReader(inputs.open_corpus(), config.num_lanes, run.seed)
     num_threads = config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
@@ -59,7 +62,9 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
          num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
     with open_world(launch, device, config.timeout_seconds) as world:
         backend = _build_backend(run, inputs, name, world, num_threads)
-        trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world)
+        stage = run.stages["train"]
+        trackers = partial(open_trackers, config.trackers, stage.id, stage.sections)
+        trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world, trackers)
         started = time.monotonic()
         state = trainer.train()
         tables = backend.tables()
@@ -93,6 +98,8 @@ def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: LaneReader
         "config": stage.sections,
         "tables": inputs.versions,
         "num_items": len(inputs.num_events),
+        "vocabulary": inputs.fingerprint(),
+        "num_steps": run.config.training.epochs * reader.steps_per_epoch(run.config.training.batch_sequences),
         "num_lanes": reader.num_lanes,
         "sequences": reader.num_rows,
     }

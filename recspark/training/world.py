@@ -61,28 +61,44 @@ class World:
         # gloo moves CPU tensors only: two ranks on one GPU go through the host.
         carried = rows if self.transport == "nccl" or not rows.is_cuda else rows.cpu()
         received = carried.new_empty((sum(receive_counts), *carried.shape[1:]))
-        with self._naming_the_missing():
+        with self.naming_the_missing():
             dist.all_to_all_single(received, carried.contiguous(), list(receive_counts), list(send_counts))
         return received.to(rows.device)
 
-    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
-        """The sums of numbers over all ranks, in float64. Collective."""
+    def gather_numbers(self, values: Sequence[float]) -> list[list[float]]:
+        """The same numbers of every rank, in rank order, in float64: [world_size][len(values)]. Collective."""
         if self.world_size == 1:
-            return list(values)
+            return [list(values)]
         import torch
         import torch.distributed as dist
 
-        total = torch.tensor(values, dtype=torch.float64)
-        with self._naming_the_missing():
-            dist.all_reduce(total)
-        return [float(value) for value in total]
+        own = torch.tensor(values, dtype=torch.float64)
+        found = [torch.empty_like(own) for _ in range(self.world_size)]
+        with self.naming_the_missing():
+            dist.all_gather(found, own)
+        return [numbers.tolist() for numbers in found]
+
+    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
+        """The sums of numbers over all ranks, in float64. Collective."""
+        return [sum(numbers) for numbers in zip(*self.gather_numbers(values), strict=True)]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """A small object of every rank, in rank order. Collective."""
+        if self.world_size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.world_size
+        with self.naming_the_missing():
+            dist.all_gather_object(found, value)
+        return found
 
     def barrier(self) -> None:
         """Waits for all ranks. Collective."""
-        self.sum_over_ranks([0.0])
+        self.gather_numbers([0.0])
 
     @contextmanager
-    def _naming_the_missing(self) -> Iterator[None]:
+    def naming_the_missing(self) -> Iterator[None]:
         """Turns a broken or overdue exchange into an error that says which ranks did not come.
 
         Raises: TrainingError.
@@ -90,6 +106,8 @@ class World:
         try:
             yield
         except RuntimeError as error:
+            if self.world_size == 1:
+                raise
             raise TrainingError(
                 f"rank {self.rank} of {self.world_size} waited for the others in vain (training.timeout_seconds "
                 f"{self.timeout_seconds:.0f}): {self._describe_missing()}. Look at that rank's log, then start again: "
