@@ -14,7 +14,7 @@ from recspark.contracts.stages import TORCH
 from recspark.errors import RecsparkError
 from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal, log
 from recspark.pipeline.plan import StageState, find_state, find_states
-from recspark.pipeline.side import PARENT, STAGE_FILE, USER_ERROR, USER_ERROR_FILE, log_done
+from recspark.pipeline.side import EXIT_FILE, PARENT, STAGE_FILE, USER_ERROR, log_done
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a run that was told to end; training has written a checkpoint."""
@@ -67,14 +67,14 @@ def _run_side(run: Run, side: str, stages: list[str], later: list[str], argument
     environment = os.environ | run.to_environment() | {PARENT: str(os.getpid())}
     environment.setdefault(LOG_FORMAT_VARIABLE, "text" if is_terminal() else "json")
     with tempfile.TemporaryDirectory() as folder:
-        # torchrun ends with 1 whatever its ranks end with; they leave word here when the user has to change something.
-        word = environment[USER_ERROR_FILE] = os.path.join(folder, "user-error")
-        place = environment[STAGE_FILE] = os.path.join(folder, "stage")
+        # torchrun ends with 1 whatever its ranks end with; here they leave word of what they ended with.
+        word, place = Path(folder, "exit-code"), Path(folder, "stage")
+        environment |= {EXIT_FILE: str(word), STAGE_FILE: str(place)}
         code = _wait(subprocess.Popen(command, env=environment))
         if code != 0:
-            begun = Path(place).read_text() if os.path.exists(place) else None
+            begun = place.read_text() if place.exists() else None
             left = stages[stages.index(begun) if begun else 0 :] + later
-            raise StageFailed(left, USER_ERROR if os.path.exists(word) else code, has_begun=begun is not None)
+            raise StageFailed(left, int(word.read_text()) if word.exists() else code, has_begun=begun is not None)
 
 
 def _wait(child: "subprocess.Popen[bytes]") -> int:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 USER_ERROR = 2
 PARENT = "RECSPARK_PARENT"
 """Process id of the `recspark run` that started this side."""
-USER_ERROR_FILE = "RECSPARK_USER_ERROR_FILE"
-"""Names a file to make when a stage ends for a reason the user has to mend."""
+EXIT_FILE = "RECSPARK_EXIT_FILE"
+"""Names a file for the code a stage ends with, where that says more than failure: torchrun ends with 1 in any case."""
 STAGE_FILE = "RECSPARK_STAGE_FILE"
 """Names a file that says which stage has been started last."""
 
@@ -51,10 +51,16 @@ def main(arguments: Sequence[str]) -> int:
     except RecsparkError as error:
         if is_first_rank():
             print(f"error: {error}", file=sys.stderr, flush=True)
-        if word := os.environ.get(USER_ERROR_FILE):
-            Path(word).touch()
-        return USER_ERROR
+        return _leave_word(USER_ERROR)
+    except SystemExit as stopped:  # by SIGTERM, with a checkpoint written
+        return _leave_word(int(stopped.code or 0))
     return 0
+
+
+def _leave_word(code: int) -> int:
+    if path := os.environ.get(EXIT_FILE):
+        Path(path).write_text(str(code))
+    return code
 
 
 def run_job(stage: str) -> None:

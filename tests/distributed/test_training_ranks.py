@@ -202,9 +202,54 @@ def test_a_hanging_rank_is_named(tmp_path: Path) -> None:
     assert "(training.timeout_seconds 6): rank 1 is at step 2, this one is at step 3." in stderr
 
 
-def write_conf(folder: Path) -> Path:
+def ask_one_rank_to_stop(folder: str) -> None:
+    """Rank 1 gets SIGTERM before its fourth step."""
+    plain = World.arrive
+
+    def arrive(self: World, step: int) -> None:
+        if self.rank == 1 and step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        plain(self, step)
+
+    World.arrive = arrive  # type: ignore[method-assign]
+    train_only(folder)
+
+
+def latest_step(run: Run) -> int:
+    (latest,) = Path(run.lake, "checkpoints").glob("*/LATEST")
+    step: int = json.loads(latest.read_text())["state"]["step"]
+    return step
+
+
+def test_sigterm_to_one_rank_stops_all_with_a_checkpoint(tmp_path: Path) -> None:
+    run = start_lake(tmp_path)
+    ended = run_ranks(ask_one_rank_to_stop, 2, {"folder": str(tmp_path)}, timeout_s=120)
+    assert [done.returncode for done in ended] == [143, 143], ended[0].stderr + ended[1].stderr
+    assert latest_step(run) == 4
+
+
+def test_sigterm_to_a_run_with_several_processes_ends_with_143(tmp_path: Path) -> None:
+    """torchrun's own code would be 1."""
+    settings = {"epochs": 1000, "checkpoint_steps": 20}
+    run = plan_training(tmp_path, **settings)
+    write_topic_sessions(run)
+    command = [sys.executable, "-m", "recspark.cli", "run", str(write_conf(tmp_path, **settings))]
+    command += ["training.num_processes=2", "--from", "train"]
+    environment = os.environ | run.to_environment() | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)
+    deadline = time.monotonic() + 120
+    while not list(Path(run.lake).glob("checkpoints/*/LATEST")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.terminate()
+    (done,) = wait_for_all([process], 60)
+    assert done.returncode == 143, done.stderr
+    assert f"stopped by SIGTERM at step {latest_step(run)}" in done.stderr
+
+
+def write_conf(folder: Path, **training: int) -> Path:
     """The config of `plan_training` as a file."""
-    run = plan_training(folder)
+    run = plan_training(folder, **training)
     conf = folder / "run.yaml"
     conf.write_text(yaml.safe_dump(run.config.model_dump(mode="json")))
     return conf
