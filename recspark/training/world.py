@@ -5,6 +5,7 @@ GPU a rank, NCCL carries GPU tensors and gloo what lies on the CPU. Torch is imp
 """
 
 import datetime as dt
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from recspark.errors import SetupError, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_GROUPS = itertools.count()
+"""Numbers the groups that this process opens, as the other ranks number theirs."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,10 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
     timeout = dt.timedelta(seconds=timeout_seconds)
     try:
         joined, _, _ = next(rendezvous("env://", timeout=timeout))
-        # torchrun keeps its store over restarts: without a prefix the new ranks would look for the old ones there.
-        store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", joined)
+        # The store outlives a group: torchrun keeps it over restarts, torch over a second group of the same processes.
+        # Without a prefix of its own the new group would look for the old ranks there.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"attempt-{attempt}-{next(_GROUPS)}", joined)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if has_own_gpu else "cpu:gloo",
             store=store,

@@ -18,17 +18,22 @@ import torch
 import yaml
 
 from recspark.config import Run
+from recspark.config.schema import TrainingConfig
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route
+from recspark.pipeline.evaluate_stage import evaluate
 from recspark.training.job import train
+from recspark.training.negatives import build_noise, keep_probabilities
 from recspark.training.optim import RowwiseAdagrad
+from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import World, find_launch, open_world
 from tests.helpers.ranks import ROOT, check_ranks, run_ranks, start_ranks, stop, wait_for_all
 from tests.helpers.training_lake import plan_training, topic_purity, vectors_of, write_topic_sessions
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 
-NUM_ROWS, DIM, NUM_STEPS = 37, 5, 20
+NUM_ROWS, DIM, NUM_STEPS = 37, 5, 50
+TRAINING = {"epochs": 5}  # of 10 steps each
 
 
 def requests_of(step: int, world_size: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -51,7 +56,7 @@ def initial_rows(ids: np.ndarray) -> np.ndarray:
 
 
 def update_a_table(world: World) -> np.ndarray:
-    """20 steps on a table spread over the world; all its rows in id order."""
+    """50 steps on a table spread over the world; all its rows in id order."""
     layout = RowLayout(NUM_ROWS, world.world_size)
     table = ShardedEmbedding(layout, DIM, world, initial_rows)
     for step in range(NUM_STEPS):
@@ -74,24 +79,40 @@ def update_a_dense_table() -> np.ndarray:
     return weight
 
 
-def work(folder: str) -> None:
-    """What every rank of one start does: the table, then a training of 20 steps."""
-    save_table(folder)
-    train(plan_training(Path(folder)))
-
-
-def save_table(folder: str) -> None:
+def work(folder: str, checkpoint: str) -> None:
+    """What every rank of one start does: the table, the hand-over of a checkpoint, then a training of 50 steps."""
     launch = find_launch()
     with open_world(launch, "cpu", 60) as world:
         np.save(f"{folder}/table-{launch.rank}.npy", update_a_table(world))
+        pass_on_checkpoint(world, checkpoint, f"{folder}/checkpoint")
+    train_only(folder)
+
+
+def pass_on_checkpoint(world: World, source: str, target: str) -> None:
+    """Reads a checkpoint that any number of ranks wrote, where there is one, and writes it with this number."""
+    backend = open_backend(world)
+    if source:
+        backend.load(source)
+    if world.rank == 0:
+        os.makedirs(target)
+    world.barrier()
+    backend.save(target)
+
+
+def open_backend(world: World) -> TorchBackend:
+    """37 items with random vectors and, as counts of gradients, numbers that tell the rows apart."""
+    counts = np.arange(1, NUM_ROWS + 1)
+    config = TrainingConfig(init_scale=1.0)
+    keep = keep_probabilities(counts, 0)
+    return TorchBackend(DIM, build_noise(counts, 0.5), keep, config, world.world_size, world, num_threads=1)
 
 
 def train_only(folder: str, **training: int) -> None:
-    train(plan_training(Path(folder), **training))
+    train(plan_training(Path(folder), **TRAINING | training))
 
 
 def start_lake(folder: Path) -> Run:
-    run = plan_training(folder)
+    run = plan_training(folder, **TRAINING)
     write_topic_sessions(run)
     return run
 
@@ -99,24 +120,27 @@ def start_lake(folder: Path) -> Run:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Number of ranks -> folder with what they made; one rank is this process."""
-    folders = {}
+    folders: dict[int, Path] = {}
+    checkpoint = ""
     for num_ranks in (1, 2, 4):
         folder = folders[num_ranks] = tmp_path_factory.mktemp(f"ranks{num_ranks}")
         start_lake(folder)
+        arguments = {"folder": str(folder), "checkpoint": checkpoint}
         if num_ranks == 1:
-            work(str(folder))
+            work(**arguments)
         else:
-            check_ranks(work, num_ranks, {"folder": str(folder)}, timeout_s=120)
+            check_ranks(work, num_ranks, arguments, timeout_s=120)
+        checkpoint = f"{folder}/checkpoint"
     return folders
 
 
 def vectors(folder: Path, table: str = "item_embeddings") -> np.ndarray:
-    run = plan_training(folder)
+    run = plan_training(folder, **TRAINING)
     return vectors_of(read_table(find_table(run.lake, run.stages["train"], table)).sort_by("idx"))
 
 
 def losses(folder: Path) -> list[float]:
-    run = plan_training(folder)
+    run = plan_training(folder, **TRAINING)
     path = Path(run.lake, "checkpoints", run.stages["train"].key, "metrics.jsonl")
     return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
 
@@ -138,16 +162,42 @@ def test_ranks_learn_what_one_learns(results: dict[int, Path], num_ranks: int) -
     assert topic_purity(vectors(many)) > 0.95
     counts = []
     for folder in (one, many):
-        run = plan_training(folder)
+        run = plan_training(folder, **TRAINING)
         found = find_done(run.lake, run.stages["train"])
         assert found is not None
         counts.append({k: v for k, v in found[1].counts.items() if k not in ("seconds", "final_loss")})
     assert counts[0] == counts[1]
 
 
+def test_a_checkpoint_goes_from_1_to_2_to_4_to_1_ranks_unchanged(results: dict[int, Path]) -> None:
+    first, last = open_backend(World()), open_backend(World())
+    first.load(str(results[1] / "checkpoint"))
+    for tensor in last._model.state().values():
+        tensor.zero_()
+    last.load(str(results[4] / "checkpoint"))
+    assert len(list((results[4] / "checkpoint").glob("*.distcp"))) == 4
+    for name, tensor in first._model.state().items():
+        assert tensor.any() or name != "input_vectors"
+        torch.testing.assert_close(last._model.state()[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_ranks_are_evaluated_alike(results: dict[int, Path], num_ranks: int) -> None:
+    tables = []
+    for folder in (results[1], results[num_ranks]):
+        run = plan_training(folder, evaluate={"ks": [5, 10]}, **TRAINING)
+        if find_done(run.lake, run.stages["evaluate"]) is None:
+            evaluate(run)
+        found = read_table(find_table(run.lake, run.stages["evaluate"], "metrics"))
+        tables.append(found.sort_by([(name, "ascending") for name in ("model_id", "name", "k", "segment")]).to_pydict())
+    assert tables[0]["name"] == tables[1]["name"]
+    np.testing.assert_allclose(tables[1]["value"], tables[0]["value"], rtol=1e-5, atol=1e-6)
+    assert max(tables[0]["value"]) > 0.3
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training on two ranks of which rank 0 was killed after step 13; the last checkpoint is of step 10."""
+    """A training on two ranks of which rank 0 was killed after step 13 of 50; the last checkpoint is of step 10."""
     folder = tmp_path_factory.mktemp("killed")
     start_lake(folder)
     ended = run_ranks(train_only, 2, {"folder": str(folder)}, timeout_s=120, fault="train.step:13")
@@ -173,7 +223,7 @@ def test_one_rank_goes_on_where_two_stopped(
     results: dict[int, Path], killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy_lake(killed, tmp_path)
-    train(plan_training(tmp_path))
+    train_only(str(tmp_path))
     assert "resumed at step 10" in capsys.readouterr().err
     np.testing.assert_allclose(vectors(tmp_path), vectors(results[1]), rtol=1e-5, atol=1e-5)
 
@@ -249,7 +299,7 @@ def test_sigterm_to_a_run_with_several_processes_ends_with_143(tmp_path: Path) -
 
 def write_conf(folder: Path, **training: int) -> Path:
     """The config of `plan_training` as a file."""
-    run = plan_training(folder, **training)
+    run = plan_training(folder, **TRAINING | training)
     conf = folder / "run.yaml"
     conf.write_text(yaml.safe_dump(run.config.model_dump(mode="json")))
     return conf

@@ -17,7 +17,14 @@ TRAINING = {
 }  # fmt: skip
 
 
-def plan_training(folder: Path, *, dim: int = 8, model: dict[str, Any] | None = None, **training: Any) -> Run:
+def plan_training(
+    folder: Path,
+    *,
+    dim: int = 8,
+    model: dict[str, Any] | None = None,
+    evaluate: dict[str, Any] | None = None,
+    **training: Any,
+) -> Run:
     """A run that trains on sessions with small settings; ``training`` goes on top."""
     return plan_tiny(
         folder,
@@ -25,7 +32,8 @@ def plan_training(folder: Path, *, dim: int = 8, model: dict[str, Any] | None = 
         training=TRAINING | training,
         graph=None,
         walks=None,
-        evaluate=None,
+        evaluate=evaluate,
+        baselines={"names": ["popularity"]},
         run={"seed": 7},
     )
 
@@ -33,8 +41,8 @@ def plan_training(folder: Path, *, dim: int = 8, model: dict[str, Any] | None = 
 def write_topic_sessions(run: Run, num_sessions: int = 640, num_items: int = 60, seed: int = 0) -> None:
     """Sessions of 2..12 items of one topic each (item i is of topic i % 5), one user a session.
 
-    The last two items of the vocabulary are in no session: one has train events all the same, one has none. The last
-    user has no history.
+    The last two items of the vocabulary are in no session: one has train events all the same, one has none. A history
+    goes on with the last one (valid) and with an item of the topic (test). The last user has no history.
     """
     sessions = topic_sequences(num_sessions, num_items - 2, seed)
     counts = np.bincount(np.concatenate(sessions), minlength=num_items)
@@ -47,13 +55,20 @@ def write_topic_sessions(run: Run, num_sessions: int = 640, num_items: int = 60,
     ]
     rows.append({"session_id": "t", "user_idx": 0, "item_idx": [num_items - 1] * 2, "split": "test"})
     histories = [
-        {"user_idx": u, "item_idx": [*items.tolist(), num_items - 1], "num_train": len(items), "num_valid": 1,
-         "num_context": 0}
+        {"user_idx": u, "item_idx": [*items.tolist(), num_items - 1, _find_next(items, u, num_items - 2)],
+         "num_train": len(items), "num_valid": 1, "num_context": 0}
         for u, items in enumerate(sessions)
     ]  # fmt: skip
     histories.append({"user_idx": num_sessions, "item_idx": [], "num_train": 0, "num_valid": 0, "num_context": 0})
     tables = {"items": items, "users": users, "sessions": rows, "user_histories": histories}
     write_stage(run, "sessions", {name: rows_of(name, values) for name, values in tables.items()})
+
+
+def _find_next(items: NDArray[np.int32], user: int, num_items: int) -> int:
+    """An item of the same topic that is not among them, where there is one."""
+    topic = int(items[0]) % NUM_TOPICS
+    others = sorted(set(range(topic, num_items, NUM_TOPICS)) - set(items.tolist()))
+    return others[user % len(others)] if others else topic
 
 
 def topic_sequences(num_sequences: int, num_items: int, seed: int) -> list[NDArray[np.int32]]:
