@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 WRONG = "wrong"
 """In the validation's context: the keys whose values were wrong by themselves, so that defaults stand in for them."""
 
+_KINDS_WITH_TOWERS: frozenset[str] = frozenset()
+"""Values of model.kind with parameters outside embedding tables."""
 _ORDER = ("source.kind", "source.columns.ts", "source.columns.position")
 
 
@@ -22,7 +24,7 @@ class _Problem:
 def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
     """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
     checks = [_check_edges] if config.source.kind == "edges" else [_check_order, _check_split, _check_baskets]
-    found = [problem for check in [*checks, _check_stages, _check_training] for problem in check(config)]
+    found = [problem for check in [*checks, _check_stages, _check_dense, _check_training] for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
 
@@ -114,6 +116,20 @@ def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
     if config.evaluate.split == "valid" and not config.split.valid and config.split.kind != "given":
         keys = ("evaluate.split", "split.valid", "split.kind")
         yield _Problem("evaluate.split: valid needs split.valid", *keys)
+
+
+def _check_dense(config: "RunConfig") -> Iterator[_Problem]:
+    """Knobs of towers need a model that has some."""
+    dense = config.training.dense
+    if config.model.kind in _KINDS_WITH_TOWERS:
+        return
+    for name, field in type(dense).model_fields.items():
+        if getattr(dense, name) != field.default:
+            line = (
+                f"training.dense.{name}: model.kind {config.model.kind} is embedding tables alone, which have row-wise "
+                f"Adagrad and one owner a row: nothing to average, no moments to shrink; leave it out"
+            )
+            yield _Problem(line, "model.kind", f"training.dense.{name}")
 
 
 def _check_training(config: "RunConfig") -> Iterator[_Problem]:

@@ -15,7 +15,7 @@ from pydantic import (
 from recspark.config.checks import WRONG, find_contradictions
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
-from recspark.config.trainer import TrackersConfig
+from recspark.config.trainer import DenseConfig, TrackersConfig
 
 
 class RunSection(Section):
@@ -243,6 +243,8 @@ class TrainingConfig(Section):
     """Training stops when the loss exceeds the first one by this factor, or is not a number."""
     timeout_seconds: PositiveInt = 600
     """Ranks give up when one of them keeps the others waiting longer."""
+    dense: DenseConfig = DenseConfig()
+    """Optimizer of towers; none of the models here has any yet."""
     trackers: TrackersConfig = TrackersConfig()
     """TensorBoard and MLflow; none by default."""
 

@@ -25,6 +25,7 @@ from recspark.pipeline.evaluate_stage import evaluate
 from recspark.training.job import train
 from recspark.training.negatives import build_noise, keep_probabilities
 from recspark.training.optim import RowwiseAdagrad
+from recspark.training.slow_momentum import SlowMomentum
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import World, find_launch, open_world
 from tests.helpers.ranks import ROOT, check_ranks, run_ranks, start_ranks, stop, wait_for_all
@@ -80,10 +81,11 @@ def update_a_dense_table() -> np.ndarray:
 
 
 def work(folder: str, checkpoint: str) -> None:
-    """What every rank of one start does: the table, the hand-over of a checkpoint, then a training of 50 steps."""
+    """What every rank of one start does: a table, a tower, the hand-over of a checkpoint, a training of 50 steps."""
     launch = find_launch()
     with open_world(launch, "cpu", 60) as world:
         np.save(f"{folder}/table-{launch.rank}.npy", update_a_table(world))
+        np.save(f"{folder}/tower-{launch.rank}.npy", train_a_tower(world))
         pass_on_checkpoint(world, checkpoint, f"{folder}/checkpoint")
     train_only(folder)
 
@@ -97,6 +99,28 @@ def pass_on_checkpoint(world: World, source: str, target: str) -> None:
         os.makedirs(target)
     world.barrier()
     backend.save(target)
+
+
+def train_a_tower(world: World) -> np.ndarray:
+    """Six steps of plain SGD on a parameter all ranks hold, each with its own gradients; SlowMo after every third."""
+    x = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = SlowMomentum(torch.optim.SGD([x], 0.1), 3, 0.5, 0.8, world)
+    for step in range(6):
+        x.grad = torch.tensor([step + 1.0, world.rank], dtype=torch.float64)
+        optimizer.step()
+    return x.detach().numpy()
+
+
+def tower_by_formula(num_ranks: int) -> np.ndarray:
+    """The same by algorithm 1 of Wang et al. 2020, all ranks in one array."""
+    start, momentum = np.ones(2), np.zeros(2)
+    for first in (0, 3):
+        x = np.tile(start, (num_ranks, 1))
+        for step in range(first, first + 3):
+            x -= 0.1 * np.stack([np.full(num_ranks, step + 1.0), np.arange(num_ranks)], axis=1)
+        momentum = 0.5 * momentum + (start - x.mean(0)) / 0.1
+        start = start - 0.8 * 0.1 * momentum
+    return start
 
 
 def open_backend(world: World) -> TorchBackend:
@@ -150,6 +174,12 @@ def test_a_spread_table_holds_what_a_dense_one_would(results: dict[int, Path], n
     for rank in range(num_ranks):
         found = np.load(results[num_ranks] / f"table-{rank}.npy")
         np.testing.assert_allclose(found, update_a_dense_table(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_slow_momentum_averages_what_ranks_learned_apart(results: dict[int, Path], num_ranks: int) -> None:
+    for rank in range(num_ranks):
+        np.testing.assert_allclose(np.load(results[num_ranks] / f"tower-{rank}.npy"), tower_by_formula(num_ranks))
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])

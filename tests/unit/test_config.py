@@ -245,6 +245,14 @@ def test_values_that_would_fail_hours_later_are_refused_now(conf, override, prob
     assert problems_of(conf, override)[0].startswith(problem)
 
 
+@pytest.mark.parametrize("override", ["state=bfloat16", "weight_decay=0.1", "slowmo={}"])
+def test_knobs_of_towers_are_refused_where_the_model_has_none(conf, override):
+    (problem,) = problems_of(conf, f"training.dense.{override}")
+    assert problem.startswith(
+        f"training.dense.{override.split('=')[0]}: model.kind skip_gram is embedding tables alone"
+    )
+
+
 def test_the_cpu_kernel_has_one_process(conf):
     problems = problems_of(conf, "training.backend=cpu", "training.num_processes=4")
     assert problems[0].startswith("training.backend: the cpu kernel runs in one process")
