@@ -122,6 +122,15 @@ def find_route(layout: RowLayout, ids: NDArray[np.int64], ranks: Ranks) -> Route
     )
 
 
+def look_up(local: Tensor, route: Route, ranks: Ranks) -> Tensor:
+    """The rows of a route's ids, in the order of the ids, of any tensor [local, ...] in position order. Collective."""
+    found = local.index_select(0, route.local_rows)
+    if route.order is None:
+        return found
+    received = ranks.exchange(found, route.receive_counts, route.send_counts)
+    return torch.empty_like(received).index_copy_(0, route.order, received)
+
+
 class ShardedEmbedding:
     """One rank's rows of a table: ``weight`` float32 [local, dim] and ``squares`` float32 [local], in position order.
 
@@ -156,11 +165,7 @@ class ShardedEmbedding:
 
     def lookup(self, route: Route) -> Tensor:
         """The rows of a route's ids, in the order of the ids: float32 [r, dim]. Collective."""
-        found = self.weight.index_select(0, route.local_rows)
-        if route.order is None:
-            return found
-        received = self.ranks.exchange(found, route.receive_counts, route.send_counts)
-        return torch.empty_like(received).index_copy_(0, route.order, received)
+        return look_up(self.weight, route, self.ranks)
 
     def apply_gradient(self, route: Route, gradient: Tensor, update: RowUpdate) -> None:
         """Adds up the gradients (float32 [r, dim]) of all ranks at each row's owner, then updates. Collective."""

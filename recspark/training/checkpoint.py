@@ -11,16 +11,13 @@ name is no checkpoint. What training depends on (`facts`) is recorded and compar
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.fs as pafs
 
 from recspark.errors import TrainingError
 from recspark.faults import fault_point
-from recspark.lake.storage import join, open_filesystem, read_bytes, write_bytes
+from recspark.lake.storage import join, open_filesystem, read_bytes, readable_copy, writable_folder, write_bytes
 from recspark.training.backend import Backend
 from recspark.training.world import World
 
@@ -81,7 +78,7 @@ class Checkpoints:
 
     def load(self, latest: dict[str, Any], backend: Backend) -> None:
         """Brings a backend to the state of a checkpoint. Collective."""
-        with _local_copy(join(self.uri, latest["folder"])) as folder:
+        with readable_copy(join(self.uri, latest["folder"])) as folder:
             backend.load(folder)
 
     def save(self, state: dict[str, Any], step: int, backend: Backend, world: World) -> None:
@@ -90,7 +87,7 @@ class Checkpoints:
         if world.rank == 0:
             _delete(join(self.uri, name))
         world.barrier()
-        with _local_folder(join(self.uri, name)) as folder:
+        with writable_folder(join(self.uri, name)) as folder:
             backend.save(folder)
         world.barrier()
         if world.rank == 0:
@@ -152,31 +149,6 @@ def _compare(
         elif old != new:
             lines.append(f"  {prefix}{name}: the checkpoint has {old}, this run has {new}")
     return lines
-
-
-@contextmanager
-def _local_folder(uri: str) -> Iterator[str]:
-    """A local folder to write into: the place itself, or one whose files go to the store at the end."""
-    filesystem, path = open_filesystem(uri)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        os.makedirs(path, exist_ok=True)
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield folder
-        pafs.copy_files(folder, path, pafs.LocalFileSystem(), filesystem)
-
-
-@contextmanager
-def _local_copy(uri: str) -> Iterator[str]:
-    """A local folder to read from: the place itself, or a copy."""
-    filesystem, path = open_filesystem(uri)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        pafs.copy_files(path, folder, filesystem, pafs.LocalFileSystem())
-        yield folder
 
 
 def _write_at_once(uri: str, content: bytes) -> None:

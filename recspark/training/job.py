@@ -1,6 +1,6 @@
 """The stage `train`: walks or sessions -> checkpoints -> models/<model_id>, user_embeddings, item_embeddings.
 
-One process or many (torchrun): all ranks run `train`, rank 0 speaks and writes.
+One process or many (torchrun): all ranks run `train` and write what is theirs; rank 0 speaks and commits.
 """
 
 import os
@@ -16,8 +16,9 @@ from recspark.logs import log
 from recspark.training.backend import CPU, Backend, choose_backend
 from recspark.training.checkpoint import Checkpoints, find_recorded_backend
 from recspark.training.data import LaneReader
-from recspark.training.export import MODELS, TrainedModel, find_model, publish_model, write_embeddings
+from recspark.training.export import write_embeddings
 from recspark.training.inputs import TrainInputs, find_inputs
+from recspark.training.model_files import MODELS, TrainedModel, find_model, own_items, publish_model, read_model
 from recspark.training.negatives import build_noise, keep_probabilities
 from recspark.training.trackers import check_trackers, open_trackers
 from recspark.training.trainer import Trainer, TrainState
@@ -37,43 +38,44 @@ def train(run: Run) -> None:
     if done and find_flaw(run.lake, MODELS, run.stages["train"].id) is None:
         _say(launch, f"already done at version {done[0]}")
         return
-    inputs, is_known = find_inputs(run), False
-    model = find_model(run)
-    if model is None:
-        model = _fit(run, inputs, launch)
-        if model and launch.rank == 0:
-            is_known = publish_model(run, model, inputs.versions)
-    elif launch.rank == 0:
-        log("train", f"model {run.stages['train'].id} is published already; writing its embeddings")
-    if done and is_known:
-        log("train", f"model {run.stages['train'].id} is as it was: its embeddings stand at version {done[0]}")
-    elif model and launch.rank == 0:
-        write_embeddings(run, model, inputs)
+    inputs, published = find_inputs(run), find_model(run)
+    check_trackers(run.config.training.trackers)
+    name, device, reason = (CPU, "cpu", "") if published else _choose_backend(run, launch)
+    with open_world(launch, device, run.config.training.timeout_seconds) as world:
+        if published:
+            _say(launch, f"model {run.stages['train'].id} is published already; writing its embeddings")
+            model, is_known = read_model(run, published, len(inputs.num_events), world), False
+        else:
+            model = _fit(run, inputs, launch, world, name, reason)
+            is_known = publish_model(run, model, inputs.versions, world)
+        if done and is_known:
+            _say(launch, f"model {run.stages['train'].id} is as it was: its embeddings stand at version {done[0]}")
+        else:
+            write_embeddings(run, model, inputs, world)
 
 
-def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
-    """Trains on all ranks; the model on rank 0, None elsewhere."""
+def _choose_backend(run: Run, launch: Launch) -> tuple[str, str, str]:
+    return choose_backend(run.config.training, launch, find_recorded_backend(_checkpoint_uri(run)))
+
+
+def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str, reason: str) -> TrainedModel:
+    """Trains on all ranks; this one's part of the model. Collective."""
     config = run.config.training
-    check_trackers(config.trackers)
-    name, device, reason = choose_backend(config, launch, find_recorded_backend(_checkpoint_uri(run)))
     reader = LaneReader(inputs.open_corpus(), config.num_lanes, run.seed)
     num_threads = config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
-    _say(launch, f"backend {name} on {device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
+    _say(launch, f"backend {name} on {world.device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
          num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
-    with open_world(launch, device, config.timeout_seconds) as world:
-        backend = _build_backend(run, inputs, name, world, num_threads)
-        stage = run.stages["train"]
-        trackers = partial(open_trackers, config.trackers, stage.id, stage.sections)
-        trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world, trackers)
-        started = time.monotonic()
-        state = trainer.train()
-        tables = backend.tables()
-    if tables is None:
-        return None
+    backend = _build_backend(run, inputs, name, world, num_threads)
+    stage = run.stages["train"]
+    trackers = partial(open_trackers, config.trackers, stage.id, stage.sections)
+    trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world, trackers)
+    started = time.monotonic()
+    state = trainer.train()
     left_out = reader.rows_left_out(config.batch_sequences)
     counts = _counts(state, trainer.schedule.num_steps, config.epochs, left_out)
-    log("train", "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
-    return TrainedModel(tables, counts, _facts(run, name))
+    _say(launch, "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
+    items = own_items(len(inputs.num_events), world)
+    return TrainedModel(backend.part(items), items, counts, _facts(run, name))
 
 
 def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_distribu
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from recspark.config.schema import TrainingConfig
+from recspark.models.sharded_embedding import look_up
 from recspark.models.skip_gram import SkipGram
 from recspark.training.backend import TORCH
 from recspark.training.batches import Place, SkipGramBatch, SkipGramBatches
@@ -31,6 +32,9 @@ from recspark.training.world import World
 
 # A CPU scores as many rows at a time as its cache holds, a GPU as many as keep it busy.
 _CPU_CHUNK_ROWS, _CUDA_CHUNK_ROWS = 512, 65536
+
+_PART_ROWS = 1 << 20
+"""Rows that are fetched from their owners at once."""
 
 
 class TorchBackend:
@@ -98,13 +102,18 @@ class TorchBackend:
         for name, tensor in own.items():
             tensor.copy_(read[name])
 
-    def tables(self) -> SkipGramTables | None:
-        """The whole model in item order on rank 0. Collective."""
-        whole = {name: self._gather(tensor.cpu()) for name, tensor in self._model.state().items()}
-        if self._world.rank > 0:
-            return None
-        order = self._model.layout.positions(np.arange(self._model.layout.num_rows))
-        rows = {name: tensor.numpy()[order] for name, tensor in whole.items() if tensor is not None}
+    def part(self, items: range) -> SkipGramTables:
+        """The model's rows of these items in their order, from the ranks that hold them. Collective."""
+        ends = range(items.start, items.stop, _PART_ROWS)
+        num_pieces = max(int(n) for (n,) in self._world.gather_numbers([len(ends)]))
+        pieces = []
+        for piece in range(num_pieces):
+            start = min(items.start + piece * _PART_ROWS, items.stop)
+            ids = np.arange(start, min(start + _PART_ROWS, items.stop))
+            route = self._model.route(ids)
+            pieces.append({n: look_up(t, route, self._world).cpu() for n, t in self._model.state().items()})
+        own = {n: t[:0].cpu() for n, t in self._model.state().items()}  # where no rank asks for anything
+        rows = {n: torch.cat([own[n], *(piece[n] for piece in pieces)]).numpy() for n in own}
         return SkipGramTables(rows["input_vectors"], rows["output_vectors"], rows["input_squares"] > 0)
 
     def _as_global(self, local: Tensor) -> Any:
@@ -118,19 +127,6 @@ class TorchBackend:
         shape = torch.Size((self._model.layout.num_rows, *local.shape[1:]))
         stride = (1,) if local.dim() == 1 else (shape[1], 1)
         return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
-
-    def _gather(self, local: Tensor) -> Tensor | None:
-        """All ranks' rows in position order on rank 0."""
-        if self._world.world_size == 1:
-            return local
-        import torch.distributed as dist
-
-        layout = self._model.layout
-        padded = local.new_zeros((layout.rows_per_rank, *local.shape[1:]))
-        padded[: len(local)] = local
-        parts = [torch.empty_like(padded) for _ in range(layout.world_size)] if self._world.rank == 0 else None
-        dist.gather(padded, parts)
-        return torch.cat(parts)[: layout.num_rows] if parts else None
 
 
 @contextmanager

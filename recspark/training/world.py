@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recspark.errors import SetupError, TrainingError
 
 if TYPE_CHECKING:
@@ -85,6 +88,18 @@ class World:
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         """The sums of numbers over all ranks, in float64. Collective."""
         return [sum(numbers) for numbers in zip(*self.gather_numbers(values), strict=True)]
+
+    def sum_arrays(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The sum of an array of one shape over all ranks; may be made in place. Collective."""
+        if self.world_size == 1:
+            return array
+        import torch
+        import torch.distributed as dist
+
+        total = torch.from_numpy(array)
+        with self.naming_the_missing():
+            dist.all_reduce(total)
+        return total.numpy()
 
     def gather_objects(self, value: Any) -> list[Any]:
         """A small object of every rank, in rank order. Collective."""

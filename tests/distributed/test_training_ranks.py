@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.numpy import load_file
 
 from recspark.config import Run
 from recspark.config.schema import TrainingConfig
-from recspark.lake.arrow import find_done, find_table, read_table
+from recspark.lake.arrow import find_done, find_table, open_table, read_table
 from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route
 from recspark.pipeline.evaluate_stage import evaluate
+from recspark.training import export
 from recspark.training.job import train
 from recspark.training.negatives import build_noise, keep_probabilities
 from recspark.training.optim import RowwiseAdagrad
@@ -132,6 +134,7 @@ def open_backend(world: World) -> TorchBackend:
 
 
 def train_only(folder: str, **training: int) -> None:
+    export._USERS_AT_ONCE = 100  # of 641: every rank has some
     train(plan_training(Path(folder), **TRAINING | training))
 
 
@@ -209,6 +212,31 @@ def test_a_checkpoint_goes_from_1_to_2_to_4_to_1_ranks_unchanged(results: dict[i
     for name, tensor in first._model.state().items():
         assert tensor.any() or name != "input_vectors"
         torch.testing.assert_close(last._model.state()[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_every_rank_writes_its_rows_and_one_commits(results: dict[int, Path], num_ranks: int) -> None:
+    run = plan_training(results[num_ranks], **TRAINING)
+    for name in ("item_embeddings", "user_embeddings"):
+        table = open_table(run.lake, name)
+        assert len(table.history()) == 1
+        assert len(table.file_uris()) == num_ranks
+    files = sorted(Path(run.lake, "models", run.stages["train"].id).glob("*.safetensors"))
+    assert len(files) == num_ranks
+    parts = [load_file(file) for file in files]
+    assert [len(part["input"]) for part in parts] == [60 // num_ranks] * num_ranks
+    whole = np.concatenate([part["input"] for part in parts])
+    np.testing.assert_array_equal(whole[:58], vectors(results[num_ranks]))
+
+
+def test_a_model_published_by_two_ranks_is_written_out_by_one(results: dict[int, Path], tmp_path: Path) -> None:
+    start_lake(tmp_path)
+    ended = run_ranks(train_only, 2, {"folder": str(tmp_path)}, timeout_s=120, fault="train.model")
+    assert ended[0].returncode == -signal.SIGKILL
+    shutil.rmtree(tmp_path / "lake" / "checkpoints")
+    train_only(str(tmp_path))
+    for table in ("item_embeddings", "user_embeddings"):
+        np.testing.assert_allclose(vectors(tmp_path, table), vectors(results[2], table), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
