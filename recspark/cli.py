@@ -48,12 +48,13 @@ def run(
 
 def _run(opened: "Run", arguments: list[str], first: str | None, last: str | None, dry_run: bool = False) -> None:
     from recspark.pipeline.closing import print_closing
-    from recspark.pipeline.launch import StageFailed, run_all
+    from recspark.pipeline.launch import StageFailed, describe_training, run_all
     from recspark.pipeline.plan import describe_states, find_states, select_stages
 
     states = find_states(opened, select_stages(opened, first, last))
     if dry_run:
         print(describe_states(opened, states))
+        print(describe_training(opened, states, arguments), end="")
         return
     try:
         run_all(opened, states, arguments)

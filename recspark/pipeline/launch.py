@@ -10,11 +10,11 @@ from itertools import groupby
 from pathlib import Path
 
 from recspark.config import Run
-from recspark.contracts.stages import TORCH
+from recspark.contracts.stages import TORCH, TRAIN
 from recspark.errors import RecsparkError
 from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal, log
 from recspark.pipeline.plan import StageState, find_state, find_states
-from recspark.pipeline.side import EXIT_FILE, PARENT, STAGE_FILE, USER_ERROR, log_done
+from recspark.pipeline.side import DRY_RUN, EXIT_FILE, PARENT, STAGE_FILE, USER_ERROR, log_done
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a run that was told to end; training has written a checkpoint."""
@@ -56,6 +56,17 @@ def run_all(run: Run, states: Sequence[StageState], arguments: Sequence[str]) ->
             later = [state.stage.name for state in states[names.index(todo[-1]) + 1 :] if not state.is_done]
             _run_side(run, side, todo, later, arguments)
             _check_done(run, todo)
+
+
+def describe_training(run: Run, states: Sequence[StageState], arguments: Sequence[str]) -> str:
+    """What the training of a dry run would take, by a process of its own; empty where it is done or cannot tell yet."""
+    waiting = {state.stage.name: state.stage for state in states if not state.is_done}
+    train = waiting.get(TRAIN.name)
+    if train is None or any(not find_state(run, name).is_done for name in train.upstream if name in run.stages):
+        return ""
+    command = [sys.executable, "-m", "recspark.pipeline.side", TRAIN.name, *arguments, DRY_RUN]
+    done = subprocess.run(command, env=os.environ | run.to_environment(), capture_output=True, text=True, check=False)
+    return f"\n{done.stdout}" if done.returncode == 0 else f"\ntrain: {done.stderr.strip()}\n"
 
 
 def _run_side(run: Run, side: str, stages: list[str], later: list[str], arguments: Sequence[str]) -> None:

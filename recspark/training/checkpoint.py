@@ -31,6 +31,12 @@ def find_recorded_backend(uri: str) -> str | None:
     return None if found is None else found["facts"].get("backend")
 
 
+def read_progress(uri: str) -> dict[str, Any] | None:
+    """The state (`TrainState`) of the latest checkpoint below a folder or URI, None without a readable record."""
+    found = _parse_latest(read_bytes(join(uri, _LATEST)))
+    return None if found is None else found["state"]
+
+
 class Checkpoints:
     """The checkpoints below one folder or URI; the newest ``keep`` stay."""
 

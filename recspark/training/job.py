@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from recspark.config import Run
+from recspark.config.schema import TrainingConfig
 from recspark.lake.arrow import find_done
 from recspark.lake.folders import find_flaw
 from recspark.lake.storage import join
@@ -40,7 +41,7 @@ def train(run: Run) -> None:
         return
     inputs, published = find_inputs(run), find_model(run)
     check_trackers(run.config.training.trackers)
-    name, device, reason = (CPU, "cpu", "") if published else _choose_backend(run, launch)
+    name, device, reason = (CPU, "cpu", "") if published else pick_backend(run, launch)
     with open_world(launch, device, run.config.training.timeout_seconds) as world:
         if published:
             _say(launch, f"model {run.stages['train'].id} is published already; writing its embeddings")
@@ -54,18 +55,19 @@ def train(run: Run) -> None:
             write_embeddings(run, model, inputs, world)
 
 
-def _choose_backend(run: Run, launch: Launch) -> tuple[str, str, str]:
-    return choose_backend(run.config.training, launch, find_recorded_backend(_checkpoint_uri(run)))
+def pick_backend(run: Run, launch: Launch) -> tuple[str, str, str]:
+    """(backend, device, reason) of a run; that of its checkpoint where it has one."""
+    return choose_backend(run.config.training, launch, find_recorded_backend(checkpoint_uri(run)))
 
 
 def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str, reason: str) -> TrainedModel:
     """Trains on all ranks; this one's part of the model. Collective."""
     config = run.config.training
     reader = LaneReader(inputs.open_corpus(), config.num_lanes, run.seed)
-    num_threads = config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
+    num_threads = count_threads(config, launch)
     _say(launch, f"backend {name} on {world.device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
          num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
-    backend = _build_backend(run, inputs, name, world, num_threads)
+    backend = build_backend(run, inputs, name, world, num_threads)
     stage = run.stages["train"]
     trackers = partial(open_trackers, config.trackers, stage.id, stage.sections)
     trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world, trackers)
@@ -78,7 +80,13 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str,
     return TrainedModel(backend.part(items), items, counts, _facts(run, name))
 
 
-def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
+def count_threads(config: TrainingConfig, launch: Launch) -> int:
+    """CPU threads of one process."""
+    return config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
+
+
+def build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
+    """A model at its start. Collective."""
     config, dim = run.config.training, run.config.model.embedding_dim
     noise = build_noise(inputs.num_events, config.noise_exponent)
     keep = keep_probabilities(inputs.num_events, config.subsample)
@@ -105,10 +113,11 @@ def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: LaneReader
         "num_lanes": reader.num_lanes,
         "sequences": reader.num_rows,
     }
-    return Checkpoints(_checkpoint_uri(run), run.config.training.keep_checkpoints, facts)
+    return Checkpoints(checkpoint_uri(run), run.config.training.keep_checkpoints, facts)
 
 
-def _checkpoint_uri(run: Run) -> str:
+def checkpoint_uri(run: Run) -> str:
+    """Where a run's checkpoints and metrics are."""
     return join(run.lake, "checkpoints", run.stages["train"].key)
 
 
