@@ -121,6 +121,31 @@ def evaluate(conf: Conf, overrides: Overrides = None) -> None:
         _run(opened, [conf, *(overrides or [])], first="evaluate", last="evaluate")
 
 
+@app.command()
+def export(
+    conf: Conf,
+    overrides: Overrides = None,
+    projector: Annotated[bool, typer.Option("--projector", help="Files for TensorBoard's projector.")] = False,
+    to: Annotated[str | None, typer.Option("--to", help="Folder; export/MODEL_ID by default.")] = None,
+    max_items: Annotated[int, typer.Option("--max-items", min=1, help="Most popular items only.")] = 20_000,
+) -> None:
+    """Writes a trained model in other programs' formats."""
+    from pathlib import Path
+
+    from recspark.errors import ConfigError
+    from recspark.pipeline.hints import filled_in
+    from recspark.pipeline.open_run import open_finished_run
+    from recspark.pipeline.projector import write_projector
+
+    if not projector:
+        raise ConfigError("export: say what to write: --projector")
+    with filled_in([conf, *(overrides or [])]):
+        opened = open_finished_run(conf, overrides or [], "train")
+        folder = Path(to or f"export/{opened.stages['train'].id}")
+        num_items = write_projector(opened, folder, max_items)
+    print(f"{num_items:,} items in {folder}; look at them with `tensorboard --logdir {folder}`, tab Projector")
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
