@@ -243,6 +243,9 @@ class TrainingConfig(Section):
     """Training stops when the loss exceeds the first one by this factor, or is not a number."""
     timeout_seconds: PositiveInt = 600
     """Ranks give up when one of them keeps the others waiting longer."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Of matrix products on a GPU: highest is float32, high TF32, medium bfloat16 where there is a kernel for it.
+    Tables, losses and sums stay float32. A CPU always computes in float32."""
     dense: DenseConfig = DenseConfig()
     """Optimizer of towers; none of the models here has any yet."""
     trackers: TrackersConfig = TrackersConfig()

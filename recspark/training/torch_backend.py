@@ -27,6 +27,7 @@ from recspark.training.losses import MaskedNegatives, negative_gradients, positi
 from recspark.training.negatives import NoiseDistribution
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.sequence_files import Sequences
+from recspark.training.staging import stage
 from recspark.training.tables import SkipGramTables
 from recspark.training.world import World
 
@@ -53,6 +54,8 @@ class TorchBackend:
         num_threads: int,
     ) -> None:
         torch.set_num_threads(num_threads)
+        if world.device.startswith("cuda"):
+            torch.set_float32_matmul_precision(config.matmul_precision)
         self._config, self._world = config, world
         self._batches = SkipGramBatches(noise, keep, config, seed)
         initial_rows = partial(init_rows, dim=dim, init_scale=config.init_scale, seed=seed)
@@ -62,7 +65,7 @@ class TorchBackend:
 
     def prepare(self, batch: Sequences, place: Place) -> SkipGramBatch:
         """Tokens, windows, rows and negatives of a batch."""
-        return self._batches.prepare(batch, place)
+        return stage(self._batches.prepare(batch, place), self._world.device)
 
     def step(self, prepared: SkipGramBatch, learning_rate: float) -> None:
         """Looks up the batch's rows, finds their gradients, sends those to the owners. Collective."""
