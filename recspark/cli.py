@@ -48,7 +48,7 @@ def run(
 
 def _run(opened: "Run", arguments: list[str], first: str | None, last: str | None, dry_run: bool = False) -> None:
     from recspark.pipeline.closing import print_closing
-    from recspark.pipeline.launch import StageFailed, run_all
+    from recspark.pipeline.launch import StageFailed, describe_training, run_all
     from recspark.pipeline.limits import check_catalogue
     from recspark.pipeline.plan import describe_states, find_states, select_stages
 
@@ -58,6 +58,7 @@ def _run(opened: "Run", arguments: list[str], first: str | None, last: str | Non
     states = find_states(opened, names)
     if dry_run:
         print(describe_states(opened, states))
+        print(describe_training(opened, states, arguments), end="")
         return
     try:
         run_all(opened, states, arguments)
@@ -122,6 +123,31 @@ def evaluate(conf: Conf, overrides: Overrides = None) -> None:
     with filled_in([conf, *(overrides or [])]):
         opened = open_job_run(conf, overrides or [], "evaluate")
         _run(opened, [conf, *(overrides or [])], first="evaluate", last="evaluate")
+
+
+@app.command()
+def export(
+    conf: Conf,
+    overrides: Overrides = None,
+    projector: Annotated[bool, typer.Option("--projector", help="Files for TensorBoard's projector.")] = False,
+    to: Annotated[str | None, typer.Option("--to", help="Folder; export/MODEL_ID by default.")] = None,
+    max_items: Annotated[int, typer.Option("--max-items", min=1, help="Most popular items only.")] = 20_000,
+) -> None:
+    """Writes a trained model in other programs' formats."""
+    from pathlib import Path
+
+    from recspark.errors import ConfigError
+    from recspark.pipeline.hints import filled_in
+    from recspark.pipeline.open_run import open_finished_run
+    from recspark.pipeline.projector import write_projector
+
+    if not projector:
+        raise ConfigError("export: say what to write: --projector")
+    with filled_in([conf, *(overrides or [])]):
+        opened = open_finished_run(conf, overrides or [], "train")
+        folder = Path(to or f"export/{opened.stages['train'].id}")
+        num_items = write_projector(opened, folder, max_items)
+    print(f"{num_items:,} items in {folder}; look at them with `tensorboard --logdir {folder}`, tab Projector")
 
 
 def _print_version(wanted: bool) -> None:

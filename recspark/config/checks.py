@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 WRONG = "wrong"
 """In the validation's context: the keys whose values were wrong by themselves, so that defaults stand in for them."""
 
+_KINDS_WITH_TOWERS: frozenset[str] = frozenset()
+"""Values of model.kind with parameters outside embedding tables."""
 _ORDER = ("source.kind", "source.columns.ts", "source.columns.position")
 
 
@@ -28,7 +30,7 @@ def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()
         of_kind = []  # it may have meant edges, which need no split
     elif config.source.kind == "edges":
         of_kind = [_check_edges]
-    of_model = [_check_objective, _check_readout, _check_training, _check_conversions, _check_warm_start]
+    of_model = [_check_objective, _check_readout, _check_training, _check_dense, _check_conversions, _check_warm_start]
     checks = [_check_source, *of_kind, _check_stages, *of_model]
     found = [problem for check in checks for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
@@ -233,6 +235,20 @@ def _check_training(config: "RunConfig") -> Iterator[_Problem]:
     names = [(f.of, f.name) for f in config.features]
     for of, name in sorted({n for n in names if names.count(n) > 1}):
         yield _Problem(f"features: two {of} features are called {name}", "features")
+
+
+def _check_dense(config: "RunConfig") -> Iterator[_Problem]:
+    """Knobs of towers need a model that has some."""
+    dense = config.training.dense
+    if config.model.kind in _KINDS_WITH_TOWERS or not config.model.has_corpus:
+        return
+    for name, field in type(dense).model_fields.items():
+        if getattr(dense, name) != field.default:
+            line = (
+                f"training.dense.{name}: model.kind {config.model.kind} is embedding tables alone, which have row-wise "
+                f"Adagrad and one owner a row: nothing to average, no moments to shrink; leave it out"
+            )
+            yield _Problem(line, "model.kind", f"training.dense.{name}")
 
 
 def _check_conversions(config: "RunConfig") -> Iterator[_Problem]:

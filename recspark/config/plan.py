@@ -26,7 +26,9 @@ _NOT_IN_KEY = {
         "checkpoint_steps",
         "keep_checkpoints",
         "max_loss_ratio",
+        "resume",
         "timeout_seconds",
+        "trackers",
     },
 }
 """Knobs that decide how a stage works, never what it yields."""

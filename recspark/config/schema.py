@@ -26,6 +26,7 @@ from recspark.config.learning import (
 )
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, Share, SourceConfig
+from recspark.config.trainer import DenseConfig, TrackersConfig
 
 
 class RunSection(Section):
@@ -241,12 +242,22 @@ class TrainingConfig(Section):
     """Steps (global batches) between checkpoints; the CPU kernel counts the same batches."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints kept."""
+    resume: Literal["auto", "required"] = "auto"
+    """auto: from the latest checkpoint of this config and these inputs, else from the start. required: never from the
+    start; where nothing fits, the differences to the nearest unfinished training are listed."""
     init_scale: PositiveFloat = 0.1
     """Input vectors start uniform in +- this / sqrt(dim); output vectors at zero."""
     max_loss_ratio: PositiveFloat = 100.0
     """Training stops when the loss exceeds the first one by this factor, or is not a number."""
     timeout_seconds: PositiveInt = 600
     """Ranks give up when one of them keeps the others waiting longer."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Of matrix products on a GPU: highest is float32, high TF32, medium bfloat16 where there is a kernel for it.
+    Tables, losses and sums stay float32. A CPU always computes in float32."""
+    dense: DenseConfig = DenseConfig()
+    """Optimizer of towers; none of the models here has any yet."""
+    trackers: TrackersConfig = TrackersConfig()
+    """TensorBoard and MLflow; none by default."""
 
 
 class IndexConfig(Section):

@@ -5,6 +5,7 @@ Downstream never reads "latest": `find_table` turns (stage, key) into a pinned v
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,9 +189,29 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
     Raises: LakeError when the version, or one of its files, is gone or damaged.
     """
     opened = open_table(table.lake, table.name, table.version)
-    try:
-        # By arrow's own file system: through delta-rs' one, arrow's threads call Python, and abort a process that ends.
+    with _naming_lost_files(table):
         return opened.to_pyarrow_table(columns=columns, filters=filters, filesystem=_table_files(table.uri))
+
+
+def stream_table(table: TableAt, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a pinned table, at most so many at a time, in the same order on every machine.
+
+    Raises: LakeError when the version, or one of its files, is gone or damaged.
+    """
+    opened = open_table(table.lake, table.name, table.version)
+    dataset = opened.to_pyarrow_dataset(filesystem=_table_files(table.uri))
+    with _naming_lost_files(table):
+        for fragment in sorted(dataset.get_fragments(), key=lambda f: str(f.path)):
+            yield from fragment.to_batches(
+                dataset.schema, columns, batch_size=batch_rows, batch_readahead=1, fragment_readahead=1
+            )
+
+
+@contextmanager
+def _naming_lost_files(table: TableAt) -> Iterator[None]:
+    """Turns errors of reading into one that says which version of which table has lost a file."""
+    try:
+        yield
     except (OSError, pa.ArrowInvalid) as error:
         raise LakeError(
             f"{table.uri}: a data file of version {table.version} is lost or damaged ({first_line(error)}); "
@@ -199,6 +220,7 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
 
 
 def _table_files(uri: str) -> pafs.FileSystem:
+    """Arrow's own file system: through delta-rs' one, arrow's threads call Python, and abort a process that ends."""
     filesystem, path = open_filesystem(uri)
     return pafs.SubTreeFileSystem(path, filesystem)
 
@@ -231,20 +253,27 @@ def _may_have_vectors(table: DeltaTable) -> bool:
     return "deletionVectors" in (table.protocol().reader_features or [])
 
 
+def fit_contract(spec: TableSpec, data: pa.Table) -> pa.Table:
+    """The rows with the table's columns, in its order and types, and their features where it has some.
+
+    Raises: LakeError when they do not fit.
+    """
+    features = [f for f in data.schema if f.name.startswith("f_")] if spec.has_features else []
+    schema = pa.schema([*spec.schema, *features])
+    try:
+        return data.select(schema.names).cast(schema)
+    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise LakeError(f"{spec.name}: rows do not fit the table's contract: {error}") from error
+
+
 def write_table(lake: str, spec: TableSpec, data: pa.Table, record: CommitRecord, replace: str | None = None) -> int:
     """Writes a table (or, with a ``replace`` predicate on partition columns, a slice) in one commit; its version.
 
     Raises: LakeError when ``data`` does not fit the contract.
     """
-    features = [f for f in data.schema if f.name.startswith("f_")] if spec.has_features else []
-    schema = pa.schema([*spec.schema, *features])
-    try:
-        data = data.select(schema.names).cast(schema)
-    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise LakeError(f"{spec.name}: rows do not fit the table's contract: {error}") from error
     write_deltalake(
         delta_uri(table_uri(lake, spec.name)),
-        data,
+        fit_contract(spec, data),
         partition_by=list(spec.partition_by) or None,
         mode="overwrite",
         schema_mode=None if replace else "overwrite",

@@ -6,6 +6,7 @@ reads a whole file and is for those who are about to use it.
 """
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -28,7 +29,7 @@ def publish_folder(
     lake: str,
     kind: str,
     folder_id: str,
-    files: list[str],
+    files: Sequence[str | FileEntry],
     *,
     counts: dict[str, Any],
     config: dict[str, Any],
@@ -36,12 +37,12 @@ def publish_folder(
     facts: dict[str, Any],
     run_id: str,
 ) -> Manifest:
-    """Hashes the files already written below the folder and writes the manifest that makes it there."""
+    """Writes the manifest that makes the folder there; files that are named only are hashed first."""
     folder = folder_uri(lake, kind, folder_id)
     manifest = Manifest(
         kind=kind,
         id=folder_id,
-        files=tuple(hash_file(folder, name) for name in files),
+        files=tuple(hash_file(folder, file) if isinstance(file, str) else file for file in files),
         counts=counts,
         config=config,
         inputs=inputs,

@@ -1,6 +1,9 @@
 """Paths and URIs of a lake, and the one place that turns them into file systems and store options."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlparse
@@ -117,6 +120,32 @@ def write_bytes(uri: str, content: bytes) -> None:
     filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
     with filesystem.open_output_stream(path) as stream:
         stream.write(content)
+
+
+@contextmanager
+def writable_folder(uri: str) -> Iterator[str]:
+    """A local folder to write into: the place itself, or one whose files go to the store at the end."""
+    filesystem, path = open_filesystem(uri)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        os.makedirs(path, exist_ok=True)
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+        pafs.copy_files(folder, path, pafs.LocalFileSystem(), filesystem)
+
+
+@contextmanager
+def readable_copy(uri: str) -> Iterator[str]:
+    """A local path to read a file or folder from: the place itself, or a copy."""
+    filesystem, path = open_filesystem(uri)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = os.path.join(folder, path.rsplit("/", 1)[-1])
+        pafs.copy_files(path, local, filesystem, pafs.LocalFileSystem())
+        yield local
 
 
 def open_input(uri: str) -> IO[bytes]:

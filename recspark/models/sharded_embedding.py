@@ -22,6 +22,7 @@ from torch import Tensor
 RowUpdate = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """(weight [n, dim], squares [n], rows [r] distinct, gradient [r, dim]) -> None, in place."""
 
+_INIT_ROWS = 1 << 20  # made at once; the table itself is never held twice
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
@@ -121,6 +122,15 @@ def find_route(layout: RowLayout, ids: NDArray[np.int64], ranks: Ranks) -> Route
     )
 
 
+def look_up(local: Tensor, route: Route, ranks: Ranks) -> Tensor:
+    """The rows of a route's ids, in the order of the ids, of any tensor [local, ...] in position order. Collective."""
+    found = local.index_select(0, route.local_rows)
+    if route.order is None:
+        return found
+    received = ranks.exchange(found, route.receive_counts, route.send_counts)
+    return torch.empty_like(received).index_copy_(0, route.order, received)
+
+
 class ShardedEmbedding:
     """One rank's rows of a table: ``weight`` float32 [local, dim] and ``squares`` float32 [local], in position order.
 
@@ -135,23 +145,27 @@ class ShardedEmbedding:
         ranks: Ranks,
         initial_rows: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
     ) -> None:
-        """``initial_rows`` gives the rows of ids (float32 [n, dim]), whoever holds them; zeros where left out."""
+        """``initial_rows`` gives the rows of ids (float32 [n, dim]), whoever holds them; zeros where left out.
+
+        On the device `meta` the rows stay without memory and without values: enough to count them.
+        """
         self.layout, self.dim, self.ranks = layout, dim, ranks
         mine = layout.range_of(ranks.rank)
-        if initial_rows is None:
-            self.weight = torch.zeros(len(mine), dim, device=ranks.device)
-        else:
-            ids = layout.ids(np.arange(mine.start, mine.stop))
-            self.weight = torch.from_numpy(initial_rows(ids)).to(ranks.device)
+        self.weight = torch.empty(len(mine), dim, device=ranks.device)
         self.squares = torch.zeros(len(mine), device=ranks.device)
+        if ranks.device == "meta":
+            return
+        if initial_rows is None:
+            self.weight.zero_()
+            return
+        for start in range(0, len(mine), _INIT_ROWS):
+            positions = np.arange(mine.start + start, min(mine.start + start + _INIT_ROWS, mine.stop))
+            rows = torch.from_numpy(initial_rows(layout.ids(positions)))
+            self.weight[start : start + len(rows)] = rows
 
     def lookup(self, route: Route) -> Tensor:
         """The rows of a route's ids, in the order of the ids: float32 [r, dim]. Collective."""
-        found = self.weight.index_select(0, route.local_rows)
-        if route.order is None:
-            return found
-        received = self.ranks.exchange(found, route.receive_counts, route.send_counts)
-        return torch.empty_like(received).index_copy_(0, route.order, received)
+        return look_up(self.weight, route, self.ranks)
 
     def apply_gradient(self, route: Route, gradient: Tensor, update: RowUpdate) -> None:
         """Adds up the gradients (float32 [r, dim]) of all ranks at each row's owner, then updates. Collective."""

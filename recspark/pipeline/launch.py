@@ -10,11 +10,11 @@ from itertools import groupby
 from pathlib import Path
 
 from recspark.config import Run, RunConfig
-from recspark.contracts.stages import TORCH
+from recspark.contracts.stages import TORCH, TRAIN
 from recspark.errors import RecsparkError
 from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal, log
 from recspark.pipeline.plan import StageState, find_state, find_states
-from recspark.pipeline.side import PARENT, STAGE_FILE, USER_ERROR, USER_ERROR_FILE, log_done
+from recspark.pipeline.side import DRY_RUN, EXIT_FILE, PARENT, STAGE_FILE, USER_ERROR, log_done
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a run that was told to end; training has written a checkpoint."""
@@ -74,6 +74,17 @@ def _left_out(config: RunConfig) -> dict[str, str]:
     return reasons
 
 
+def describe_training(run: Run, states: Sequence[StageState], arguments: Sequence[str]) -> str:
+    """What the training of a dry run would take, by a process of its own; empty where it is done or cannot tell yet."""
+    waiting = {state.stage.name: state.stage for state in states if not state.is_done}
+    train = waiting.get(TRAIN.name)
+    if train is None or any(not find_state(run, name).is_done for name in train.upstream if name in run.stages):
+        return ""
+    command = [sys.executable, "-m", "recspark.pipeline.side", TRAIN.name, *arguments, DRY_RUN]
+    done = subprocess.run(command, env=os.environ | run.to_environment(), capture_output=True, text=True, check=False)
+    return f"\n{done.stdout}" if done.returncode == 0 else f"\ntrain: {done.stderr.strip()}\n"
+
+
 def _run_side(run: Run, side: str, stages: list[str], later: list[str], arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m"]
     num_processes = run.config.training.num_processes
@@ -83,14 +94,14 @@ def _run_side(run: Run, side: str, stages: list[str], later: list[str], argument
     environment = os.environ | run.to_environment() | {PARENT: str(os.getpid())}
     environment.setdefault(LOG_FORMAT_VARIABLE, "text" if is_terminal() else "json")
     with tempfile.TemporaryDirectory() as folder:
-        # torchrun ends with 1 whatever its ranks end with; they leave word here when the user has to change something.
-        word = environment[USER_ERROR_FILE] = os.path.join(folder, "user-error")
-        place = environment[STAGE_FILE] = os.path.join(folder, "stage")
+        # torchrun ends with 1 whatever its ranks end with; here they leave word of what they ended with.
+        word, place = Path(folder, "exit-code"), Path(folder, "stage")
+        environment |= {EXIT_FILE: str(word), STAGE_FILE: str(place)}
         code = _wait(subprocess.Popen(command, env=environment))
         if code != 0:
-            begun = Path(place).read_text() if os.path.exists(place) else None
+            begun = place.read_text() if place.exists() else None
             left = stages[stages.index(begun) if begun else 0 :] + later
-            raise StageFailed(left, USER_ERROR if os.path.exists(word) else code, has_begun=begun is not None)
+            raise StageFailed(left, int(word.read_text()) if word.exists() else code, has_begun=begun is not None)
 
 
 def _wait(child: "subprocess.Popen[bytes]") -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recspark.config import Run
-from recspark.contracts.stages import SPARK
+from recspark.contracts.stages import SPARK, TRAIN
 from recspark.errors import ConfigError, RecsparkError
 from recspark.lake.arrow import find_table
 from recspark.lake.locks import stage_lock
@@ -30,31 +30,37 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 USER_ERROR = 2
+DRY_RUN = "--dry-run"
 PARENT = "RECSPARK_PARENT"
 """Process id of the `recspark run` that started this side."""
-USER_ERROR_FILE = "RECSPARK_USER_ERROR_FILE"
-"""Names a file to make when a stage ends for a reason the user has to mend."""
+EXIT_FILE = "RECSPARK_EXIT_FILE"
+"""Names a file for the code a stage ends with, where that says more than failure: torchrun ends with 1 in any case."""
 STAGE_FILE = "RECSPARK_STAGE_FILE"
 """Names a file that says which stage has been started last."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs ``STAGE[,STAGE] CONF [key=value ...]``; 0 when done, 2 when the user has to change something."""
-    if len(arguments) < 2:
-        print("usage: python -m recspark.pipeline.side STAGE[,STAGE] CONF [key=value ...]", file=sys.stderr)
+    """Runs ``STAGE[,STAGE] CONF [key=value ...] [--dry-run]``; 0 when done, 2 when the user has to change something."""
+    is_dry, words = DRY_RUN in arguments, [word for word in arguments if word != DRY_RUN]
+    if len(words) < 2:
+        usage = f"usage: python -m recspark.pipeline.side STAGE[,STAGE] CONF [key=value ...] [{DRY_RUN}]"
+        print(usage, file=sys.stderr)
         return USER_ERROR
-    stages, conf, *overrides = arguments
+    stages, conf, *overrides = words
     watch_parent()
     try:
         names = stages.split(",")
         with filled_in([conf, *overrides]):
+            if is_dry:
+                _describe(open_job_run(conf, overrides, names[0]), names)
+                return 0
             run_stages(open_job_run(conf, overrides, names[0]), names)
     except RecsparkError as error:
         if is_first_rank():
             print(f"error: {error}", file=sys.stderr, flush=True)
-        if word := os.environ.get(USER_ERROR_FILE):
-            Path(word).touch()
-        return USER_ERROR
+        return _leave_word(USER_ERROR)
+    except SystemExit as stopped:  # by SIGTERM, with a checkpoint written
+        return _leave_word(int(stopped.code or 0))
     return 0
 
 
@@ -71,6 +77,27 @@ def run_job(stage: str, description: str | None) -> None:
         usage = f"usage: {sys.argv[0]} CONF [key=value ...]\n\n{(description or '').strip()}"
         print(usage, file=sys.stdout if wants_help else sys.stderr)
     sys.exit(0 if wants_help else USER_ERROR)
+
+
+def _describe(run: Run, names: Sequence[str]) -> None:
+    """Prints what a stage would take.
+
+    Raises: ConfigError for a stage that cannot tell.
+    """
+    if list(names) != [TRAIN.name]:
+        raise ConfigError(
+            f"{DRY_RUN}: of single stages only {TRAIN.name} can tell; `recspark run CONF {DRY_RUN}` tells all"
+        )
+    from recspark.training.estimate import describe_training
+
+    if is_first_rank():
+        print(describe_training(run))
+
+
+def _leave_word(code: int) -> int:
+    if path := os.environ.get(EXIT_FILE):
+        Path(path).write_text(str(code))
+    return code
 
 
 def run_stages(run: Run, names: Sequence[str]) -> None:

@@ -40,8 +40,8 @@ class Backend(Protocol):
     def load(self, folder: str) -> None:
         """Reads what `save` wrote, on any number of ranks. Collective."""
 
-    def tables(self) -> SkipGramTables | None:
-        """The whole model on rank 0, None elsewhere. Collective."""
+    def part(self, items: range) -> SkipGramTables:
+        """The model's rows of these items, whoever holds them; every rank may ask for others. Collective."""
 
 
 def choose_backend(config: TrainingConfig, launch: Launch, recorded: str | None = None) -> tuple[str, str, str]:

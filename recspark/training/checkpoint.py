@@ -11,16 +11,13 @@ name is no checkpoint. What training depends on (`facts`) is recorded and compar
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.fs as pafs
 
 from recspark.errors import TrainingError
 from recspark.faults import fault_point
-from recspark.lake.storage import join, open_filesystem, read_bytes, write_bytes
+from recspark.lake.storage import join, open_filesystem, read_bytes, readable_copy, writable_folder, write_bytes
 from recspark.training.backend import Backend
 from recspark.training.world import World
 
@@ -30,11 +27,14 @@ _LATEST, _METRICS = "LATEST", "metrics.jsonl"
 
 def find_recorded_backend(uri: str) -> str | None:
     """The backend that made the latest checkpoint below a folder or URI, None without a readable record."""
-    try:
-        found: str = json.loads(read_bytes(join(uri, _LATEST)) or b"{}")["facts"]["backend"]
-    except (ValueError, KeyError, TypeError):
-        return None  # whoever resumes says what is wrong with it
-    return found
+    found = _parse_latest(read_bytes(join(uri, _LATEST)))  # whoever resumes says what is wrong with it
+    return None if found is None else found["facts"].get("backend")
+
+
+def read_progress(uri: str) -> dict[str, Any] | None:
+    """The state (`TrainState`) of the latest checkpoint below a folder or URI, None without a readable record."""
+    found = _parse_latest(read_bytes(join(uri, _LATEST)))
+    return None if found is None else found["state"]
 
 
 class Checkpoints:
@@ -51,11 +51,10 @@ class Checkpoints:
         content = read_bytes(join(self.uri, _LATEST))
         if content is None:
             return None
-        try:
-            found: dict[str, Any] = json.loads(content)
-            differences = _compare(found["facts"], self._facts)
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{self.uri}/{_LATEST}: not a checkpoint record ({error}); {self._advice()}") from error
+        found = _parse_latest(content)
+        if found is None:
+            raise TrainingError(f"{self.uri}/{_LATEST}: not a checkpoint record; {self._advice()}")
+        differences = _compare(found["facts"], self._facts)
         if differences:
             raise TrainingError(
                 "\n".join([f"{self.uri}: cannot resume, the checkpoint was made from something else:", *differences])
@@ -64,9 +63,28 @@ class Checkpoints:
         self._check_files(found)
         return found
 
+    def describe_nearest(self) -> str | None:
+        """The unfinished training beside this one that differs least, and in what; None where there is none."""
+        folder, own = self.uri.rsplit("/", 1)
+        others = []
+        for name in _list_folders(folder):
+            found = _parse_latest(read_bytes(join(folder, name, _LATEST))) if name != own else None
+            if found and found["state"]["step"] < found["facts"].get("num_steps", 0):
+                differences = _compare(found["facts"], self._facts, ignored=("key", "num_steps"))
+                others.append((len(differences), name, found["state"]["step"], differences))
+        if not others:
+            return None
+        _, name, step, differences = min(others)
+        return "\n".join(
+            [
+                f"{self.uri}: no checkpoint; that of step {step} in {join(folder, name)} is of another training:",
+                *differences,
+            ]
+        )
+
     def load(self, latest: dict[str, Any], backend: Backend) -> None:
         """Brings a backend to the state of a checkpoint. Collective."""
-        with _local_copy(join(self.uri, latest["folder"])) as folder:
+        with readable_copy(join(self.uri, latest["folder"])) as folder:
             backend.load(folder)
 
     def save(self, state: dict[str, Any], step: int, backend: Backend, world: World) -> None:
@@ -75,7 +93,7 @@ class Checkpoints:
         if world.rank == 0:
             _delete(join(self.uri, name))
         world.barrier()
-        with _local_folder(join(self.uri, name)) as folder:
+        with writable_folder(join(self.uri, name)) as folder:
             backend.save(folder)
         world.barrier()
         if world.rank == 0:
@@ -115,41 +133,28 @@ class Checkpoints:
                 _delete(join(self.uri, name))
 
 
-def _compare(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def _parse_latest(content: bytes | None) -> dict[str, Any] | None:
+    """What LATEST says, None where it is not there or no record of ours."""
+    try:
+        found: dict[str, Any] = json.loads(content or b"")
+        is_record = isinstance(found["facts"], dict) and isinstance(found["files"], dict)
+        return found if is_record and found["folder"] and "step" in found["state"] else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _compare(
+    found: dict[str, Any], wanted: dict[str, Any], prefix: str = "", ignored: tuple[str, ...] = ()
+) -> list[str]:
     """One line a fact that differs."""
     lines = []
-    for name in sorted(set(found) | set(wanted)):
+    for name in sorted((set(found) | set(wanted)) - set(ignored)):
         old, new = found.get(name), wanted.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _compare(old, new, f"{prefix}{name}.")
         elif old != new:
             lines.append(f"  {prefix}{name}: the checkpoint has {old}, this run has {new}")
     return lines
-
-
-@contextmanager
-def _local_folder(uri: str) -> Iterator[str]:
-    """A local folder to write into: the place itself, or one whose files go to the store at the end."""
-    filesystem, path = open_filesystem(uri)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        os.makedirs(path, exist_ok=True)
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield folder
-        pafs.copy_files(folder, path, pafs.LocalFileSystem(), filesystem)
-
-
-@contextmanager
-def _local_copy(uri: str) -> Iterator[str]:
-    """A local folder to read from: the place itself, or a copy."""
-    filesystem, path = open_filesystem(uri)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        pafs.copy_files(path, folder, filesystem, pafs.LocalFileSystem())
-        yield folder
 
 
 def _write_at_once(uri: str, content: bytes) -> None:

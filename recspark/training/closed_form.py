@@ -4,14 +4,16 @@ user_histories (or an edge list's item_graph) -> ItemFactors -> models/<model_id
 """
 
 import time
+from typing import Any
 
 from recspark.baselines.registry import BaselineInputs, build_factors
 from recspark.config import Run
 from recspark.logs import log
-from recspark.training.export import TrainedModel
 from recspark.training.inputs import TrainInputs
+from recspark.training.model_files import TrainedModel
 from recspark.training.readout_search import find_readout
 from recspark.training.tables import SkipGramTables
+from recspark.training.world import World
 
 
 def fit_closed_form(run: Run, inputs: TrainInputs) -> TrainedModel:
@@ -23,7 +25,7 @@ def fit_closed_form(run: Run, inputs: TrainInputs) -> TrainedModel:
     sources = BaselineInputs(run.config, inputs.num_events, inputs.user_histories, inputs.item_graph)
     factors = build_factors(model.kind, sources)
     counts = factors.counts | {"seconds": round(time.monotonic() - started, 1)}
-    facts = {
+    facts: dict[str, Any] = {
         "embedding_dim": model.embedding_dim,
         "model_id": run.stages["train"].id,
         "model_kind": model.kind,
@@ -31,4 +33,5 @@ def fit_closed_form(run: Run, inputs: TrainInputs) -> TrainedModel:
     }
     log("train", f"{model.kind} in closed form", **counts)
     tables = SkipGramTables(factors.input, factors.output, factors.is_known)
-    return TrainedModel(tables, counts, facts | find_readout(model, inputs, tables))
+    facts |= find_readout(model, inputs, lambda _: tables, World())
+    return TrainedModel(tables, range(len(inputs.num_events)), counts, facts)

@@ -67,13 +67,13 @@ class CpuBackend:
         for name, array in load_file(f"{folder}/{_FILE}").items():
             getattr(self._state, name)[...] = array
 
-    def tables(self) -> SkipGramTables:
-        """The model as it stands."""
-        state = self._state
+    def part(self, items: range) -> SkipGramTables:
+        """Rows of the model as it stands."""
+        state, rows = self._state, slice(items.start, items.stop)
         return SkipGramTables(
-            state.input_vectors,
-            state.output_vectors,
-            state.input_squares > 0,
-            state.input_squares,
-            state.output_squares,
+            state.input_vectors[rows],
+            state.output_vectors[rows],
+            state.input_squares[rows] > 0,
+            state.input_squares[rows],
+            state.output_squares[rows],
         )

@@ -1,9 +1,8 @@
 """A published model as another training reads it: its arrays, memory-mapped, and the outside id of each row."""
 
 import datetime as dt
+import itertools
 import json
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.errors import TrainingError
 from recspark.lake.arrow import TableAt, read_ids, read_record
 from recspark.lake.folders import check_file, read_manifest
-from recspark.lake.storage import join, open_filesystem
+from recspark.lake.storage import join, open_filesystem, readable_copy
+from recspark.training.model_files import MODELS
 
-MODELS, VECTORS_FILE = "models", "vectors.safetensors"
 _ARRAYS = {  # in the file -> in a backend's state
     "input": "input_vectors",
     "output": "output_vectors",
@@ -32,12 +32,13 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class EarlierModel:
-    """``arrays`` by their names in a backend's state, float32 [V, dim] or [V]; ``item_ids`` of the rows' items, None
-    for those that it never learned. ``split`` is that section of the config it was made by, None for an edge list.
+    """``parts`` in the order of the rows, each with its arrays by their names in a backend's state, float32 [v, dim] or
+    [v]: one for each rank that wrote them. ``item_ids`` of all rows' items, None for those that it never learned.
+    ``split`` is that section of the config it was made by, None for an edge list.
     """
 
     model_id: str
-    arrays: dict[str, NDArray[np.float32]]
+    parts: tuple[dict[str, NDArray[np.float32]], ...]
     item_ids: pa.Array
     split: dict[str, Any] | None = None
 
@@ -45,6 +46,15 @@ class EarlierModel:
     def num_rows(self) -> int:
         """Items of its vocabulary."""
         return len(self.item_ids)
+
+    def weigh(self, weights: sp.csr_array) -> dict[str, NDArray[np.float32]]:
+        """``weights`` [n, V] x each array, part by part: float32 [n, dim] or [n], by its name."""
+        ends = itertools.accumulate((len(next(iter(part.values()))) for part in self.parts), initial=0)
+        columns = [weights[:, start:stop] for start, stop in itertools.pairwise(ends)]
+        return {
+            name: np.asarray(sum(own @ part[name] for own, part in zip(columns, self.parts, strict=True)), np.float32)
+            for name in self.parts[0]
+        }
 
     def find_rows(self, item_ids: pa.ChunkedArray) -> NDArray[np.int64]:
         """The row of each item, -1 for one that it never learned.
@@ -102,25 +112,27 @@ def open_earlier_model(lake: str, model_id: str, embedding_dim: int, items: Tabl
         raise TrainingError(
             f"training.warm_start: no model {model_id} in {join(lake, MODELS)}; {_describe_models(lake)}"
         )
-    tensors = map_tensors(check_file(lake, MODELS, model_id, manifest.file(VECTORS_FILE)))
+    files = sorted(manifest.files, key=lambda file: file.path)
+    found = [map_tensors(check_file(lake, MODELS, model_id, file)) for file in files]
     where = f"training.warm_start: model {model_id} of {lake}"
-    if missing := [name for name in (*_ARRAYS, "is_trained") if name not in tensors]:
+    if missing := [name for name in (*_ARRAYS, "is_trained") if name not in found[0]]:
         raise TrainingError(
             f"{where} has no {', '.join(missing)} (model.kind {manifest.facts.get('model_kind')}): it takes models of "
             f"the skip-gram family, made by this version; train it again, or leave warm_start out"
         )
-    if tensors["input"].shape[1] != embedding_dim:
+    if (dim := found[0]["input"].shape[1]) != embedding_dim:
         raise TrainingError(
-            f"{where} has vectors of {tensors['input'].shape[1]} floats, model.embedding_dim is {embedding_dim}; "
-            f"set it to {tensors['input'].shape[1]}, or leave warm_start out"
+            f"{where} has vectors of {dim} floats, model.embedding_dim is {embedding_dim}; set it to {dim}, or leave "
+            f"warm_start out"
         )
     has_output &= manifest.config.get("model", {}).get("objective") != "hierarchical_softmax"
-    arrays = {to: tensors[name] for name, to in _ARRAYS.items() if has_output or not name.startswith("output")}
+    taken = {name: to for name, to in _ARRAYS.items() if has_output or not name.startswith("output")}
+    parts = tuple({to: tensors[name] for name, to in taken.items()} for tensors in found)
     ids = read_ids(replace(items, lake=lake, version=manifest.inputs["items"]), c.ITEM_IDX, c.ITEM_ID)
-    learned = pa.array(tensors["is_trained"] > 0)
+    learned = pa.array(np.concatenate([tensors["is_trained"] for tensors in found]) > 0)
     record = read_record(lake, items.name, manifest.inputs["items"])
     split = record.config.get("split") if record else None
-    return EarlierModel(model_id, arrays, pc.if_else(learned, ids.combine_chunks(), None), split)
+    return EarlierModel(model_id, parts, pc.if_else(learned, ids.combine_chunks(), None), split)
 
 
 def map_tensors(uri: str) -> dict[str, NDArray[np.float32]]:
@@ -128,13 +140,8 @@ def map_tensors(uri: str) -> dict[str, NDArray[np.float32]]:
 
     A file on a store is copied first.
     """
-    filesystem, path = open_filesystem(uri)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        return _map_local(path)
-    with tempfile.TemporaryDirectory() as folder:
-        local = os.path.join(folder, VECTORS_FILE)
-        pafs.copy_files(path, local, filesystem, pafs.LocalFileSystem())
-        return _map_local(local)  # a mapped file may be unlinked
+    with readable_copy(uri) as path:
+        return _map_local(path)  # a mapped file may be unlinked
 
 
 def _map_local(path: str) -> dict[str, NDArray[np.float32]]:

@@ -1,138 +1,85 @@
 """From a trained model to what others read: the model folder, then user_embeddings, then item_embeddings, the marker.
 
-models/<model_id>/vectors.safetensors    input, output float32 [V, dim] in item_idx order, is_trained uint8 [V], and
-                                         input_squares, output_squares float32 [V] for a warm start
-models/<model_id>/manifest.json          counts, config, input versions, facts (metric, backend, readout ...)
-user_embeddings, item_embeddings         one commit each; item_embeddings' means done
+Every rank writes the rows of its own items, and those of every n-th piece of users; rank 0 commits the files of all
+ranks at once. No rank ever holds more than its part of the vectors and one piece of users.
 """
 
-import os
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from recspark.config import Run
 from recspark.contracts import columns as c
-from recspark.contracts.manifest import FileEntry
 from recspark.contracts.tables import ITEM_EMBEDDINGS, USER_EMBEDDINGS
-from recspark.errors import LakeError
 from recspark.faults import fault_point
-from recspark.lake.arrow import read_ids, read_table, write_table
-from recspark.lake.folders import check_file, find_flaw, folder_uri, publish_folder, read_manifest, unpublish_folder
-from recspark.lake.storage import open_filesystem
+from recspark.lake.arrow import TableAt, read_ids, read_table, stream_table
+from recspark.lake.parts import PartFile, PartWriter, commit_parts
 from recspark.logs import log
-from recspark.training.earlier_model import MODELS, VECTORS_FILE
 from recspark.training.inputs import TrainInputs
-from recspark.training.readout import Readout, ReadoutSpec, mean_user_vectors, read_out
-from recspark.training.tables import SkipGramTables
+from recspark.training.model_files import TrainedModel
+from recspark.training.readout import Readout, ReadoutSpec, mean_of_sums, read_out, sum_user_vectors, unit_rows
+from recspark.training.world import World
+
+_ITEMS_AT_ONCE = 200_000
+_USERS_AT_ONCE = 50_000
+
+Counts = dict[str, int]
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A finished training: its tables, what was counted, and what readers need to know."""
-
-    tables: SkipGramTables
-    counts: dict[str, Any]
-    facts: dict[str, Any]
-
-
-def find_model(run: Run) -> TrainedModel | None:
-    """The model a run has published before its embeddings were committed, None where there is no whole one.
-
-    Raises: LakeError when a file's SHA-256 is not the manifest's.
-    """
-    model_id = run.stages["train"].id
-    if find_flaw(run.lake, MODELS, model_id):
-        return None
-    manifest = read_manifest(run.lake, MODELS, model_id)
-    assert manifest, "a folder without one has a flaw"
-    filesystem, path = open_filesystem(check_file(run.lake, MODELS, model_id, manifest.file(VECTORS_FILE)))
-    with tempfile.TemporaryDirectory() as folder:
-        pafs.copy_files(path, f"{folder}/{VECTORS_FILE}", filesystem, pafs.LocalFileSystem())
-        arrays = load_file(f"{folder}/{VECTORS_FILE}")
-    tables = SkipGramTables(arrays["input"], arrays["output"], arrays["is_trained"].astype(bool))
-    return TrainedModel(tables, manifest.counts, manifest.facts)
-
-
-def publish_model(run: Run, model: TrainedModel, versions: dict[str, int]) -> bool:
-    """Writes the model folder, from whose manifest on the training need not be repeated.
-
-    True where it holds what the manifest of a damaged one before it says: committed embeddings then still are its.
-    """
+def write_embeddings(run: Run, model: TrainedModel, inputs: TrainInputs, world: World) -> None:
+    """Commits user_embeddings (where there are users) and then item_embeddings. Collective."""
     stage = run.stages["train"]
-    before = _read_old_entry(run)
-    unpublish_folder(run.lake, MODELS, stage.id)
-    arrays = {
-        "input": np.ascontiguousarray(model.tables.input),
-        "output": np.ascontiguousarray(model.tables.output),
-        "is_trained": model.tables.is_trained.astype(np.uint8),
-    }
-    squares = {"input_squares": model.tables.input_squares, "output_squares": model.tables.output_squares}
-    arrays |= {name: np.ascontiguousarray(array) for name, array in squares.items() if array is not None}
-    filesystem, path = open_filesystem(folder_uri(run.lake, MODELS, stage.id))
-    filesystem.create_dir(path, recursive=True)
-    with tempfile.TemporaryDirectory() as folder:
-        save_file(arrays, os.path.join(folder, VECTORS_FILE))
-        pafs.copy_files(f"{folder}/{VECTORS_FILE}", f"{path}/{VECTORS_FILE}", pafs.LocalFileSystem(), filesystem)
-    published = publish_folder(
-        run.lake, MODELS, stage.id, [VECTORS_FILE], counts=model.counts, config=stage.sections, inputs=versions,
-        facts=model.facts, run_id=run.run_id,
-    )  # fmt: skip
-    fault_point("train.model")
-    return published.file(VECTORS_FILE) == before
-
-
-def _read_old_entry(run: Run) -> FileEntry | None:
-    """What the manifest that is to be replaced says of the vectors, None where it says nothing."""
-    try:
-        manifest = read_manifest(run.lake, MODELS, run.stages["train"].id)
-        return manifest.file(VECTORS_FILE) if manifest else None
-    except (LakeError, KeyError):
-        return None
-
-
-def write_embeddings(run: Run, model: TrainedModel, inputs: TrainInputs) -> int:
-    """Commits user_embeddings (where there are users) and then item_embeddings; the latter's version."""
-    stage = run.stages["train"]
-    slice_ = f"{c.MODEL_ID} = '{stage.id}'"
-    items = read_out(model.tables, inputs.num_events, ReadoutSpec.from_facts(model.facts))
+    slice_ = {c.MODEL_ID: stage.id}
+    num_events = inputs.num_events[model.items.start : model.items.stop]
+    items = read_out(model.tables, num_events, ReadoutSpec.from_facts(model.facts), world.sum_over_ranks)
     counts, tables = dict(model.counts), {}
     if inputs.users is not None and inputs.user_histories is not None:
-        users, user_counts = build_user_rows(inputs, items, stage.id)
+        writer = PartWriter(run.lake, USER_EMBEDDINGS, slice_, world.rank)
+        users = write_user_rows(inputs.users, inputs.user_histories, items, model.items.start, writer, world)
+        parts, user_counts = _gather(world, writer.close(), users)
         counts |= user_counts
-        record = run.record("train", is_marker=False, inputs=inputs.versions, counts=user_counts, facts=model.facts)
-        tables["user_embeddings"] = write_table(run.lake, USER_EMBEDDINGS, users, record, slice_)
-        fault_point("train.user_embeddings")
-    rows, item_counts = build_item_rows(inputs, items, stage.id)
-    counts |= item_counts
-    record = run.record(
-        "train", is_marker=True, tables=tables, inputs=inputs.versions, counts=counts, facts=model.facts
-    )
-    version = write_table(run.lake, ITEM_EMBEDDINGS, rows, record, slice_)
-    log("train", f"done at version {version}", **counts)
-    return version
+        if world.rank == 0:
+            record = run.record("train", is_marker=False, inputs=inputs.versions, counts=user_counts, facts=model.facts)
+            tables["user_embeddings"] = commit_parts(run.lake, USER_EMBEDDINGS, slice_, parts, record)
+            fault_point("train.user_embeddings")
+    writer = PartWriter(run.lake, ITEM_EMBEDDINGS, slice_, world.rank)
+    own_counts = write_item_rows(inputs, items, model.items.start, writer)
+    parts, item_counts = _gather(world, writer.close(), own_counts)
+    if world.rank == 0:
+        counts |= item_counts
+        record = run.record(
+            "train", is_marker=True, tables=tables, inputs=inputs.versions, counts=counts, facts=model.facts
+        )
+        version = commit_parts(run.lake, ITEM_EMBEDDINGS, slice_, parts, record)
+        log("train", f"done at version {version}", **counts)
 
 
-def build_item_rows(inputs: TrainInputs, items: Readout, model_id: str) -> tuple[pa.Table, dict[str, int]]:
-    """Rows of item_embeddings and their counts.
+def _gather(world: World, part: PartFile | None, counts: Counts) -> tuple[list[PartFile | None], Counts]:
+    """(files of all ranks, the sums of their counts). Collective."""
+    found = world.gather_objects((part, counts))
+    return [file for file, _ in found], {name: sum(own[name] for _, own in found) for name in counts}
+
+
+def write_item_rows(inputs: TrainInputs, items: Readout, first_item: int, writer: PartWriter) -> Counts:
+    """Writes this rank's rows of item_embeddings; their counts.
 
     Items that training never touched are left out, since nothing is known about them; an edge list's nodes are all
     there, those with zero vectors.
     """
     is_listed = np.ones_like(items.is_trained) if inputs.users is None else items.is_trained
     listed = np.flatnonzero(is_listed)
-    ids = read_ids(inputs.items, c.ITEM_IDX, c.ITEM_ID).take(pa.array(listed))
-    query = items.query[listed] if items.has_query else None
-    rows = _embedding_rows(listed, ids, items.vector[listed], query, items.bias[listed], model_id)
-    is_known = inputs.num_events > 0
-    return rows, {
+    ids = _read_item_ids(inputs.items, first_item, len(is_listed))
+    for start in range(0, len(listed), _ITEMS_AT_ONCE):
+        rows = listed[start : start + _ITEMS_AT_ONCE]
+        query = items.query[rows] if items.has_query else None
+        own_ids = ids.take(pa.array(rows))
+        writer.write(_embedding_rows(rows + first_item, own_ids, items.vector[rows], query, items.bias[rows]))
+    is_known = inputs.num_events[first_item : first_item + len(is_listed)] > 0
+    return {
         "items": len(listed),
         "items_trained": int(items.is_trained.sum()),
         "items_untrained": int((is_known & ~items.is_trained).sum()),
@@ -140,28 +87,50 @@ def build_item_rows(inputs: TrainInputs, items: Readout, model_id: str) -> tuple
     }
 
 
-def build_user_rows(inputs: TrainInputs, items: Readout, model_id: str) -> tuple[pa.Table, dict[str, int]]:
-    """Rows of user_embeddings and their counts; users without a trained item in their train history have none."""
-    assert inputs.users is not None
-    assert inputs.user_histories is not None
-    histories = read_table(inputs.user_histories, [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN])
-    lists = histories[c.ITEM_IDX]  # stays in chunks: the offsets of one list array end at 2^31 values
-    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
-    starts = np.cumsum(lengths, dtype=np.int64) - lengths
-    vectors, has_vector = mean_user_vectors(
-        pc.list_flatten(lists).to_numpy(), starts, histories[c.NUM_TRAIN].to_numpy(), items
-    )
-    user_idx = histories[c.USER_IDX].to_numpy()[has_vector]
-    order = np.argsort(user_idx)
-    ids = read_ids(inputs.users, c.USER_IDX, c.USER_ID).take(pa.array(user_idx[order]))
-    bias = np.zeros(len(order), np.float32)
-    rows = _embedding_rows(user_idx[order], ids, vectors[has_vector][order], None, bias, model_id)
-    return rows, {"users": len(order), "users_without_history": int((~has_vector).sum())}
+def _read_item_ids(items: TableAt, first_item: int, num_items: int) -> pa.ChunkedArray:
+    """The outside ids of a range of items, in order."""
+    own = [(c.ITEM_IDX, ">=", first_item), (c.ITEM_IDX, "<", first_item + num_items)]
+    return read_table(items, [c.ITEM_IDX, c.ITEM_ID], own).sort_by(c.ITEM_IDX)[c.ITEM_ID].cast(pa.string())
+
+
+def write_user_rows(
+    users: TableAt, histories: TableAt, items: Readout, first_item: int, writer: PartWriter, world: World
+) -> Counts:
+    """Writes every n-th piece of user_embeddings; counts of what this rank wrote. Collective.
+
+    A user is the mean of unit query vectors over the train history; one without a trained item there has no row. All
+    ranks read all histories and add up what each knows of a piece: the vectors stay where they are.
+    """
+    ids, unit = read_ids(users, c.USER_IDX, c.USER_ID), unit_rows(items.query)
+    num_rows = num_missing = 0
+    for piece, (user_idx, item_idx, starts, num_train) in enumerate(_stream_histories(histories)):
+        own = sum_user_vectors(item_idx, starts, num_train, unit, items.is_trained, first_item)
+        vectors, has_vector = mean_of_sums(world.sum_arrays(own))
+        if piece % world.world_size != world.rank:
+            continue
+        listed = user_idx[has_vector]
+        order = np.argsort(listed)
+        bias = np.zeros(len(order), np.float32)
+        own_ids = ids.take(pa.array(listed[order]))
+        writer.write(_embedding_rows(listed[order], own_ids, vectors[has_vector][order], None, bias))
+        num_rows += len(order)
+        num_missing += int((~has_vector).sum())
+    return {"users": num_rows, "users_without_history": num_missing}
+
+
+def _stream_histories(histories: TableAt) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """(user_idx, items of all, where each user's start, how many of them are train) piece by piece."""
+    for batch in stream_table(histories, [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN], _USERS_AT_ONCE):
+        lists = batch[c.ITEM_IDX]
+        lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+        starts = np.cumsum(lengths, dtype=np.int64) - lengths
+        values = pc.list_flatten(lists).to_numpy(zero_copy_only=False)
+        yield batch[c.USER_IDX].to_numpy(), values, starts, batch[c.NUM_TRAIN].to_numpy()
 
 
 def _embedding_rows(
     idx: NDArray[Any], ids: pa.ChunkedArray, vectors: NDArray[np.float32], query: NDArray[np.float32] | None,
-    bias: NDArray[np.float32], model_id: str,
+    bias: NDArray[np.float32],
 ) -> pa.Table:  # fmt: skip
     columns = {
         c.IDX: pa.array(idx.astype(np.int32)),
@@ -169,18 +138,12 @@ def _embedding_rows(
         c.VECTOR: _lists(vectors),
         c.QUERY_VECTOR: pa.nulls(len(idx), pa.list_(pa.float32())) if query is None else _lists(query),
         c.BIAS: pa.array(bias),
-        c.MODEL_ID: pc.cast(pa.repeat(model_id, len(idx)), pa.string()),
     }
     return pa.table(columns)
 
 
 def _lists(vectors: NDArray[np.float32]) -> pa.ListArray:
-    """One list a row; offsets are 32 bit, so large tables come in several chunks of a chunked array."""
+    """One list a row; pieces are small enough for 32 bit offsets."""
     num_rows, dim = vectors.shape
-    rows_at_once = max(1, (2**31 - 1) // max(dim, 1))
-    chunks = []
-    for start in range(0, max(num_rows, 1), rows_at_once):
-        part = np.ascontiguousarray(vectors[start : start + rows_at_once])
-        offsets = np.arange(len(part) + 1, dtype=np.int32) * np.int32(dim)
-        chunks.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(part.ravel())))
-    return pa.chunked_array(chunks)
+    offsets = np.arange(num_rows + 1, dtype=np.int32) * np.int32(dim)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(vectors).ravel()))

@@ -1,5 +1,6 @@
 """What a training reads, each table pinned by its stage key: the corpus, the vocabulary, the users' histories."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,10 @@ class TrainInputs:
         corpora = (table for table, _ in self.corpora.values())
         tables = (*corpora, self.items, self.users, self.user_histories, self.item_graph)
         return {table.name: table.version for table in tables if table}
+
+    def fingerprint(self) -> str:
+        """12 hex digits that stand for the vocabulary: how many train events each item has."""
+        return hashlib.sha256(self.num_events.astype("<i8").tobytes()).hexdigest()[:12]
 
     def open_corpora(self) -> list[tuple[SequenceFiles, float]]:
         """Each corpus's sequences with its weight: all walks, the train sessions, the train part of histories."""

@@ -1,13 +1,15 @@
 """The stage `train`: walks or sessions -> checkpoints -> models/<model_id>, user_embeddings, item_embeddings.
 
-One process or many (torchrun): all ranks run `train`, rank 0 speaks and writes.
+One process or many (torchrun): all ranks run `train` and write what is theirs; rank 0 speaks and commits.
 """
 
 import os
 import time
+from functools import partial
 from typing import Any
 
 from recspark.config import Run
+from recspark.config.schema import TrainingConfig
 from recspark.lake.arrow import find_done
 from recspark.lake.folders import find_flaw
 from recspark.lake.storage import join
@@ -16,14 +18,16 @@ from recspark.training.backend import CPU, Backend, choose_backend
 from recspark.training.checkpoint import Checkpoints, find_recorded_backend
 from recspark.training.closed_form import fit_closed_form
 from recspark.training.data import SequenceReader
-from recspark.training.earlier_model import MODELS, open_earlier_model
-from recspark.training.export import TrainedModel, find_model, publish_model, write_embeddings
+from recspark.training.earlier_model import open_earlier_model
+from recspark.training.export import write_embeddings
 from recspark.training.groups import read_groups
 from recspark.training.inputs import TrainInputs, find_inputs
 from recspark.training.mixture import open_reader
+from recspark.training.model_files import MODELS, TrainedModel, find_model, own_items, publish_model, read_model
 from recspark.training.negatives import leave_out_rare
 from recspark.training.objective import build_objective
 from recspark.training.readout_search import find_readout
+from recspark.training.trackers import check_trackers, open_trackers
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.warm_start import StartRows, plan_start
 from recspark.training.world import Launch, World, find_launch, open_world
@@ -37,52 +41,60 @@ def train(run: Run) -> None:
     Raises: LakeError when an input is missing; DataError when the corpus holds nothing to learn from; TrainingError
     when training cannot start, be resumed or go on; SystemExit with `trainer.EXIT_TERMINATED` after SIGTERM.
     """
-    launch = find_launch()
+    launch, is_closed_form = find_launch(), run.config.model.is_closed_form
+    if is_closed_form and launch.world_size > 1:
+        if launch.rank > 0:
+            return  # nothing to share: rank 0 does it alone
+        launch = Launch()
     done = find_done(run.lake, run.stages["train"])
     if done and find_flaw(run.lake, MODELS, run.stages["train"].id) is None:
         _say(launch, f"already done at version {done[0]}")
         return
-    if run.config.model.is_closed_form and launch.rank > 0:
-        return  # nothing to share: rank 0 does it alone
-    inputs, is_known = find_inputs(run), False
-    model = find_model(run)
-    if model is None:
-        model = fit_closed_form(run, inputs) if run.config.model.is_closed_form else _fit(run, inputs, launch)
-        if model and launch.rank == 0:
-            is_known = publish_model(run, model, inputs.versions)
-    elif launch.rank == 0:
-        log("train", f"model {run.stages['train'].id} is published already; writing its embeddings")
-    if done and is_known:
-        log("train", f"model {run.stages['train'].id} is as it was: its embeddings stand at version {done[0]}")
-    elif model and launch.rank == 0:
-        write_embeddings(run, model, inputs)
+    inputs, published = find_inputs(run), find_model(run)
+    name, device, reason = (CPU, "cpu", "") if published or is_closed_form else pick_backend(run, launch)
+    with open_world(launch, device, run.config.training.timeout_seconds) as world:
+        is_known = False
+        if published:
+            _say(launch, f"model {run.stages['train'].id} is published already; writing its embeddings")
+            model = read_model(run, published, len(inputs.num_events), world)
+        else:
+            model = fit_closed_form(run, inputs) if is_closed_form else _fit(run, inputs, launch, world, name, reason)
+            is_known = publish_model(run, model, inputs.versions, world)
+        if done and is_known:
+            _say(launch, f"model {run.stages['train'].id} is as it was: its embeddings stand at version {done[0]}")
+        else:
+            write_embeddings(run, model, inputs, world)
 
 
-def _fit(run: Run, inputs: TrainInputs, launch: Launch) -> TrainedModel | None:
-    """Trains on all ranks; the model on rank 0, None elsewhere."""
-    config = run.config.training
-    name, device, reason = choose_backend(config, launch, find_recorded_backend(_checkpoint_uri(run)))
+def pick_backend(run: Run, launch: Launch) -> tuple[str, str, str]:
+    """(backend, device, reason) of a run; that of its checkpoint where it has one."""
+    return choose_backend(run.config.training, launch, find_recorded_backend(checkpoint_uri(run)))
+
+
+def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str, reason: str) -> TrainedModel:
+    """Trains on all ranks; this one's part of the model. Collective."""
+    config, stage = run.config.training, run.stages["train"]
+    check_trackers(config.trackers)
     reader = open_reader(inputs.open_corpora(), config.num_lanes, run.seed)
-    num_threads = config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
-    _say(launch, f"backend {name} on {device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
+    num_threads = count_threads(config, launch)
+    _say(launch, f"backend {name} on {world.device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
          num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
-    with open_world(launch, device, config.timeout_seconds) as world:
-        backend = _build_backend(run, inputs, name, world, num_threads)
-        start = _open_start(run, inputs)
-        if start:
-            backend.start_from(start)
-            _say(launch, f"starts from model {start.model.model_id}", **start.counts)
-        trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world)
-        started = time.monotonic()
-        state = trainer.train()
-        tables = backend.tables()
-    if tables is None:
-        return None
+    backend = build_backend(run, inputs, name, world, num_threads)
+    start = _open_start(run, inputs)
+    if start:
+        backend.start_from(start)
+        _say(launch, f"starts from model {start.model.model_id}", **start.counts)
+    trackers = partial(open_trackers, config.trackers, stage.id, stage.sections)
+    trainer = Trainer(backend, reader, _checkpoints(run, inputs, name, reader), config, world, trackers)
+    started = time.monotonic()
+    state = trainer.train()
     left_out = reader.rows_left_out(config.batch_sequences)
     counts = _counts(state, trainer.schedule.num_steps, config.epochs, left_out)
-    log("train", "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
+    _say(launch, "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
     facts = _facts(run, name) | ({"warm_start": start.to_facts()} if start else {})
-    return TrainedModel(tables, counts, facts | find_readout(run.config.model, inputs, tables))
+    facts |= find_readout(run.config.model, inputs, backend.part, world)
+    items = own_items(len(inputs.num_events), world)
+    return TrainedModel(backend.part(items), items, counts, facts)
 
 
 def _open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
@@ -97,7 +109,13 @@ def _open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
     return plan_start(earlier, inputs, config.features)
 
 
-def _build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
+def count_threads(config: TrainingConfig, launch: Launch) -> int:
+    """CPU threads of one process."""
+    return config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
+
+
+def build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
+    """A model at its start. Collective."""
     config, dim = run.config.training, run.config.model.embedding_dim
     counts = leave_out_rare(inputs.num_events, config.min_count)
     groups = read_groups(inputs.items, config.negative_group) if config.negative_group else None
@@ -120,13 +138,16 @@ def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: SequenceRe
         "config": stage.sections,
         "tables": inputs.versions,
         "num_items": len(inputs.num_events),
+        "vocabulary": inputs.fingerprint(),
+        "num_steps": run.config.training.epochs * reader.steps_per_epoch(run.config.training.batch_sequences),
         "num_lanes": reader.num_lanes,
         "sequences": reader.num_rows,
     }
-    return Checkpoints(_checkpoint_uri(run), run.config.training.keep_checkpoints, facts)
+    return Checkpoints(checkpoint_uri(run), run.config.training.keep_checkpoints, facts)
 
 
-def _checkpoint_uri(run: Run) -> str:
+def checkpoint_uri(run: Run) -> str:
+    """Where a run's checkpoints and metrics are."""
     return join(run.lake, "checkpoints", run.stages["train"].key)
 
 

@@ -9,7 +9,7 @@ Of a user only train and validation events are looked at: whatever lies behind t
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from recspark.logs import Progress, log
 from recspark.training.inputs import TrainInputs
 from recspark.training.readout import Readout, ReadoutSpec, mean_user_vectors, popularity_bias, read_vectors, unit_rows
 from recspark.training.tables import SkipGramTables
+from recspark.training.world import World
 
 METRICS, SWITCHES = ("cosine", "ip"), (False, True)
 _COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT]
@@ -54,16 +55,25 @@ class ReadoutChoice:
         }
 
 
-def find_readout(config: ModelConfig, inputs: TrainInputs, tables: SkipGramTables) -> dict[str, Any]:
-    """The facts of what is exported: as the config gives it, or as the validation slice chooses it.
+def find_readout(
+    config: ModelConfig, inputs: TrainInputs, part: Callable[[range], SkipGramTables], world: World
+) -> dict[str, Any]:
+    """The facts of what is exported: as the config gives it, or as rank 0 chooses it on the validation slice.
+
+    ``part`` gives the trained rows of a range of items, as `Backend.part` does. Collective.
 
     Raises: DataError when no user has both train and validation items.
     """
     if not config.autos:
         return ReadoutSpec.from_config(config).to_facts()
     assert inputs.user_histories, "the config is checked for users"
-    choice = choose_readout(tables, inputs.user_histories, inputs.num_events, config)
-    return choice.spec.to_facts() | {"readout_search": choice.to_facts()}
+    tables = part(range(len(inputs.num_events) if world.rank == 0 else 0))
+    chosen: dict[str, Any] = {}
+    if world.rank == 0:
+        choice = choose_readout(tables, inputs.user_histories, inputs.num_events, config)
+        chosen = choice.spec.to_facts() | {"readout_search": choice.to_facts()}
+    found: dict[str, Any] = world.gather_objects(chosen)[0]
+    return found
 
 
 def choose_readout(

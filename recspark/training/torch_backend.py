@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
+from recspark.models.sharded_embedding import look_up
 from recspark.models.skip_gram import SkipGram
 from recspark.training.backend import TORCH
 from recspark.training.batches import StepBatch, StepBatches
@@ -24,9 +25,13 @@ from recspark.training.init import init_rows
 from recspark.training.objective import Objective, Place
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.sequence_files import Sequences
+from recspark.training.staging import stage
 from recspark.training.tables import SkipGramTables
 from recspark.training.warm_start import StartRows
 from recspark.training.world import World
+
+_PART_ROWS = 1 << 20
+"""Rows that are fetched from their owners at once."""
 
 
 class TorchBackend:
@@ -42,10 +47,12 @@ class TorchBackend:
         num_threads: int,
     ) -> None:
         torch.set_num_threads(num_threads)
+        config = objective.config
+        if world.device.startswith("cuda"):
+            torch.set_float32_matmul_precision(config.matmul_precision)
         self._world = world
         self._batches = StepBatches(objective)
-        init_scale, seed = objective.config.init_scale, objective.seed
-        initial_rows = partial(init_rows, dim=dim, init_scale=init_scale, seed=seed)
+        initial_rows = partial(init_rows, dim=dim, init_scale=config.init_scale, seed=objective.seed)
         self._model = SkipGram(objective.num_items, dim, world, initial_rows)
         self._loss = torch.zeros((), dtype=torch.float64, device=world.device)
         self._pairs = 0
@@ -60,7 +67,7 @@ class TorchBackend:
 
     def prepare(self, batch: Sequences, place: Place) -> StepBatch:
         """Tokens, windows, rows and negatives of a batch."""
-        return self._batches.prepare(batch, place)
+        return stage(self._batches.prepare(batch, place), self._world.device)
 
     def step(self, prepared: StepBatch, learning_rate: float) -> None:
         """Looks up the batch's rows, finds their gradients, sends those to the owners. Collective."""
@@ -98,13 +105,18 @@ class TorchBackend:
         for name, tensor in own.items():
             tensor.copy_(read[name])
 
-    def tables(self) -> SkipGramTables | None:
-        """The whole model in item order on rank 0. Collective."""
-        whole = {name: self._gather(tensor.cpu()) for name, tensor in self._model.state().items()}
-        if self._world.rank > 0:
-            return None
-        order = self._model.layout.positions(np.arange(self._model.layout.num_rows))
-        rows = {name: tensor.numpy()[order] for name, tensor in whole.items() if tensor is not None}
+    def part(self, items: range) -> SkipGramTables:
+        """The model's rows of these items in their order, from the ranks that hold them. Collective."""
+        ends = range(items.start, items.stop, _PART_ROWS)
+        num_pieces = max(int(n) for (n,) in self._world.gather_numbers([len(ends)]))
+        pieces = []
+        for piece in range(num_pieces):
+            start = min(items.start + piece * _PART_ROWS, items.stop)
+            ids = np.arange(start, min(start + _PART_ROWS, items.stop))
+            route = self._model.route(ids)
+            pieces.append({n: look_up(t, route, self._world).cpu() for n, t in self._model.state().items()})
+        own = {n: t[:0].cpu() for n, t in self._model.state().items()}  # where no rank asks for anything
+        rows = {n: torch.cat([own[n], *(piece[n] for piece in pieces)]).numpy() for n in own}
         squares = rows["input_squares"], rows["output_squares"]
         return SkipGramTables(rows["input_vectors"], rows["output_vectors"], squares[0] > 0, *squares)
 
@@ -119,19 +131,6 @@ class TorchBackend:
         shape = torch.Size((self._model.layout.num_rows, *local.shape[1:]))
         stride = (1,) if local.dim() == 1 else (shape[1], 1)
         return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
-
-    def _gather(self, local: Tensor) -> Tensor | None:
-        """All ranks' rows in position order on rank 0."""
-        if self._world.world_size == 1:
-            return local
-        import torch.distributed as dist
-
-        layout = self._model.layout
-        padded = local.new_zeros((layout.rows_per_rank, *local.shape[1:]))
-        padded[: len(local)] = local
-        parts = [torch.empty_like(padded) for _ in range(layout.world_size)] if self._world.rank == 0 else None
-        dist.gather(padded, parts)
-        return torch.cat(parts)[: layout.num_rows] if parts else None
 
 
 @contextmanager

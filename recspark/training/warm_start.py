@@ -44,11 +44,8 @@ class StartRows:
         """(places in ``ids`` that have a starting row, those rows of each array by its name in a backend's state)."""
         places = np.flatnonzero((_has_entry(self.weights) | _has_entry(self.by_value))[ids])
         weights, by_value = self.weights[ids[places]], self.by_value[ids[places]]
-        rows = {
-            name: np.asarray(weights @ array + by_value @ (self.of_value @ array), np.float32)
-            for name, array in self.model.arrays.items()
-        }
-        return places, rows
+        own, of_value = self.model.weigh(weights), self.model.weigh(self.of_value)
+        return places, {name: np.asarray(rows + by_value @ of_value[name], np.float32) for name, rows in own.items()}
 
     def to_facts(self) -> dict[str, Any]:
         """What the model's manifest says of its start."""

@@ -7,10 +7,15 @@ GPU a rank, NCCL carries GPU tensors and gloo what lies on the CPU. Torch is imp
 import datetime as dt
 import itertools
 import os
+import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from recspark.errors import SetupError, TrainingError, first_line
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 _GROUPS = itertools.count()
 """Numbers the groups that this process opens, as the other ranks number theirs."""
+_TRANSPORT_THREADS = 2  # of gloo
 
 
 @dataclass(frozen=True)
@@ -65,28 +71,80 @@ class World:
         # gloo moves CPU tensors only: two ranks on one GPU go through the host.
         carried = rows if self.transport == "nccl" or not rows.is_cuda else rows.cpu()
         received = carried.new_empty((sum(receive_counts), *carried.shape[1:]))
-        with self._naming_the_missing():
+        with self.naming_the_missing():
             dist.all_to_all_single(received, carried.contiguous(), list(receive_counts), list(send_counts))
         return received.to(rows.device)
 
-    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
-        """The sums of numbers over all ranks, in float64. Collective."""
+    def gather_numbers(self, values: Sequence[float]) -> list[list[float]]:
+        """The same numbers of every rank, in rank order, in float64: [world_size][len(values)]. Collective."""
         if self.world_size == 1:
-            return list(values)
+            return [list(values)]
         import torch
         import torch.distributed as dist
 
-        total = torch.tensor(values, dtype=torch.float64)
-        with self._naming_the_missing():
+        own = torch.tensor(values, dtype=torch.float64)
+        found = [torch.empty_like(own) for _ in range(self.world_size)]
+        with self.naming_the_missing():
+            dist.all_gather(found, own)
+        return [numbers.tolist() for numbers in found]
+
+    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
+        """The sums of numbers over all ranks, in float64. Collective."""
+        return [sum(numbers) for numbers in zip(*self.gather_numbers(values), strict=True)]
+
+    def sum_arrays(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The sum of an array of one shape over all ranks; may be made in place. Collective."""
+        if self.world_size == 1:
+            return array
+        import torch
+        import torch.distributed as dist
+
+        total = torch.from_numpy(array)
+        with self.naming_the_missing():
             dist.all_reduce(total)
-        return [float(value) for value in total]
+        return total.numpy()
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """A small object of every rank, in rank order. Collective."""
+        if self.world_size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.world_size
+        with self.naming_the_missing():
+            dist.all_gather_object(found, value)
+        return found
 
     def barrier(self) -> None:
         """Waits for all ranks. Collective."""
-        self.sum_over_ranks([0.0])
+        self.gather_numbers([0.0])
+
+    def settle(self) -> None:
+        """Waits until the transport's threads have let go of all that was exchanged. Collective.
+
+        Letting go of a tensor that Python has seen takes the interpreter, and a process that is ending by then is
+        aborted. The group's end does not wait for the threads: a checkpoint's sharded tensors keep it alive (torch
+        2.15).
+        """
+        for _ in range(_TRANSPORT_THREADS if self.world_size > 1 else 0):
+            last = self._exchange_nothing()
+            deadline = time.monotonic() + self.timeout_seconds
+            while any(tensor() is not None for tensor in last) and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+    def _exchange_nothing(self) -> "list[weakref.ref[Tensor]]":
+        """The tensors of an exchange that nobody but the transport may still hold."""
+        import torch
+        import torch.distributed as dist
+
+        own = torch.zeros(1)
+        found = [torch.empty(1) for _ in range(self.world_size)]
+        with self.naming_the_missing():
+            dist.all_gather(found, own)
+        return [weakref.ref(tensor) for tensor in (own, *found)]
 
     @contextmanager
-    def _naming_the_missing(self) -> Iterator[None]:
+    def naming_the_missing(self) -> Iterator[None]:
         """Turns a broken or overdue exchange into an error that says which ranks did not come.
 
         Raises: TrainingError.
@@ -94,6 +152,8 @@ class World:
         try:
             yield
         except RuntimeError as error:
+            if self.world_size == 1:
+                raise
             raise TrainingError(
                 f"rank {self.rank} of {self.world_size} waited for the others in vain (training.timeout_seconds "
                 f"{self.timeout_seconds:.0f}): {self._describe_missing()}. Look at that rank's log, then start again: "
@@ -150,8 +210,13 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
             f"rank {launch.rank} of {launch.world_size} could not join the others within {timeout_seconds:.0f} s "
             f"({error}); start all ranks with torchrun, and check that they reach MASTER_ADDR"
         ) from error
+    world = World(launch.rank, launch.world_size, device, transport, store, timeout_seconds)
     try:
-        yield World(launch.rank, launch.world_size, device, transport, store, timeout_seconds)
+        yield world
+        world.settle()
+    except SystemExit:  # all ranks stop together
+        world.settle()
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -1,4 +1,6 @@
-"""CBOW on a mixture of corpora, from an earlier skip-gram: 1, 2 and 4 ranks learn the same, a cut-off one goes on."""
+"""CBOW on a mixture of corpora, from a skip-gram of two ranks, read out by the validation slice: 1, 2 and 4 ranks learn
+and choose the same, and a cut-off training goes on.
+"""
 
 import json
 import signal
@@ -10,31 +12,47 @@ import pytest
 from recspark.config import Run
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.training.job import train
+from recspark.training.readout import ReadoutSpec
 from tests.helpers.ranks import check_ranks, run_ranks
 from tests.helpers.training_lake import plan_training, topic_purity, vectors_of, write_topic_sessions
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 
 NUM_STEPS = 40
+VALID = {"kind": "user_share"}
+MODEL = {
+    "kind": "cbow", "readout": "auto", "popularity_term": "auto",
+    "readout_search": {"metric": "recall@5", "popularity_terms": [0, 0.1]},
+}  # fmt: skip
 
 
 def plan_mixed(folder: str, earlier_lake: str, model_id: str) -> Run:
     start = {"model_id": model_id, "lake": earlier_lake, "neighbours": False}
     corpus = {"sessions": 1.0, "histories": 0.4}
     training = {"warm_start": start, "corpus": corpus, "schedule": "cosine", "warmup_steps": 3, "min_count": 5}
-    return plan_training(Path(folder), model={"kind": "cbow"}, **training)
+    return plan_training(Path(folder), model=MODEL, valid=VALID, **training)
 
 
 def train_mixed(folder: str, earlier_lake: str, model_id: str) -> None:
     train(plan_mixed(folder, earlier_lake, model_id))
 
 
+def plan_earlier(folder: str) -> Run:
+    return plan_training(Path(folder), valid=VALID, epochs=1)
+
+
+def train_earlier(folder: str) -> None:
+    train(plan_earlier(folder))
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Arguments that name an earlier model of 40 of the 58 items."""
-    run = plan_training(tmp_path_factory.mktemp("earlier"), backend="cpu", epochs=1)
+    """Arguments that name an earlier model of 40 of the 58 items, in two parts."""
+    folder = str(tmp_path_factory.mktemp("earlier"))
+    run = plan_earlier(folder)
     write_topic_sessions(run, num_sessions=300, num_items=42, seed=3)
-    train(run)
+    check_ranks(train_earlier, 2, {"folder": folder}, timeout_s=120)
+    assert len(list(Path(run.lake, "models", run.stages["train"].id).glob("vectors-*-of-00002.safetensors"))) == 2
     return {"earlier_lake": run.lake, "model_id": run.stages["train"].id}
 
 
@@ -74,6 +92,11 @@ def test_ranks_learn_what_one_learns(results: dict[int, Run], num_ranks: int) ->
     records = [find_done(run.lake, run.stages["train"])[1] for run in (one, many)]  # type: ignore[index]
     assert records[0].facts["warm_start"] == records[1].facts["warm_start"]
     assert records[0].facts["warm_start"]["known"] == 40
+    assert ReadoutSpec.from_facts(records[0].facts) == ReadoutSpec.from_facts(records[1].facts)
+    searches = [r.facts["readout_search"] for r in records]
+    assert [s["candidates"] for s in searches] == [8, 8]
+    assert searches[0]["value"] == pytest.approx(searches[1]["value"], abs=0.01)
+    assert searches[0]["value"] > 0.3  # by chance .1: 5 of 58 items
     assert [r.counts["tokens"] for r in records] == [records[0].counts["tokens"]] * 2
 
 

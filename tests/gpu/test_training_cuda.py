@@ -9,6 +9,7 @@ import torch
 from recspark.lake.arrow import find_table, read_table
 from recspark.training import job
 from recspark.training.job import train
+from recspark.training.staging import stage
 from tests.helpers.training_lake import plan_training, topic_purity, vectors_of, write_topic_sessions
 
 pytestmark = [
@@ -17,9 +18,9 @@ pytestmark = [
 ]
 
 
-def train_on(folder: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+def train_on(folder: Path, device: str, monkeypatch: pytest.MonkeyPatch, **training: str) -> np.ndarray:
     monkeypatch.setattr(job, "choose_backend", lambda *_: ("torch", device, "test"))
-    run = plan_training(folder)
+    run = plan_training(folder, **training)
     write_topic_sessions(run)
     train(run)
     return vectors_of(read_table(find_table(run.lake, run.stages["train"], "item_embeddings")).sort_by("idx"))
@@ -34,3 +35,20 @@ def test_a_gpu_learns_what_a_cpu_learns(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_gpu_repeats_itself_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (train_on(tmp_path / name, "cuda", monkeypatch) for name in ("first", "second"))
     np.testing.assert_array_equal(first, second)
+
+
+def test_batches_are_page_locked_and_arrive_whole() -> None:
+    array = np.arange(1000, dtype=np.int32)
+    pinned = torch.from_numpy(stage((array,), "cuda:0")[0])
+    assert pinned.is_pinned()
+    np.testing.assert_array_equal(pinned.to("cuda", non_blocking=True).cpu().numpy(), array)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_lower_precision_learns_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        vectors = train_on(tmp_path, "cuda", monkeypatch, matmul_precision=precision)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert topic_purity(vectors) > 0.95

@@ -25,6 +25,8 @@ def plan_training(
     model: dict[str, Any] | None = None,
     sessions: dict[str, Any] | None = None,
     features: Sequence[dict[str, Any]] = (),
+    valid: dict[str, Any] | None = None,
+    evaluate: dict[str, Any] | None = None,
     **training: Any,
 ) -> Run:
     """A run that trains on sessions with small settings; ``training`` goes on top."""
@@ -34,9 +36,11 @@ def plan_training(
         training=TRAINING | training,
         sessions=sessions or {},
         features=features,
+        split={"kind": "time", "cut": "2026-02-01", "valid": valid},
         graph=None,
         walks=None,
-        evaluate=None,
+        evaluate=evaluate,
+        baselines={"names": ["popularity"]},
         run={"seed": 7},
     )
 
@@ -44,8 +48,9 @@ def plan_training(
 def write_topic_sessions(run: Run, num_sessions: int = 640, num_items: int = 60, seed: int = 0) -> None:
     """Sessions of 2..12 items of one topic each (item i is of topic i % 5), one user a session.
 
-    The last two items of the vocabulary are in no session: one has train events all the same, one has none. The last
-    user has no history.
+    The last two items of the vocabulary are in no session: one has train events all the same, one has none. A history
+    goes on with an item of the topic and the last one (valid), and with an item of the topic (test). The last user has
+    no history.
     """
     sessions = topic_sequences(num_sessions, num_items - 2, seed)
     counts = np.bincount(np.concatenate(sessions), minlength=num_items)
@@ -58,13 +63,21 @@ def write_topic_sessions(run: Run, num_sessions: int = 640, num_items: int = 60,
     ]
     rows.append({"session_id": "t", "user_idx": 0, "item_idx": [num_items - 1] * 2, "split": "test"})
     histories = [
-        {"user_idx": u, "item_idx": [*items.tolist(), num_items - 1], "num_train": len(items), "num_valid": 1,
-         "num_context": 0}
+        {"user_idx": u, "item_idx": [*items.tolist(), valid, num_items - 1, test],
+         "num_train": len(items), "num_valid": 2, "num_context": 0}
         for u, items in enumerate(sessions)
+        for valid, test in [[_find_next(items, u + later, num_items - 2) for later in (1, 0)]]
     ]  # fmt: skip
     histories.append({"user_idx": num_sessions, "item_idx": [], "num_train": 0, "num_valid": 0, "num_context": 0})
     tables = {"items": items, "users": users, "sessions": rows, "user_histories": histories}
     write_stage(run, "sessions", {name: rows_of(name, values) for name, values in tables.items()})
+
+
+def _find_next(items: NDArray[np.int32], user: int, num_items: int) -> int:
+    """An item of the same topic that is not among them, where there is one."""
+    topic = int(items[0]) % NUM_TOPICS
+    others = sorted(set(range(topic, num_items, NUM_TOPICS)) - set(items.tolist()))
+    return others[user % len(others)] if others else topic
 
 
 def topic_sequences(num_sequences: int, num_items: int, seed: int) -> list[NDArray[np.int32]]:

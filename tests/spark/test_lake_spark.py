@@ -1,12 +1,14 @@
 """Tables through Spark: contract held, versions found by key, readable by delta-rs, slices replaced."""
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
 from recspark.config import RunConfig, plan_run
-from recspark.contracts.tables import ITEM_GRAPH, QUARANTINE, TABLES
+from recspark.contracts.tables import ITEM_EMBEDDINGS, ITEM_GRAPH, QUARANTINE, TABLES
 from recspark.errors import LakeError
 from recspark.lake import arrow
+from recspark.lake.parts import PartWriter, commit_parts
 from recspark.lake.spark import read_table, spark_schema, write_table
 
 pytestmark = pytest.mark.spark
@@ -33,6 +35,24 @@ def test_write_by_spark_read_by_both(spark, run):
     assert arrow.read_table(table).to_pylist() == expected
     assert [r.asDict() for r in read_table(spark, table).collect()] == expected
     arrow.check_plain_files(arrow.open_table(run.lake, "item_graph", 0), table.uri)
+
+
+def test_spark_reads_what_several_processes_wrote_and_one_committed(spark, run):
+    parts = []
+    for part, idx in enumerate(([0, 1], [5])):
+        writer = PartWriter(run.lake, ITEM_EMBEDDINGS, {"model_id": "m"}, part)
+        empty = pa.nulls(len(idx), pa.list_(pa.float32()))
+        vectors = pa.array([[float(i), 0.5] for i in idx], pa.list_(pa.float32()))
+        writer.write(
+            pa.table({"idx": idx, "id": [f"i{i}" for i in idx], "vector": vectors, "query_vector": empty, "bias": idx})
+        )
+        parts.append(writer.close())
+    record = run.record("train", is_marker=True)
+    assert commit_parts(run.lake, ITEM_EMBEDDINGS, {"model_id": "m"}, parts, record) == 0
+    found = read_table(spark, arrow.TableAt(run.lake, "item_embeddings", 0, record))
+    assert found.schema.names == ITEM_EMBEDDINGS.schema.names
+    rows = [tuple(row) for row in found.where("idx >= 1").orderBy("idx").collect()]
+    assert rows == [(1, "i1", [1.0, 0.5], None, 1.0, "m"), (5, "i5", [5.0, 0.5], None, 5.0, "m")]
 
 
 def test_deleted_rows_never_come_back_to_who_reads_the_files(spark, tmp_path):

@@ -8,30 +8,16 @@ from recspark.errors import ConfigError, LakeError
 from recspark.pipeline import launch
 from recspark.pipeline.open_run import open_finished_run
 from recspark.pipeline.plan import describe_states, find_states
-
-SOURCE = {"fingerprint": "f00", "kind": "synthetic"}
-EDGES = ["source.kind=edges", "source.path=x", "source.format=csv", "source.directed=false"]
+from tests.helpers.configs import EDGES, SOURCE, keys_of, problems_of, write_minimal
 
 
 @pytest.fixture
 def conf(tmp_path):
-    path = tmp_path / "run.yaml"
-    path.write_text(f"paths: {{lake: {tmp_path / 'lake'}}}\nsplit: {{kind: time, cut: '2026-01-01'}}\n")
-    return path
-
-
-def problems_of(conf, *overrides):
-    with pytest.raises(ConfigError) as caught:
-        load_config(conf, overrides)
-    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+    return write_minimal(tmp_path, f"paths: {{lake: {tmp_path / 'lake'}}}\n")
 
 
 def stages_of(conf, *overrides):
     return list(plan_run(load_config(conf, overrides), SOURCE).stages)
-
-
-def keys_of(conf, *overrides):
-    return {name: s.key for name, s in plan_run(load_config(conf, overrides), SOURCE).stages.items()}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from recspark.lake.arrow import (
     find_table,
     open_table,
     read_table,
+    stream_table,
     table_uri,
     write_table,
 )
@@ -203,3 +204,21 @@ def test_a_process_that_has_read_a_table_ends_well(tmp_path):
     command = [sys.executable, "-c", READS_AND_ENDS, str(tmp_path), "11"]
     ended = [subprocess.run(command, capture_output=True, text=True, timeout=60, check=False) for _ in range(12)]
     assert [(done.returncode, done.stderr) for done in ended] == [(0, "")] * len(ended)
+
+
+def test_a_table_is_streamed_in_pieces_that_hold_every_row_once(lake):
+    run = run_with(lake)
+    rows = pa.table(
+        {"src_idx": range(250), "dst_idx": [[1]] * 250, "score": [[0.5]] * 250, "count": [[2]] * 250},
+        ITEM_GRAPH.schema,
+    )
+    write_table(lake, ITEM_GRAPH, rows, run.record("graph", is_marker=True))
+    table = find_table(lake, run.stages["graph"], "item_graph")
+    pieces = [batch["src_idx"].to_pylist() for batch in stream_table(table, ["src_idx"], 100)]
+    assert max(map(len, pieces)) <= 100
+    assert sorted(row for piece in pieces for row in piece) == list(range(250))
+    assert pieces == [batch["src_idx"].to_pylist() for batch in stream_table(table, ["src_idx"], 100)]
+    for file in open_table(lake, "item_graph").file_uris():
+        Path(file).unlink()
+    with pytest.raises(LakeError, match="item_graph: a data file of version 0 is lost or damaged"):
+        list(stream_table(table, ["src_idx"], 100))

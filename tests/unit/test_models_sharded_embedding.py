@@ -3,8 +3,10 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
+from recspark.models import sharded_embedding
 from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.world import World
@@ -58,3 +60,27 @@ def test_one_rank_looks_up_and_updates_what_a_plain_table_would() -> None:
 
 def test_rows_left_out_of_initial_rows_start_at_zero() -> None:
     assert ShardedEmbedding(RowLayout(5, 1), 3, World()).weight.abs().sum() == 0
+
+
+def test_on_meta_rows_are_counted_without_memory() -> None:
+    def never(ids: np.ndarray) -> np.ndarray:
+        raise AssertionError("values were made")
+
+    table = ShardedEmbedding(RowLayout(10**9, 4), 128, World(world_size=4, device="meta"), never)
+    assert table.weight.shape == (250_000_000, 128)
+    assert table.squares.shape == (250_000_000,)
+
+
+def test_rows_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded_embedding, "_INIT_ROWS", 4)
+    asked = []
+
+    def initial_rows(ids: np.ndarray) -> np.ndarray:
+        asked.append(len(ids))
+        return np.repeat(ids[:, None], 2, axis=1).astype(np.float32)
+
+    layout = RowLayout(11, 2)
+    tables = [ShardedEmbedding(layout, 2, World(rank=rank, world_size=2), initial_rows) for rank in (0, 1)]
+    assert asked == [4, 2, 4, 1]
+    positions = torch.cat([table.weight[:, 0] for table in tables]).numpy()
+    np.testing.assert_array_equal(positions, layout.ids(np.arange(11)))

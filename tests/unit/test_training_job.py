@@ -172,6 +172,22 @@ def test_a_crash_between_commits_is_mended_by_the_next_run(trained: dict[str, Ru
         np.testing.assert_array_equal(vectors_of(rows(run, table)), vectors_of(rows(trained["cpu"], table)))
 
 
+def test_one_rank_uses_no_collectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed as dist
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a collective")
+
+    names = "all_to_all_single all_to_all all_reduce all_gather all_gather_object all_gather_into_tensor broadcast"
+    names += " broadcast_object_list gather gather_object scatter scatter_object_list reduce reduce_scatter barrier"
+    for name in [*names.split(), "init_process_group"]:
+        monkeypatch.setattr(dist, name, refuse)
+    run = plan_training(tmp_path, backend="torch", epochs=1)
+    write_topic_sessions(run)
+    train(run)
+    assert find_done(run.lake, run.stages["train"]) is not None
+
+
 def test_a_second_call_writes_nothing(trained: dict[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
     train(trained["cpu"])
     assert "already done at version 0" in capsys.readouterr().err

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from recspark.config.schema import ModelConfig
-from recspark.training.readout import ReadoutSpec, mean_user_vectors, popularity_bias, read_out
+from recspark.training.readout import (
+    ReadoutSpec,
+    mean_of_sums,
+    mean_user_vectors,
+    popularity_bias,
+    read_out,
+    sum_user_vectors,
+    unit_rows,
+)
 from recspark.training.tables import SkipGramTables
 
 INPUT = np.array([[1, 0], [0, 2], [3, 3], [9, 9]], np.float32)
@@ -61,3 +69,41 @@ def test_a_user_is_the_mean_of_unit_query_vectors_of_trained_train_items() -> No
     vectors, has_vector = mean_user_vectors(histories, offsets, num_train, items)
     assert has_vector.tolist() == [True, True, False, False]  # only an untrained item; no train items
     np.testing.assert_allclose(vectors[:2], [[0.5, 0.5], [2 / 3, 1 / 3]], atol=1e-6)
+
+
+def test_parts_of_the_items_give_what_the_whole_gives() -> None:
+    config = spec(readout="output", centred=True, popularity_term=0.3)
+    random = np.random.default_rng(0)
+    tables = SkipGramTables(*random.normal(size=(2, 20, 3)).astype(np.float32), random.random(20) < 0.8)
+    events = random.integers(0, 50, 20)
+    whole = read_out(tables, events, config)
+    slices = [slice(0, 7), slice(7, 7), slice(7, 20)]  # an empty one, as with more ranks than items
+    parts = [SkipGramTables(tables.input[s], tables.output[s], tables.is_trained[s]) for s in slices]
+    asked: list[list[list[float]]] = [[] for _ in slices]
+    for part, own, calls in zip(parts, slices, asked, strict=True):
+        read_out(part, events[own], config, lambda values, calls=calls: calls.append(list(values)) or values)  # type: ignore[misc]
+    sums = [np.sum(values, axis=0) for values in zip(*asked, strict=True)]
+    for part, own in zip(parts, slices, strict=True):
+        answers = iter(sums)
+        found = read_out(part, events[own], config, lambda values, answers=answers: next(answers))  # type: ignore[misc]
+        np.testing.assert_allclose(found.vector, whole.vector[own], atol=1e-6)
+        np.testing.assert_allclose(found.bias, whole.bias[own], atol=1e-6)
+
+
+def test_users_are_summed_over_parts_of_the_items() -> None:
+    random = np.random.default_rng(1)
+    query, is_trained = random.normal(size=(12, 3)).astype(np.float32), random.random(12) < 0.7
+    num_train = random.integers(0, 6, 30).astype(np.int32)
+    starts = np.cumsum(num_train + 2) - (num_train + 2)  # two more items a user that are not train
+    items = random.integers(0, 12, (num_train + 2).sum()).astype(np.int32)
+    unit = unit_rows(query)
+    parts = [
+        sum_user_vectors(items, starts, num_train, unit[s], is_trained[s], s.start)
+        for s in (slice(0, 5), slice(5, 5), slice(5, 12))
+    ]
+    found, has_vector = mean_of_sums(sum(parts))
+    for user, (start, size) in enumerate(zip(starts, num_train, strict=True)):
+        own = [item for item in items[start : start + size] if is_trained[item]]
+        assert has_vector[user] == bool(own)
+        if own:
+            np.testing.assert_allclose(found[user], unit[own].mean(0), atol=1e-6)

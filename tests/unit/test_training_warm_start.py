@@ -30,7 +30,9 @@ def model_of(ids: list[str | None], dim: int = 2) -> EarlierModel:
     """Row r holds 10 r + place; output the negative of it; step sizes r and 100 r."""
     row = np.arange(len(ids), dtype=np.float32)
     vectors = 10 * row[:, None] + np.arange(dim, dtype=np.float32)
-    return EarlierModel(MODEL_ID, dict(zip(NAMES, (vectors, -vectors, row, 100 * row), strict=True)), pa.array(ids))
+    arrays = dict(zip(NAMES, (vectors, -vectors, row, 100 * row), strict=True))
+    parts = [{name: array[own] for name, array in arrays.items()} for own in (slice(0, 2), slice(2, None))]
+    return EarlierModel(MODEL_ID, tuple(parts), pa.array(ids))
 
 
 def inputs_of(
@@ -102,7 +104,8 @@ def test_rows_equal_loops_for_any_part_of_the_items(tmp_path, seed):
     start = plan_start(model, inputs, ("brand", "genre"))
 
     earlier = {name: row for row, name in enumerate(model.item_ids.to_pylist()) if name}
-    known = {i: model.arrays["input_vectors"][earlier[name]] for i, name in enumerate(ids) if name in earlier}
+    vectors = np.concatenate([part["input_vectors"] for part in model.parts])
+    known = {i: vectors[earlier[name]] for i, name in enumerate(ids) if name in earlier}
     expected = dict(known)
     for i in set(range(num_items)) - set(known):
         around = [known[j] for j in edges.get(i, []) if j in known]
@@ -153,8 +156,9 @@ def test_a_published_model_is_opened_with_the_ids_of_its_own_items(tmp_path):
     publish(tmp_path, inputs, tensors)
     model = open_earlier_model(inputs.items.lake, MODEL_ID, 4, inputs.items, has_output=True)
     assert model.item_ids.to_pylist() == ["a", None, "c"]
-    assert set(model.arrays) == set(NAMES)
-    np.testing.assert_array_equal(model.arrays["output_vectors"], tensors["output"])
+    (arrays,) = model.parts
+    assert set(arrays) == set(NAMES)
+    np.testing.assert_array_equal(arrays["output_vectors"], tensors["output"])
     mapped = map_tensors(str(tmp_path / "lake" / "models" / MODEL_ID / "vectors.safetensors"))
     assert all(isinstance(array, np.memmap) and np.array_equal(array, tensors[n]) for n, array in mapped.items())
 
@@ -164,7 +168,7 @@ def test_output_rows_that_are_no_items_are_left_out(tmp_path, objective, has_out
     inputs = inputs_of(tmp_path, ["a", "b", "c"])
     publish(tmp_path, inputs, tensors_of(3, 4), objective=objective)
     model = open_earlier_model(inputs.items.lake, MODEL_ID, 4, inputs.items, has_output)
-    assert set(model.arrays) == {"input_vectors", "input_squares"}
+    assert set(model.parts[0]) == {"input_vectors", "input_squares"}
 
 
 def test_a_model_that_is_not_there_is_refused_with_those_that_are(tmp_path):
@@ -323,7 +327,7 @@ GIVEN = {"kind": "given", "cut": None, "valid": None}
     ],
 )
 def test_a_model_of_the_past_may_be_started_from(before, now, needs_valid):
-    EarlierModel(MODEL_ID, {}, pa.array([]), before).check_split(now, needs_valid)
+    EarlierModel(MODEL_ID, (), pa.array([]), before).check_split(now, needs_valid)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +351,7 @@ def test_a_model_of_the_past_may_be_started_from(before, now, needs_valid):
 )
 def test_a_model_that_knows_what_is_held_out_is_refused(before, now, needs_valid, message):
     with pytest.raises(TrainingError, match=message):
-        EarlierModel(MODEL_ID, {}, pa.array([]), before).check_split(now, needs_valid)
+        EarlierModel(MODEL_ID, (), pa.array([]), before).check_split(now, needs_valid)
 
 
 def test_the_split_is_that_of_the_model_s_own_items(earlier, tmp_path):

@@ -1,0 +1,40 @@
+"""Sub-sections of `training` that are about the trainer itself."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from recspark.config.section import Section
+
+
+class TrackersConfig(Section):
+    """Where metrics go besides metrics.jsonl, which always lies beside the checkpoints."""
+
+    tensorboard: str | None = None
+    """Local folder for TensorBoard event files, one below it a model; needs the package tensorboard."""
+    mlflow_experiment: str | None = None
+    """MLflow experiment to log to; needs the package mlflow, and MLFLOW_TRACKING_URI where the server is not local."""
+
+
+class SlowMoConfig(Section):
+    """SlowMo (Wang et al. 2020): ranks train apart for `period` steps, then average, with an outer momentum."""
+
+    period: PositiveInt = 48
+    """Steps between two averages."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Of the outer steps."""
+    learning_rate: PositiveFloat = 1.0
+    """Of the outer steps; 1 with momentum 0 is plain averaging."""
+
+
+class DenseConfig(Section):
+    """Optimizer of parameters that every rank holds whole (towers): AdamW. Embedding tables, which are spread over the
+    ranks, have row-wise Adagrad instead; a model that is tables alone takes none of these knobs."""
+
+    state: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the moments; bfloat16 saves 4 bytes a parameter (AnyPrecision: Kahan summation where the parameters
+    are bfloat16 too)."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Of AdamW."""
+    slowmo: SlowMoConfig | None = None
+    """Average parameters now and then instead of gradients at every step; off by default."""
