@@ -14,7 +14,7 @@ from recspark.lake.arrow import find_table, write_table
 from recspark.lake.folders import publish_folder
 from recspark.lake.storage import write_bytes
 from recspark.pipeline import launch
-from recspark.pipeline.doctor import FAIL, OK, WARN, Check, describe_checks, is_fit
+from recspark.pipeline.doctor_check import FAIL, OK, WARN, Check, describe_checks, is_fit
 from recspark.pipeline.hints import filled_in
 from recspark.pipeline.plan import describe_states, find_states, select_stages
 from recspark.pipeline.side import STAGE_FILE
