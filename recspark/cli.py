@@ -82,7 +82,8 @@ def doctor(
     overrides: Overrides = None,
 ) -> None:
     """Checks Java, Spark and Delta, torch, faiss, memory and disk: what is there, what is needed, how to mend it."""
-    from recspark.pipeline.doctor import check_machine, describe_checks, is_fit
+    from recspark.pipeline.doctor import check_machine
+    from recspark.pipeline.doctor_check import describe_checks, is_fit
 
     checks = check_machine(conf, overrides or [])
     print(describe_checks(checks))

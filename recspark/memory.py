@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""How much memory there is, and how much of it this process may still take."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,13 @@ def free_memory_bytes() -> int:
     """Bytes the machine, or the container's limit where that is lower, has left."""
     limits = [_machine_free(), _cgroup_free()]
     return min(limit for limit in limits if limit is not None)
+
+
+def total_memory_bytes() -> int:
+    """Bytes the machine, or the container where that is less, has in all."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _cgroup_limit()
+    return machine if limit is None else min(machine, limit)
 
 
 def gib(num_bytes: float) -> str:
@@ -30,8 +37,16 @@ def _machine_free() -> int:
 
 def _cgroup_free() -> int | None:
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
     except (OSError, ValueError):
         return None
-    return None if limit == "max" else max(int(limit) - used, 0)
+    limit = _cgroup_limit()
+    return None if limit is None else max(limit - used, 0)
+
+
+def _cgroup_limit() -> int | None:
+    """The container's limit; None without one (its file says ``max``)."""
+    try:
+        return int((_CGROUP / "memory.max").read_text())
+    except (OSError, ValueError):
+        return None

@@ -5,6 +5,7 @@ python -m recspark.lake.jars        fetches them from Maven Central into the Ivy
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from recspark.errors import SetupError
 
 SPARK_VERSION = "4.2.0"
 DELTA_VERSION = "4.4.0"
-DELTA_PACKAGE = f"io.delta:delta-spark_4.2_2.13:{DELTA_VERSION}"
+SCALA_VERSION = "2.13"
+DELTA_PACKAGE = f"io.delta:delta-spark_4.2_{SCALA_VERSION}:{DELTA_VERSION}"
 _ADVICE = "allow access to Maven Central for the first run, or put the jars into $SPARK_HOME/jars"
 
 
@@ -32,6 +34,30 @@ def check_pair() -> None:
                 f"{name} is {found}, but pyspark {SPARK_VERSION} and delta-spark {DELTA_VERSION} belong together: "
                 f"run `pip install pyspark=={SPARK_VERSION} delta-spark=={DELTA_VERSION}`"
             )
+
+
+def check_packages(packages: str) -> None:
+    """Checks a ``spark.jars.packages``: another Delta than ours, or a part of another Spark, would be loaded beside it.
+
+    Raises: SetupError naming the wrong ones and what to do.
+    """
+    named = [one.strip() for one in packages.split(",") if one.strip()]
+    if wrong := [one for one in named if _is_foreign(one)]:
+        raise SetupError(
+            f"spark.jars.packages {', '.join(wrong)}: Spark {SPARK_VERSION} and {DELTA_PACKAGE} belong together; "
+            "leave Delta out (its jars are added), and take parts of Spark as "
+            f"org.apache.spark:..._{SCALA_VERSION}:{SPARK_VERSION}"
+        )
+
+
+def _is_foreign(package: str) -> bool:
+    group, artifact, version, *_ = [*package.split(":"), "", "", ""]
+    if group == "io.delta" and artifact.startswith(("delta-spark", "delta-core")):
+        return package != DELTA_PACKAGE
+    if group == "io.delta" and not artifact.startswith("delta-sharing"):  # which counts its versions by itself
+        return version != DELTA_VERSION
+    scala = re.search(r"_(2\.\d+)$", artifact)
+    return group == "org.apache.spark" and (version != SPARK_VERSION or bool(scala and scala[1] != SCALA_VERSION))
 
 
 def has_delta_jars(spark_home: str | None = None) -> bool:
@@ -58,6 +84,14 @@ def find_delta_jars(cache: Path | None = None) -> list[str]:
     if not all(jar.is_file() for jar in found):
         return []
     return [str(jar) for jar in [*found, *sorted(folder.glob("io.unitycatalog_*.jar"))]]
+
+
+def add_delta_jars(settings: dict[str, str]) -> dict[str, str]:
+    """The Spark settings with Delta's jars beside those that they name: by path where cached, else to be fetched."""
+    jars = find_delta_jars()
+    name, ours = ("spark.jars", jars) if jars else ("spark.jars.packages", [DELTA_PACKAGE])
+    own = [one.strip() for one in settings.get(name, "").split(",") if one.strip()]
+    return {"spark.jars.ivy": str(ivy_folder())} | settings | {name: ",".join(dict.fromkeys([*ours, *own]))}
 
 
 _DELTA_PARTS = ("storage", "kernel-api", "kernel-defaults", "kernel-unitycatalog")

@@ -29,9 +29,10 @@ def stage_lock(lake: str, stage: PlannedStage, patience_seconds: float = 20.0) -
     path = Path(join(lake, "locks", f"{stage.name}-{stage.id}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
     except OSError as error:
         raise LakeError(f"paths.lake {lake}: cannot be written ({error}); choose another folder") from error
-    with path.open("a+") as file:
+    with file:
         _take(file, stage, patience_seconds)
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -15,7 +15,7 @@ from recspark.contracts.commits import CommitRecord
 from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
 from recspark.lake.arrow import TABLE_PROPERTIES, TableAt, find_commit, open_table, table_uri
-from recspark.lake.jars import DELTA_PACKAGE, check_pair, find_delta_jars, has_delta_jars, ivy_folder
+from recspark.lake.jars import add_delta_jars, check_packages, check_pair, has_delta_jars
 from recspark.lake.java import use_java
 
 _SETTINGS = {
@@ -37,9 +37,10 @@ _LOCAL_SETTINGS = {
 def build_spark(run: Run) -> SparkSession:
     """The Spark session of a run; under spark-submit, the submitted settings win over ours.
 
-    Raises: SetupError without a usable Java or with a wrong Spark/Delta pair.
+    Raises: SetupError without a usable Java, or with a wrong Spark/Delta pair, installed or among ``spark.conf``.
     """
     check_pair()
+    check_packages(run.config.spark.conf.get("spark.jars.packages", ""))
     submitted = _submitted_settings()
     wanted = dict(_SETTINGS)
     if not submitted:
@@ -52,9 +53,7 @@ def build_spark(run: Run) -> SparkSession:
         }
     wanted |= run.config.spark.conf
     if not has_delta_jars() and "spark.jars.packages" not in submitted and "spark.jars" not in submitted:
-        jars = find_delta_jars()
-        fetched = {"spark.jars.packages": DELTA_PACKAGE, "spark.jars.ivy": str(ivy_folder())}
-        wanted |= {"spark.jars": ",".join(jars)} if jars else fetched
+        wanted = add_delta_jars(wanted)
     builder = SparkSession.builder.appName(f"recspark {run.config.run.name}")
     for name, value in wanted.items():
         if name not in submitted:

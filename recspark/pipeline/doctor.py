@@ -4,32 +4,16 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from recspark.errors import RecsparkError
 from recspark.lake.jars import DELTA_VERSION, SPARK_VERSION, find_delta_jars, has_delta_jars
 from recspark.lake.java import SUPPORTED_JAVA, find_java
+from recspark.pipeline.doctor_check import FAIL, OK, WARN, Check
+from recspark.pipeline.doctor_resources import check_disk, check_memory
 
-OK, WARN, FAIL = "ok", "warn", "FAIL"
-_MIN_MEMORY_GIB = 4
-_MIN_DISK_GIB = 5
 _MIN_TORCH, _MIN_FAISS = "2.10", "1.15.1"
-_GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the doctor: ``status`` is ok, warn (a part is missing that not everyone needs) or FAIL."""
-
-    name: str
-    status: str
-    found: str
-    needed: str
-    mend: str = ""
 
 
 def check_machine(conf: str | None = None, overrides: Sequence[str] = ()) -> list[Check]:
@@ -38,26 +22,12 @@ def check_machine(conf: str | None = None, overrides: Sequence[str] = ()) -> lis
               _check_package("delta-spark", DELTA_VERSION), _check_jars(), _check_torch(), _check_faiss()]  # fmt: skip
     for name in ("deltalake", "pyarrow", "numba", "pandas"):
         checks.append(_check_installed(name))
-    checks.append(_check_memory())
-    return checks + (_check_config(conf, overrides) if conf else [_check_disk(os.getcwd())])
+    checks.append(check_memory())
+    if conf is None:
+        return [*checks, check_disk(os.getcwd())]
+    from recspark.pipeline.doctor_config import check_config  # needs packages that may be what is missing
 
-
-def is_fit(checks: list[Check]) -> bool:
-    """Whether the whole chain can run."""
-    return all(check.status != FAIL for check in checks)
-
-
-def describe_checks(checks: list[Check]) -> str:
-    """One line a check; what to do stands below those that are not ok."""
-    width = max(len(check.name) for check in checks)
-    lines = []
-    for check in checks:
-        lines.append(f"{check.status:<4}  {check.name:<{width}}  {check.found}  (needed: {check.needed})")
-        if check.status != OK and check.mend:
-            indent = " " * (width + 8)
-            lines.append(f"{indent}-> " + check.mend.replace("\n", f"\n{indent}   "))
-    verdict = "the chain can run" if is_fit(checks) else "the chain cannot run until every FAIL is mended"
-    return "\n".join([*lines, verdict])
+    return checks + check_config(conf, overrides)
 
 
 def _version(package: str) -> str | None:
@@ -141,34 +111,3 @@ def is_at_least(version: str, wanted: str) -> bool:
     """Whether a version such as 2.15.0+cu132 is not older than one such as 2.10."""
     found = [int(n) for n in re.findall(r"\d+", version.partition("+")[0])[:3]]
     return found >= [int(n) for n in wanted.split(".")]
-
-
-def _check_memory() -> Check:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
-    status = OK if total >= _MIN_MEMORY_GIB else WARN
-    return Check("memory", status, f"{total:.0f} GiB", f"{_MIN_MEMORY_GIB} GiB", "lower spark.driver_memory")
-
-
-def _check_disk(place: str) -> Check:
-    free = shutil.disk_usage(place).free / _GIB
-    status = OK if free >= _MIN_DISK_GIB else WARN
-    return Check(
-        "disk", status, f"{free:.0f} GiB free in {place}", f"{_MIN_DISK_GIB} GiB", "free some, or move paths.lake"
-    )
-
-
-def _check_config(conf: str, overrides: Sequence[str]) -> list[Check]:
-    from recspark.pipeline.open_run import open_run
-
-    needed = "a config without problems, a source that is there and as it says"
-    try:
-        run = open_run(conf, overrides)
-    except RecsparkError as error:
-        return [Check("config", FAIL, conf, needed, str(error)), _check_disk(os.getcwd())]
-    config = Check("config", OK, f"{conf}: {len(run.stages)} stages, lake {run.lake}", needed)
-    return [config] if "://" in run.lake else [config, _check_disk(_existing_parent(run.lake))]
-
-
-def _existing_parent(path: str) -> str:
-    place = Path(path).absolute()
-    return str(next(p for p in (place, *place.parents) if p.exists()))

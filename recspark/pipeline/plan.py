@@ -7,7 +7,7 @@ from recspark.config import Run
 from recspark.contracts.commits import CommitRecord, find_stale_input
 from recspark.contracts.stages import STAGE_NAMES, PlannedStage
 from recspark.errors import ConfigError
-from recspark.lake.arrow import find_done, find_newest_marker
+from recspark.lake.arrow import find_commit, find_done, find_newest_marker, has_table
 from recspark.lake.folders import find_flaw, has_files
 from recspark.pipeline.differences import find_differences
 
@@ -16,7 +16,8 @@ from recspark.pipeline.differences import find_differences
 class StageState:
     """A stage of a run: done at a version, or to be run for a reason.
 
-    ``flaw`` is what its own result lacks where it had been built: files lost, or made from vectors replaced since.
+    ``flaw`` is what its own result lacks where it had been built: tables or files lost, or made from vectors replaced
+    since.
     """
 
     stage: PlannedStage
@@ -86,10 +87,40 @@ def _find_flaw(run: Run, stage: PlannedStage, record: CommitRecord | None) -> st
     folder = stage.spec.folder or (stage.spec.side_folder if record else None)
     if folder and (flaw := find_flaw(run.lake, folder, stage.id)):
         return flaw if record or has_files(run.lake, folder, stage.id) else None
+    if record is None:
+        return _find_lost_table(run, stage)
     trained = find_done(run.lake, run.stages["train"]) if "train" in run.stages else None
-    if record is None or trained is None:
+    return find_stale_input(record.inputs, "item_embeddings", trained[0]) if trained else None
+
+
+def _find_lost_table(run: Run, stage: PlannedStage) -> str | None:
+    """What is said of a stage that is not done because a table of it is gone; None where none is known to be."""
+    marker = stage.spec.marker
+    if marker is None:
         return None
-    return find_stale_input(record.inputs, "item_embeddings", trained[0])
+    if has_table(run.lake, marker):
+        found = find_commit(run.lake, marker, stage.key)
+        tables = found[1].tables if found and found[1].is_marker else {}
+        gone = [name for name in tables if not has_table(run.lake, name)]
+        return _say_gone(gone) if gone else None
+    writers = [other.name for other in run.stages.values() if other.spec.marker == marker]
+    if any(find_done(run.lake, later) for writer in writers for later in _list_later(run, writer)):
+        return _say_gone([marker])
+    begun = [name for name in stage.spec.tables if name != marker and find_commit(run.lake, name, stage.key)]
+    return f"it has written {', '.join(begun)}, not {marker}: it was stopped, or that table is gone" if begun else None
+
+
+def _say_gone(tables: Sequence[str]) -> str:
+    return f"its table {tables[0]} is gone" if len(tables) == 1 else f"its tables {', '.join(tables)} are gone"
+
+
+def _list_later(run: Run, name: str) -> list[PlannedStage]:
+    """The stages whose keys hang on a stage's, through others too: one that is finished says that this one was."""
+    names = {name}
+    for stage in run.stages.values():  # in order
+        if names & set(stage.upstream):
+            names.add(stage.name)
+    return [run.stages[later] for later in run.stages if later in names - {name}]
 
 
 def _find_reason(run: Run, stage: PlannedStage, waits_for: list[str]) -> str:

@@ -81,6 +81,53 @@ def test_a_wrong_pair_is_refused_with_the_pip_line(monkeypatch, package):
         jars.check_pair()
 
 
+@pytest.mark.parametrize(
+    "packages",
+    [
+        "io.delta:delta-spark_2.13:3.2.0",
+        "io.delta:delta-spark_4.2_2.13:4.3.0",
+        "io.delta:delta-core_2.12:2.4.0",
+        "io.delta:delta-storage:3.2.0",
+        "org.apache.spark:spark-avro_2.13:3.5.1",
+        "org.apache.spark:spark-avro_2.12:4.2.0",
+        "io.delta:delta-spark",
+    ],
+)
+def test_parts_of_another_spark_or_delta_are_refused(packages):
+    with pytest.raises(SetupError) as caught:
+        jars.check_packages(f"org.postgresql:postgresql:42.7.3, {packages}")
+    assert str(caught.value).startswith(
+        f"spark.jars.packages {packages}: Spark 4.2.0 and io.delta:delta-spark_4.2_2.13:"
+    )
+    assert "leave Delta out (its jars are added)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "packages",
+    [
+        "",
+        jars.DELTA_PACKAGE,
+        f"{jars.DELTA_PACKAGE},org.apache.hadoop:hadoop-aws:3.4.2",
+        "io.delta:delta-storage-s3-dynamodb:4.4.0,io.delta:delta-sharing-spark_2.13:1.3.0",
+        "org.apache.spark:spark-avro_2.13:4.2.0",
+    ],
+)
+def test_other_packages_stay(packages):
+    jars.check_packages(packages)
+
+
+def test_delta_is_added_to_the_jars_of_the_config(monkeypatch):
+    """By path where the cache holds it, else among the packages; what the config names is kept in both."""
+    settings = {"spark.jars": "/own.jar", "spark.jars.packages": f"a:b:1, {jars.DELTA_PACKAGE}", "x": "y"}
+    monkeypatch.setattr(jars, "find_delta_jars", lambda: ["/delta.jar"])
+    ivy = str(jars.ivy_folder())
+    assert jars.add_delta_jars(settings) == settings | {"spark.jars": "/delta.jar,/own.jar", "spark.jars.ivy": ivy}
+    monkeypatch.setattr(jars, "find_delta_jars", list)
+    fetched = {"spark.jars.packages": f"{jars.DELTA_PACKAGE},a:b:1", "spark.jars.ivy": ivy}
+    assert jars.add_delta_jars(settings) == settings | fetched
+    assert jars.add_delta_jars({"spark.jars.ivy": "/mine"})["spark.jars.ivy"] == "/mine"
+
+
 def test_jars_are_used_only_when_complete(tmp_path):
     assert jars.find_delta_jars(tmp_path) == []
     (tmp_path / "jars").mkdir()

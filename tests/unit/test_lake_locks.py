@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,14 @@ def test_a_lake_that_is_a_file_is_named(tmp_path, stages):
         stage_lock(str(tmp_path / "file"), stages["train"]),
     ):
         pytest.fail("a file holds no lake")
+
+
+def test_a_lock_file_that_cannot_be_opened_is_named(lake, stages):
+    """As another user's would be; a folder in its place refuses root too."""
+    train = stages["train"]
+    (Path(lake) / "locks" / f"{train.name}-{train.id}").mkdir(parents=True)
+    with (
+        pytest.raises(LakeError, match=r"lake: cannot be written \(.*train-.*; choose another"),
+        stage_lock(lake, train),
+    ):
+        pytest.fail("a folder is no lock file")

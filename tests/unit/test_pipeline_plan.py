@@ -1,6 +1,7 @@
 """Which stages a run takes, what the dry run says, how failures end."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,15 +11,16 @@ from recspark.config import RunConfig, plan_run
 from recspark.contracts.tables import ITEM_GRAPH
 from recspark.errors import ConfigError, IndexReadError
 from recspark.index.job import build_index
-from recspark.lake.arrow import find_table, write_table
+from recspark.lake.arrow import find_table, table_uri, write_table
 from recspark.lake.folders import publish_folder
 from recspark.lake.storage import write_bytes
 from recspark.pipeline import launch
-from recspark.pipeline.doctor import FAIL, OK, WARN, Check, describe_checks, is_fit
+from recspark.pipeline.doctor_check import FAIL, OK, WARN, Check, describe_checks, is_fit
 from recspark.pipeline.hints import filled_in
 from recspark.pipeline.plan import describe_states, find_states, select_stages
 from recspark.pipeline.side import STAGE_FILE
 from tests.helpers.index_lake import make_items, plan_index_run, write_items
+from tests.helpers.tiny_lake import plan_tiny, write_stage
 
 
 def run_with(lake: str, source="f00", **sections):
@@ -80,6 +82,53 @@ def test_a_stage_waits_for_those_it_reads(lake):
     states = {s.stage.name: s for s in find_states(run, list(run.stages))}
     assert states["walks"].reason == "graph has to run first"
     assert states["index"].reason == "train has to run first"
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A run whose Spark stages and evaluation are finished, on tables without rows."""
+    run = plan_tiny(tmp_path, training={"corpus": "sessions"}, walks=None)
+    for name in run.stages:
+        if name != "train":
+            write_stage(run, name, {})
+    assert [s.stage.name for s in find_states(run, list(run.stages)) if not s.is_done] == ["train"]
+    return run
+
+
+@pytest.mark.parametrize(
+    ("gone", "reasons"),
+    [
+        (["items"], {"sessions": "its table items is gone"}),
+        (["user_histories", "items"], {"sessions": "its tables items, user_histories are gone"}),
+        (["events"], {"ingest": "its table events is gone"}),
+        (["sessions", "items"], {"sessions": "its table sessions is gone"}),
+        (["item_graph"], dict.fromkeys(["graph", "item_knn_graph"], "its table item_graph is gone")),
+        (["recommendations"], {"evaluate": "its table recommendations is gone"}),
+        (["quarantine"], dict.fromkeys(["ingest", "sessions"], "its table quarantine is gone")),
+        (
+            ["metrics"],
+            {"evaluate": "it has written recommendations, not metrics: it was stopped, or that table is gone"},
+        ),
+        (["metrics", "recommendations"], {"evaluate": "train has to run first"}),
+    ],
+)
+def test_a_table_that_is_gone_is_the_reason(built, gone, reasons):
+    for name in gone:
+        shutil.rmtree(table_uri(built.lake, name))
+    states = {s.stage.name: s for s in find_states(built, list(built.stages))}
+    found = {name: state.reason for name, state in states.items() if not state.is_done and name != "train"}
+    assert found == reasons
+    for name, reason in reasons.items():
+        assert (states[name].flaw == reason) is not reason.startswith("train")
+        assert f"to build: {reason}" in describe_states(built, [states[name]])
+
+
+def test_a_table_of_another_config_is_not_missed(built):
+    """A lake that holds other tables only: nothing of this config was ever built in it."""
+    other = plan_tiny(Path(built.lake).parent, split={"kind": "time", "cut": "2026-01-02"}, walks={"p": 0.5})
+    shutil.rmtree(table_uri(built.lake, "item_graph"))
+    (state,) = find_states(other, ["graph"])
+    assert (state.reason, state.flaw) == ("never built in this lake", None)
 
 
 @pytest.fixture
