@@ -22,7 +22,6 @@ from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table, read_table
-from recspark.pipeline.evaluate_stage import model_id_of
 from recspark.pipeline.open_run import open_finished_run
 
 _ALL_USERS = "all"
@@ -72,8 +71,9 @@ def read_values(run: Run, dataset: Dataset) -> dict[str, float]:
     if dataset.read_labels:
         labels = dataset.read_labels(shared_data() / dataset.raw)
         return score_graph(read_node_vectors(run, labels.shape[0]), labels, dataset.metrics)
-    metrics = read_table(find_table(run.lake, run.stages["evaluate"], "metrics"))
-    return pick_metrics(metrics, run.stages["evaluate"].key, model_id_of(run, run.config.model.kind), dataset.metrics)
+    found = find_table(run.lake, run.stages["evaluate"], "metrics")
+    model_id = found.record.facts["model_ids"][run.config.model.kind]
+    return pick_metrics(read_table(found), run.stages["evaluate"].key, model_id, dataset.metrics)
 
 
 def pick_metrics(metrics: pa.Table, stage_key: str, model_id: str, names: Sequence[str]) -> dict[str, float]:
