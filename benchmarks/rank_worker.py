@@ -8,10 +8,9 @@ import numpy as np
 
 from benchmarks.corpus import SENTENCE, make_corpus
 from benchmarks.paired import timed
-from benchmarks.skip_gram_runs import training_config
+from benchmarks.skip_gram_runs import objective_of, training_config
 from recspark.contracts.shards import shard_range
-from recspark.training.batches import Place
-from recspark.training.negatives import build_noise, keep_probabilities
+from recspark.training.objective import Place
 from recspark.training.sequence_files import Sequences
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import find_launch, open_world
@@ -24,9 +23,9 @@ def main(work: dict[str, Any]) -> dict[str, float]:
     rows, steps = work["batch_sequences"], work["steps"]
     corpus = make_corpus(work["num_items"], rows * SENTENCE * 8)
     config = training_config(epochs=1, batch_sequences=rows, backend="torch", num_lanes=2, num_threads=work["threads"])
-    noise, keep = build_noise(corpus.counts, config.noise_exponent), keep_probabilities(corpus.counts, 0)
+    objective = objective_of(config, corpus.counts)
     with open_world(find_launch(), "cpu", timeout_seconds=120) as world:
-        backend = TorchBackend(work["dim"], noise, keep, config, 1, world, work["threads"])
+        backend = TorchBackend(work["dim"], objective, world, work["threads"])
         own = shard_range(world.rank, world.world_size, rows)
 
         def step(number: int) -> None:

@@ -15,10 +15,8 @@ from torch.nn import functional as F
 from benchmarks.corpus import SENTENCE, Corpus, make_corpus, neighbour_purity
 from benchmarks.lines import find_versions, speed_line
 from benchmarks.paired import Timing, run_pairs, timed
-from benchmarks.skip_gram_runs import cut_batches, falling_rate, places, training_config
-from recspark.config.schema import TrainingConfig
-from recspark.training.batches import Place
-from recspark.training.negatives import NoiseDistribution, build_noise, keep_probabilities
+from benchmarks.skip_gram_runs import cut_batches, falling_rate, objective_of, places, training_config
+from recspark.training.objective import Objective, Place
 from recspark.training.sequence_files import Sequences
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import World
@@ -57,7 +55,7 @@ class Comparison:
         self._corpus, self._device = corpus, device
         self._config = training_config(epochs=1, batch_sequences=batch_rows, backend="torch", num_lanes=1)
         self._counts = corpus.counts
-        self._noise = build_noise(self._counts, self._config.noise_exponent)
+        self._objective = objective_of(self._config, self._counts)
         self._batches = cut_batches(corpus.tokens, batch_rows)
         self._vectors: dict[str, np.ndarray] = {}
 
@@ -79,8 +77,7 @@ class Comparison:
 
     def train_project(self) -> Timing:
         """An epoch of the torch backend."""
-        threads, keep = torch.get_num_threads(), keep_probabilities(self._counts, 0)
-        backend = TorchBackend(DIM, self._noise, keep, self._config, 1, World(device=self._device), threads)
+        backend = TorchBackend(DIM, self._objective, World(device=self._device), torch.get_num_threads())
         with timed() as timing:
             for place, batch, rate in self._steps():
                 backend.step(backend.prepare(batch, place), rate)
@@ -90,7 +87,7 @@ class Comparison:
 
     def train_peer(self) -> Timing:
         """An epoch of autograd with sparse tables."""
-        peer = SparsePeer(len(self._counts), self._noise, self._config, self._device)
+        peer = SparsePeer(self._objective, self._device)
         with timed() as timing:
             for place, batch, rate in self._steps():
                 peer.step(batch, place, rate / 10)  # Adam's steps are larger; a tenth scored best on 200,000 tokens
@@ -113,14 +110,15 @@ class Comparison:
 class SparsePeer:
     """What torch offers out of the box: two sparse embeddings, autograd, SparseAdam."""
 
-    def __init__(self, num_items: int, noise: NoiseDistribution, config: TrainingConfig, device: str) -> None:
+    def __init__(self, objective: Objective, device: str) -> None:
         torch.manual_seed(1)
+        num_items = objective.num_items
         self.input = nn.Embedding(num_items, DIM, sparse=True, device=device)
         self.output = nn.Embedding(num_items, DIM, sparse=True, device=device)
         nn.init.uniform_(self.input.weight, -0.1 / DIM**0.5, 0.1 / DIM**0.5)
         nn.init.zeros_(self.output.weight)
         self._optimizer = torch.optim.SparseAdam([self.input.weight, self.output.weight])
-        self._noise, self._config, self._device = noise, config, device
+        self._noise, self._config, self._device = objective.noise, objective.config, device
         place = torch.arange(SENTENCE, device=device)
         self._distance = (place[:, None] - place[None]).abs()
 

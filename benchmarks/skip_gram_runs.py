@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from benchmarks.corpus import SENTENCE
 from benchmarks.paired import Timing, timed
-from recspark.config.schema import TrainingConfig
-from recspark.training.batches import Place
+from recspark.config.schema import ModelConfig, TrainingConfig
 from recspark.training.cpu_backend import CpuBackend
-from recspark.training.negatives import build_noise, keep_probabilities
+from recspark.training.objective import Objective, Place, build_objective
 from recspark.training.sequence_files import Sequences
 
 WARM_UP_ROWS = 64
@@ -20,6 +19,11 @@ WARM_UP_ROWS = 64
 def training_config(**settings: Any) -> TrainingConfig:
     """word2vec's arithmetic (window 5 shrunk at random, 5 negatives, noise .75) with our step and shared negatives."""
     return TrainingConfig.model_validate({"noise_exponent": 0.75, "window": 5, "num_negatives": 5, **settings})
+
+
+def objective_of(config: TrainingConfig, num_events: NDArray[np.int64], seed: int = 1) -> Objective:
+    """Skip-gram with negative sampling over items with these counts."""
+    return build_objective(ModelConfig(), config, num_events, seed)
 
 
 def cut_batches(tokens_SL: NDArray[np.int32], batch_rows: int) -> list[Sequences]:
@@ -49,8 +53,7 @@ def train_on_cpu(
 ) -> tuple[NDArray[np.float32], Timing]:
     """(item vectors [V, dim], seconds of the training alone) of the numba kernel; the tables' start is not timed."""
     counts = np.bincount(tokens_SL.ravel(), minlength=num_items)
-    noise, keep = build_noise(counts, config.noise_exponent), keep_probabilities(counts, config.subsample)
-    backend = CpuBackend(dim, noise, keep, config, seed)
+    backend = CpuBackend(dim, objective_of(config, counts, seed))
     batches = cut_batches(tokens_SL, config.batch_sequences)
     rate = falling_rate(config, len(batches))
     with timed() as timing:
