@@ -18,7 +18,7 @@ from benchmarks.lines import find_versions, speed_line
 from benchmarks.paired import Paired, Timing, run_pairs, timed
 from recspark.config import RunConfig, plan_run
 from recspark.contracts.tables import WALKS
-from recspark.lake.arrow import TableAt, find_table, open_table, write_table
+from recspark.lake.arrow import TableAt, find_table, read_table, write_table
 from recspark.training.data import LaneReader, open_sequences
 
 WALK_LENGTH = 20
@@ -113,8 +113,7 @@ def _collate(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 def read_rows(table: TableAt, rows_of: Any) -> Timing:
     """An epoch through torch's DataLoader, row by row."""
     with timed() as timing:
-        delta = open_table(table.lake, table.name, table.version)
-        rows = rows_of(delta.to_pyarrow_table(columns=["walk"])["walk"].combine_chunks())
+        rows = rows_of(read_table(table, ["walk"])["walk"].combine_chunks())
         num_values = 0
         for values, _ in torch.utils.data.DataLoader(rows, BATCH_ROWS, shuffle=True, collate_fn=_collate):
             num_values += values.numel()

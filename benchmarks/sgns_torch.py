@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from benchmarks.corpus import SENTENCE, Corpus, make_corpus, neighbour_purity
 from benchmarks.lines import find_versions, speed_line
 from benchmarks.paired import Timing, run_pairs, timed
-from benchmarks.skip_gram_runs import cut_batches, falling_rate, objective_of, places, training_config
+from benchmarks.skip_gram_runs import cut_batches, objective_of, places, training_config
 from recspark.training.objective import Objective, Place
+from recspark.training.schedule import plan_schedule
 from recspark.training.sequence_files import Sequences
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import World
@@ -82,7 +83,7 @@ class Comparison:
             for place, batch, rate in self._steps():
                 backend.step(backend.prepare(batch, place), rate)
             backend.take_loss()  # waits for the device
-        self._vectors["project"] = _tables(backend)
+        self._vectors["project"] = backend.part(range(len(self._counts))).input
         return timing
 
     def train_peer(self) -> Timing:
@@ -102,9 +103,9 @@ class Comparison:
         }
 
     def _steps(self) -> Iterator[tuple[Place, Sequences, float]]:
-        rate = falling_rate(self._config, len(self._batches))
+        schedule = plan_schedule(self._config, len(self._batches))
         for place in places(self._config, len(self._batches)):
-            yield place, self._batches[place.step], rate(place.global_step)
+            yield place, self._batches[place.step], schedule.rate(place.global_step)
 
 
 class SparsePeer:
@@ -146,12 +147,6 @@ class SparsePeer:
     def wait(self) -> None:
         """Until the device is done."""
         self.input.weight[0, 0].item()
-
-
-def _tables(backend: TorchBackend) -> np.ndarray:
-    tables = backend.tables()
-    assert tables
-    return tables.input
 
 
 def _device_name(on_gpu: bool) -> str:

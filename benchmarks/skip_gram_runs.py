@@ -1,6 +1,6 @@
 """The project's skip-gram backends on sentences in memory, as the trainer drives them: batches, a falling rate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from benchmarks.paired import Timing, timed
 from recspark.config.schema import ModelConfig, TrainingConfig
 from recspark.training.cpu_backend import CpuBackend
 from recspark.training.objective import Objective, Place, build_objective
+from recspark.training.schedule import plan_schedule
 from recspark.training.sequence_files import Sequences
 
 WARM_UP_ROWS = 64
@@ -36,12 +37,6 @@ def cut_batches(tokens_SL: NDArray[np.int32], batch_rows: int) -> list[Sequences
     ]
 
 
-def falling_rate(config: TrainingConfig, num_batches: int) -> Callable[[int], float]:
-    """The learning rate of a global step: linear, to a hundredth at the end."""
-    num_steps = config.epochs * num_batches
-    return lambda step: config.learning_rate * (1 - 0.99 * step / num_steps)
-
-
 def places(config: TrainingConfig, num_batches: int) -> Iterator[Place]:
     """Every step's place, in order."""
     for step in range(config.epochs * num_batches):
@@ -55,12 +50,12 @@ def train_on_cpu(
     counts = np.bincount(tokens_SL.ravel(), minlength=num_items)
     backend = CpuBackend(dim, objective_of(config, counts, seed))
     batches = cut_batches(tokens_SL, config.batch_sequences)
-    rate = falling_rate(config, len(batches))
+    schedule = plan_schedule(config, len(batches))
     with timed() as timing:
         for place in places(config, len(batches)):
             prepared = backend.prepare(batches[place.step], place)
-            backend.step(prepared, rate(place.global_step))
-    return backend.tables().input, timing
+            backend.step(prepared, schedule.rate(place.global_step))
+    return backend.part(range(num_items)).input, timing
 
 
 def warm_up(dim: int, num_threads: int) -> None:

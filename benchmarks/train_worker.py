@@ -6,7 +6,7 @@ from benchmarks.paired import timed
 from benchmarks.skip_gram_runs import warm_up
 from benchmarks.worker import serve
 from recspark.index.item_vectors import read_item_vectors
-from recspark.lake.arrow import find_table, open_table
+from recspark.lake.arrow import find_table, read_table
 from recspark.pipeline.open_run import open_run
 
 _held = {}
@@ -18,7 +18,7 @@ def load(conf: str, dim: int) -> dict[str, int]:
     run = open_run(conf)
     warm_up(dim, run.config.training.num_threads or 1)
     walks = find_table(run.lake, run.stages["walks"], "walks")
-    lists = open_table(walks.lake, walks.name, walks.version).to_pyarrow_table(columns=["walk"])["walk"]
+    lists = read_table(walks, ["walk"])["walk"]
     return {"tokens": sum(len(chunk.flatten()) for chunk in lists.chunks)}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.corpus import SENTENCE, TOPIC_SHARE, make_corpus, neighbour_purity, next_item_recall, write_text
-from benchmarks.skip_gram_runs import cut_batches, falling_rate, train_on_cpu, training_config
+from benchmarks.skip_gram_runs import cut_batches, train_on_cpu, training_config
 
 CORPUS = make_corpus(400, 40_000, num_topics=8, seed=3)
 
@@ -41,12 +41,6 @@ def test_batches_hold_every_sentence_once():
     assert [b.num_rows for b in batches] == [768, 768, 464]
     np.testing.assert_array_equal(np.concatenate([b.values for b in batches]), CORPUS.tokens.ravel())
     assert batches[-1].offsets[-1] == 464 * SENTENCE
-
-
-def test_the_rate_falls_to_a_hundredth():
-    rate = falling_rate(training_config(epochs=2, learning_rate=0.5), 10)
-    assert rate(0) == 0.5
-    assert rate(20) == pytest.approx(0.005)
 
 
 def test_text_is_a_sentence_a_line(tmp_path):
