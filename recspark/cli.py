@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from recspark import __version__
+from recspark.ending import calm_ending
 from recspark.errors import RecsparkError
 
 if TYPE_CHECKING:
@@ -167,7 +168,12 @@ def _options(
 
 
 def main() -> None:
-    """Entry of the ``recspark`` command."""
+    """Entry of the ``recspark`` command; ends the process."""
+    with calm_ending():
+        _main()
+
+
+def _main() -> None:
     # delta-rs reads it when it is loaded: without, a store's missing credentials say the same in pages of warnings.
     os.environ.setdefault("RUST_LOG", "warn,aws_config=error")
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from recspark.config import Run
 from recspark.contracts.stages import SPARK, TRAIN
+from recspark.ending import calm_ending
 from recspark.errors import ConfigError, RecsparkError
 from recspark.lake.arrow import find_table
 from recspark.lake.locks import stage_lock
@@ -72,7 +73,8 @@ def run_job(stage: str, description: str | None) -> None:
     arguments = sys.argv[1:]
     wants_help = bool({"-h", "--help"} & set(arguments))
     if arguments and not wants_help:
-        sys.exit(main([stage, *arguments]))
+        with calm_ending():
+            sys.exit(main([stage, *arguments]))
     if is_first_rank():
         usage = f"usage: {sys.argv[0]} CONF [key=value ...]\n\n{(description or '').strip()}"
         print(usage, file=sys.stdout if wants_help else sys.stderr)
@@ -240,4 +242,5 @@ _ENGINE_STAGES: dict[str, Callable[[Run], None]] = {"train": _train, "index": _b
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with calm_ending():
+        sys.exit(main(sys.argv[1:]))

@@ -7,8 +7,6 @@ GPU a rank, NCCL carries GPU tensors and gloo what lies on the CPU. Torch is imp
 import datetime as dt
 import itertools
 import os
-import time
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 _GROUPS = itertools.count()
 """Numbers the groups that this process opens, as the other ranks number theirs."""
-_TRANSPORT_THREADS = 2  # of gloo
 
 
 @dataclass(frozen=True)
@@ -119,30 +116,6 @@ class World:
         """Waits for all ranks. Collective."""
         self.gather_numbers([0.0])
 
-    def settle(self) -> None:
-        """Waits until the transport's threads have let go of all that was exchanged. Collective.
-
-        Letting go of a tensor that Python has seen takes the interpreter, and a process that is ending by then is
-        aborted. The group's end does not wait for the threads: a checkpoint's sharded tensors keep it alive (torch
-        2.15).
-        """
-        for _ in range(_TRANSPORT_THREADS if self.world_size > 1 else 0):
-            last = self._exchange_nothing()
-            deadline = time.monotonic() + self.timeout_seconds
-            while any(tensor() is not None for tensor in last) and time.monotonic() < deadline:
-                time.sleep(0.001)
-
-    def _exchange_nothing(self) -> "list[weakref.ref[Tensor]]":
-        """The tensors of an exchange that nobody but the transport may still hold."""
-        import torch
-        import torch.distributed as dist
-
-        own = torch.zeros(1)
-        found = [torch.empty(1) for _ in range(self.world_size)]
-        with self.naming_the_missing():
-            dist.all_gather(found, own)
-        return [weakref.ref(tensor) for tensor in (own, *found)]
-
     @contextmanager
     def naming_the_missing(self) -> Iterator[None]:
         """Turns a broken or overdue exchange into an error that says which ranks did not come.
@@ -210,13 +183,8 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
             f"rank {launch.rank} of {launch.world_size} could not join the others within {timeout_seconds:.0f} s "
             f"({error}); start all ranks with torchrun, and check that they reach MASTER_ADDR"
         ) from error
-    world = World(launch.rank, launch.world_size, device, transport, store, timeout_seconds)
     try:
-        yield world
-        world.settle()
-    except SystemExit:  # all ranks stop together
-        world.settle()
-        raise
+        yield World(launch.rank, launch.world_size, device, transport, store, timeout_seconds)
     finally:
         dist.destroy_process_group()
 

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from recspark.ending import calm_ending
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -89,4 +91,5 @@ def _free_port() -> int:
 
 if __name__ == "__main__":
     _, module, name, given = sys.argv
-    getattr(importlib.import_module(module), name)(**json.loads(given))
+    with calm_ending():
+        getattr(importlib.import_module(module), name)(**json.loads(given))
