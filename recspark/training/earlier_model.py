@@ -150,10 +150,14 @@ def _map_local(path: str) -> dict[str, NDArray[np.float32]]:
         header = json.loads(stream.read(header_bytes))
     header.pop("__metadata__", None)
     start = 8 + header_bytes
-    return {
-        name: np.memmap(path, _TYPES[t["dtype"]], "r", start + t["data_offsets"][0], tuple(t["shape"]))
-        for name, t in header.items()
-    }
+    return {name: _map_tensor(path, entry, start) for name, entry in header.items()}
+
+
+def _map_tensor(path: str, entry: dict[str, Any], start: int) -> NDArray[np.float32]:
+    shape, dtype = tuple(entry["shape"]), _TYPES[entry["dtype"]]
+    if 0 in shape:  # of more ranks than items; nothing cannot be mapped
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", start + entry["data_offsets"][0], shape)
 
 
 def _to_time(text: str) -> dt.datetime:

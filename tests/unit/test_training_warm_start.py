@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.sparse as sp
 from safetensors.numpy import save_file
 
 from recspark.config import Run
@@ -161,6 +162,27 @@ def test_a_published_model_is_opened_with_the_ids_of_its_own_items(tmp_path):
     np.testing.assert_array_equal(arrays["output_vectors"], tensors["output"])
     mapped = map_tensors(str(tmp_path / "lake" / "models" / MODEL_ID / "vectors.safetensors"))
     assert all(isinstance(array, np.memmap) and np.array_equal(array, tensors[n]) for n, array in mapped.items())
+
+
+def test_a_model_of_several_parts_is_one(tmp_path):
+    """As four ranks write three items."""
+    inputs, tensors = inputs_of(tmp_path, ["a", "b", "c"]), tensors_of(3, 4)
+    target = tmp_path / "lake" / "models" / MODEL_ID
+    target.mkdir(parents=True)
+    names = [f"vectors-0000{rank}-of-00004.safetensors" for rank in range(4)]
+    for rank, name in enumerate(names):
+        rows = slice(rank * 3 // 4, (rank + 1) * 3 // 4)
+        save_file({key: np.ascontiguousarray(array[rows]) for key, array in tensors.items()}, target / name)
+    publish_folder(
+        str(tmp_path / "lake"), "models", MODEL_ID, names[::-1], counts={}, config={},
+        inputs={"items": inputs.items.version}, facts={}, run_id="r",
+    )  # fmt: skip
+    model = open_earlier_model(inputs.items.lake, MODEL_ID, 4, inputs.items, has_output=True)
+    assert model.item_ids.to_pylist() == ["a", None, "c"]
+    found = model.weigh(sp.csr_array(np.array([[0, 0, 1], [0.5, 0.5, 0]], np.float32)))
+    assert set(found) == set(NAMES)
+    np.testing.assert_array_equal(found["output_vectors"], [[-2] * 4, [-0.5] * 4])
+    np.testing.assert_array_equal(found["input_squares"], [2, 0.5])
 
 
 @pytest.mark.parametrize(("objective", "has_output"), [("hierarchical_softmax", True), ("negative_sampling", False)])
