@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from recspark.config.schema import ModelConfig
-from recspark.training.readout import ReadoutSpec, mean_user_vectors, popularity_bias, read_out
+from recspark.training.readout import Readout, ReadoutSpec, mean_user_vectors, popularity_bias, read_out, unit_rows
 from recspark.training.tables import SkipGramTables
 
 INPUT = np.array([[1, 0], [0, 2], [3, 3], [9, 9]], np.float32)
@@ -61,3 +62,33 @@ def test_a_user_is_the_mean_of_unit_query_vectors_of_trained_train_items() -> No
     vectors, has_vector = mean_user_vectors(histories, offsets, num_train, items)
     assert has_vector.tolist() == [True, True, False, False]  # only an untrained item; no train items
     np.testing.assert_allclose(vectors[:2], [[0.5, 0.5], [2 / 3, 1 / 3]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"history_decay": 0.5}, [2 / 7, 5 / 7]),  # of (0, 1), (1, 0), (0, 1) with weights 1, 1/2, 1/4
+        ({"history_decay": 0.5, "history_items": 2}, [1 / 3, 2 / 3]),
+        ({"history_items": 2}, [1 / 2, 1 / 2]),
+        ({"history_decay": 1e-9}, [0, 1]),
+    ],
+)
+def test_the_last_items_of_a_history_may_weigh_more(weights: dict[str, float], expected: list[float]) -> None:
+    items = read_out(TABLES, EVENTS, spec(**weights))
+    history = np.array([1, 0, 3, 1, 3, 2], np.int32)  # item 3 is untrained: no weight, no place; item 2 is test
+    vectors, has_vector = mean_user_vectors(history, np.array([0]), np.array([5], np.int32), items)
+    assert has_vector.tolist() == [True]
+    np.testing.assert_allclose(vectors, [expected], atol=1e-6)
+
+
+def test_all_alike_is_the_plain_mean_to_the_bit() -> None:
+    random = np.random.default_rng(0)
+    query = random.normal(size=(30, 8)).astype(np.float32)
+    num_train = random.integers(0, 9, 50).astype(np.int32)
+    history = random.integers(0, 30, num_train.sum()).astype(np.int32)
+    items = Readout(query, query, np.zeros(30, np.float32), np.ones(30, bool))
+    rows = np.repeat(np.arange(50), num_train)
+    counts = sp.csr_matrix((np.ones(len(history), np.float32), (rows, history)), shape=(50, 30))
+    plain = ((counts @ unit_rows(query)) / np.maximum(num_train, 1)[:, None]).astype(np.float32)
+    found, _ = mean_user_vectors(history, np.cumsum(num_train) - num_train, num_train, items)
+    np.testing.assert_array_equal(found, plain)
