@@ -1,0 +1,64 @@
+"""`ranks`: the torch path on two gloo ranks against one, one intra-op thread a rank in both.
+
+One rank with two threads stands beside it: what the second core gives without a second process. Wall time counts: two
+ranks use two cores on purpose. Steps before the clock starts are left out.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.lines import BenchmarkError, find_versions, speed_line
+from benchmarks.paired import Timing, run_pairs
+from benchmarks.worker import ONE_THREAD, ROOT
+
+_TIMEOUT_S = 900
+
+
+def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
+    """A line for two ranks, and one for two threads, both against one rank with one thread."""
+    work = {"num_items": 50_000, "dim": 128, "batch_sequences": 1024, "steps": 20 if quick else 60}
+    runs = 2 if quick else 3
+    versions = find_versions("torch", "numpy", "numba")
+    for peer, ranks, threads in (("one rank", 2, 1), ("one rank, two threads instead", 1, 2)):
+        paired = run_pairs(lambda: train(1, 1, work), lambda r=ranks, t=threads: train(r, t, work), runs)  # type: ignore[misc]
+        shape = {"ranks": ranks, "threads_per_rank": threads}
+        yield speed_line("ranks", peer, paired, work | shape, versions, command, counts="wall")
+
+
+def train(num_ranks: int, num_threads: int, work: dict[str, Any]) -> Timing:
+    """The steps' seconds as rank 0 saw them; cpu-seconds are of all ranks."""
+    port = _free_port()
+    command = [sys.executable, "-m", "benchmarks.rank_worker", json.dumps(work | {"threads": num_threads})]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env=_environment(r, num_ranks, port, num_threads), stdout=subprocess.PIPE)
+        for r in range(num_ranks)
+    ]
+    try:
+        answers = [p.communicate(timeout=_TIMEOUT_S)[0] for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    if any(p.returncode for p in processes):
+        raise BenchmarkError(f"ranks: a rank ended with {[p.returncode for p in processes]}; see its errors above")
+    found = [json.loads(a.splitlines()[-1]) for a in answers]
+    return Timing(found[0]["wall"], sum(f["cpu"] for f in found))
+
+
+def _environment(rank: int, num_ranks: int, port: int, num_threads: int) -> dict[str, str]:
+    own = {
+        "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks,
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": ROOT,
+    }  # fmt: skip
+    threads = {name: str(num_threads) for name in ONE_THREAD}
+    return os.environ | threads | {name: str(value) for name, value in own.items()}
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
