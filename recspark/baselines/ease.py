@@ -14,6 +14,7 @@ from scipy.linalg import lapack
 from recspark.config.baselines import EaseConfig
 from recspark.config.checks import ease_too_large
 from recspark.errors import ConfigError, SetupError
+from recspark.evaluate.history_weights import ALL_ALIKE, HistoryWeights
 from recspark.evaluate.ragged import BoolArray, Ragged
 from recspark.evaluate.top_k import FloatArray, Ranked, blocks, rank_all
 from recspark.memory import free_memory_bytes, gib
@@ -46,18 +47,21 @@ def build_ease(users_UN: sp.csr_array, l2: float) -> FloatArray:
     return weights.astype(np.float32)
 
 
-def rank_by_ease(weights_MM: FloatArray, known: BoolArray, history: Ragged, masked: Ragged, k: int) -> Ranked:
-    """Each user's k best of the M items that are ``known`` [N]; unknown items of a history say nothing."""
+def rank_by_ease(
+    weights_MM: FloatArray, known: BoolArray, history: Ragged, masked: Ragged, k: int,
+    history_weights: HistoryWeights = ALL_ALIKE,
+) -> Ranked:  # fmt: skip
+    """Each user's k best of the M items that are ``known`` [N]; unknown items of a history take no place in it."""
     columns = np.flatnonzero(known)
     row_of_item = np.cumsum(known) - 1
-    distinct = history.distinct()
-    distinct = distinct.where(known[distinct.values])
+    counted, weights = history_weights.weigh_distinct(history.where(known[history.values]))
+    weights = weights.astype(np.float32)
 
     def score_block(start: int, stop: int) -> FloatArray:
-        block = distinct.block(start, stop)
-        ones = np.ones(len(block.values), dtype=np.float32)
+        block, first = counted.block(start, stop), counted.offsets[start]
+        values = weights[first : first + len(block.values)]
         shape = (stop - start, len(columns))
-        history_BM = sp.csr_array((ones, row_of_item[block.values], block.offsets), shape=shape)
+        history_BM = sp.csr_array((values, row_of_item[block.values], block.offsets), shape=shape)
         scores_BN = np.full((stop - start, len(known)), -np.inf, dtype=np.float32)
         scores_BN[:, columns] = history_BM @ weights_MM
         return scores_BN

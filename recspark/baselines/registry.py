@@ -21,7 +21,9 @@ from recspark.baselines.ppmi_svd import build_ppmi_svd
 from recspark.baselines.rp3beta import build_rp3beta
 from recspark.baselines.spectral import build_spectral_from_graph, build_spectral_from_users
 from recspark.config import RunConfig
+from recspark.config.baselines import HistoryConfig
 from recspark.contracts import columns as c
+from recspark.evaluate.history_weights import HistoryWeights
 from recspark.evaluate.ragged import BoolArray, Ragged
 from recspark.evaluate.top_k import Ranked
 from recspark.lake.arrow import TableAt, read_table
@@ -95,6 +97,11 @@ def build_factors(kind: str, inputs: BaselineInputs) -> ItemFactors:
     return build_spectral_from_users(inputs.users_UN, dim, config.spectral, seed)
 
 
+def history_weights_of(config: HistoryConfig) -> HistoryWeights:
+    """How much each item of a history counts, as a baseline's section says."""
+    return HistoryWeights(config.history_decay, config.history_items)
+
+
 def _rank_popularity(inputs: BaselineInputs) -> Ranker:
     half_life = inputs.config.baselines.popularity.half_life_days
     popularity: NDArray[Any] = inputs.num_events
@@ -107,19 +114,25 @@ def _rank_popularity(inputs: BaselineInputs) -> Ranker:
 
 def _rank_item_knn(inputs: BaselineInputs) -> Ranker:
     scores_NN = build_score_matrix(inputs.read_graph(), inputs.num_items)
-    return lambda history, masked, k: rank_by_neighbours(scores_NN, history, masked, k, inputs.known)
+    return _rank_by_scores(scores_NN, inputs, inputs.config.baselines.item_knn)
 
 
 def _rank_rp3beta(inputs: BaselineInputs) -> Ranker:
-    scores_NN = build_rp3beta(inputs.users_UN, inputs.config.baselines.rp3beta)
-    return lambda history, masked, k: rank_by_neighbours(scores_NN, history, masked, k, inputs.known)
+    config = inputs.config.baselines.rp3beta
+    return _rank_by_scores(build_rp3beta(inputs.users_UN, config), inputs, config)
+
+
+def _rank_by_scores(scores_NN: sp.csr_array, inputs: BaselineInputs, config: HistoryConfig) -> Ranker:
+    known, weights = inputs.known, history_weights_of(config)
+    return lambda history, masked, k: rank_by_neighbours(scores_NN, history, masked, k, known, weights)
 
 
 def _rank_ease(inputs: BaselineInputs) -> Ranker:
     check_limits(inputs.config, inputs.num_events)
-    known, l2 = inputs.known, inputs.config.baselines.ease.l2
-    weights_MM = ease.build_ease(sp.csr_array(inputs.users_UN[:, np.flatnonzero(known)]), l2)
-    return lambda history, masked, k: ease.rank_by_ease(weights_MM, known, history, masked, k)
+    known, config = inputs.known, inputs.config.baselines.ease
+    weights_MM = ease.build_ease(sp.csr_array(inputs.users_UN[:, np.flatnonzero(known)]), config.l2)
+    weights = history_weights_of(config)
+    return lambda history, masked, k: ease.rank_by_ease(weights_MM, known, history, masked, k, weights)
 
 
 _RANKERS: dict[str, Callable[[BaselineInputs], Ranker]] = {

@@ -5,13 +5,15 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from recspark.config.graph import GraphConfig
-from recspark.config.section import Section
+from recspark.config.section import Decay, Section
 
 BaselineName = Literal["popularity", "item_knn", "rp3beta", "ease", "ppmi_svd", "spectral"]
 LIST_KINDS = ("popularity", "item_knn", "rp3beta", "ease")
 """They rank lists and have no vectors: no train stage, no index, nothing to query."""
 CLOSED_FORM_KINDS = ("ppmi_svd", "spectral")
 """They yield item vectors by linear algebra: a train stage without a corpus, steps or ranks."""
+SCORED_BY = ("readout", "metric", "popularity_term", "history_decay", "history_items")
+"""Knobs that section `model` has too: of a closed-form baseline beside a model, its own count, else the model's."""
 EDGE_LIST_KINDS = ("spectral",)
 """Baselines that a graph without users is enough for."""
 
@@ -36,14 +38,24 @@ class ItemKnnGraphConfig(GraphConfig):
     """Of `cosine`: power of the neighbour's count; lower favours popular neighbours."""
 
 
-class ItemKnnConfig(Section):
+class HistoryConfig(Section):
+    """What baselines share that sum over a history. Items that one knows nothing about take no place."""
+
+    history_decay: Decay = 1.0
+    """The item at place i from the last of a history weighs history_decay^i: 1 weighs all alike, .5 halves with every
+    item, near 0 only the last one counts."""
+    history_items: PositiveInt | None = None
+    """Only so many last items of a history count; all by default."""
+
+
+class ItemKnnConfig(HistoryConfig):
     """Neighbour baseline: sum of a candidate's graph scores over the history."""
 
     graph: ItemKnnGraphConfig = ItemKnnGraphConfig()
     """Its own graph."""
 
 
-class Rp3BetaConfig(Section):
+class Rp3BetaConfig(HistoryConfig):
     """Three steps of a walk user -> item -> user -> item, popular ends held back (Paudel et al. 2017)."""
 
     item_alpha: NonNegativeFloat = 0.7
@@ -56,7 +68,7 @@ class Rp3BetaConfig(Section):
     """Candidates kept an item; ties go to the smaller id. None keeps all: best, and needs memory for all pairs."""
 
 
-class EaseConfig(Section):
+class EaseConfig(HistoryConfig):
     """A linear item-item model in closed form (Steck 2019)."""
 
     l2: PositiveFloat = 250.0
@@ -65,11 +77,11 @@ class EaseConfig(Section):
     """Refused above so many items with train events: it takes 12 bytes x items^2 (4.5 GiB here), time ~ items^3."""
 
 
-class _VectorBaselineConfig(Section):
+class _VectorBaselineConfig(HistoryConfig):
     """What baselines with item vectors share. Their length is `model.embedding_dim`.
 
-    readout, metric and popularity_term say how they are scored beside a model; where the baseline is the model itself
-    (`model.kind`), section `model` says it.
+    readout, metric, popularity_term, history_decay and history_items say how they are scored beside a model; where the
+    baseline is the model itself (`model.kind`), section `model` says it.
     """
 
     readout: Literal["input", "output", "sum", "input_output"] = "input"

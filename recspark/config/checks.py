@@ -31,7 +31,7 @@ def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()
     elif config.source.kind == "edges":
         of_kind = [_check_edges]
     of_model = [_check_objective, _check_readout, _check_training, _check_dense, _check_conversions, _check_warm_start]
-    checks = [_check_source, *of_kind, _check_stages, *of_model]
+    checks = [_check_source, *of_kind, _check_stages, *of_model, _check_history]
     found = [problem for check in checks for problem in check(config)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
@@ -210,6 +210,37 @@ def _check_readout(config: "RunConfig") -> Iterator[_Problem]:
             f"{{kind: user_share, fraction: 0.1}}), or give a value"
         )
         yield _Problem(line, *keys, "split.valid", "split.kind", "source.kind")
+
+
+def _check_history(config: "RunConfig") -> Iterator[_Problem]:
+    """Weights by place: where they are given, whether there is an order, and a slice that keeps to it."""
+    kind, split, given = config.model.kind, config.split, _given_weights(config)
+    of_model = [key for key in given if key.startswith("model.")]
+    if config.source.kind == "edges":
+        if given and "history_decay" not in config.model.autos:
+            line = f"{', '.join(given)}: an edge list has no users, so no histories; leave it out"
+            yield _Problem(line, *given, "source.kind")
+    elif config.source.order == "none" and given:
+        line = f"{', '.join(given)}: need an order (source.columns.ts or position)"
+        yield _Problem(line, *given, *_ORDER)
+    elif of_model and kind in LIST_KINDS:
+        line = f"{', '.join(of_model)}: {kind} has no vectors to weigh"
+        line += f"; set baselines.{kind}.history_decay and history_items" if kind != "popularity" else "; leave it out"
+        yield _Problem(line, *of_model, "model.kind")
+    elif "history_decay" in config.model.autos and split.valid and split.valid.kind == "user_share":
+        line = (
+            "model.history_decay: auto is chosen by what comes after a history, and split.valid.kind user_share holds "
+            "out items from anywhere in it; set that to last_k or time, or give a value"
+        )
+        yield _Problem(line, "model.history_decay", "split.valid", "model.kind", *_ORDER)
+
+
+def _given_weights(config: "RunConfig") -> list[str]:
+    """Keys of history_decay and history_items that do not leave all items of a history alike."""
+    sections = {"model": config.model}
+    sections |= {f"baselines.{name}": getattr(config.baselines, name) for name in type(config.baselines).model_fields}
+    plain = {"history_decay": 1, "history_items": None}
+    return [f"{at}.{k}" for at, section in sections.items() for k, v in plain.items() if getattr(section, k, v) != v]
 
 
 def _check_training(config: "RunConfig") -> Iterator[_Problem]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
-from recspark.config.section import Section, show
+from recspark.config.section import Decay, Section, show
 
 AUTO = "auto"
 CorpusName = Literal["walks", "sessions", "histories"]
@@ -49,6 +49,12 @@ def _check_term(found: Any) -> Any:
     return found
 
 
+def _check_decay(found: Any) -> Any:
+    if found != AUTO and not (_is_number(found) and 0 < found <= 1):
+        raise ValueError(f"must be above 0 and at most 1, or auto, got {show(found)}")
+    return found
+
+
 def _check_metric(found: str) -> str:
     if not re.fullmatch(r"(recall|ndcg|hr|mrr|map)@[1-9][0-9]*", found):
         raise ValueError(f"must be recall, ndcg, hr, mrr or map at a cut-off such as recall@20, got {show(found)}")
@@ -71,9 +77,12 @@ AutoSwitch = Annotated[bool | Literal["auto"], BeforeValidator(_check_switch)]
 AutoTerm = Annotated[float | Literal["auto"], BeforeValidator(_check_term)]
 
 
+AutoDecay = Annotated[float | Literal["auto"], BeforeValidator(_check_decay)]
+
+
 class ReadoutSearchConfig(Section):
-    """How readout, metric, centring and popularity term are chosen where they are `auto`: every combination is scored
-    on the validation slice (`split.valid`), from train histories, and the best one is exported.
+    """How readout, metric, centring, history decay and popularity term are chosen where they are `auto`: every
+    combination is scored on the validation slice (`split.valid`), from train histories, and the best one is exported.
     """
 
     metric: Annotated[str, AfterValidator(_check_metric)] = "recall@20"
@@ -86,6 +95,8 @@ class ReadoutSearchConfig(Section):
     """Tried for `model.readout: auto`."""
     popularity_terms: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
     """Tried for `model.popularity_term: auto`."""
+    history_decays: Annotated[tuple[Decay, ...], Field(min_length=1)] = (1.0, 0.9, 0.8, 0.7, 0.5, 0.3)
+    """Tried for `model.history_decay: auto`."""
 
 
 class WarmStartConfig(Section):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recspark import __version__
-from recspark.config.baselines import CLOSED_FORM_KINDS
+from recspark.config.baselines import CLOSED_FORM_KINDS, SCORED_BY
 from recspark.config.schema import RunConfig
 from recspark.contracts import stages as s
 from recspark.contracts.commits import CommitRecord
@@ -168,9 +168,11 @@ def _knobs_of(config: RunConfig, kind: str, *, beside: bool = False) -> dict[str
     how its vectors are scored: a model of that kind says so in section `model`.
     """
     knobs = getattr(config.baselines, kind).model_dump(mode="json", exclude={"graph", "max_items"})
-    if kind in CLOSED_FORM_KINDS and beside:
+    if kind not in CLOSED_FORM_KINDS:
+        return {kind: knobs}
+    if beside:
         return {kind: knobs | {"embedding_dim": config.model.embedding_dim, "seed": config.run.seed}}
-    return {kind: _without(knobs, {"readout", "metric", "popularity_term"})}
+    return {kind: _without(knobs, set(SCORED_BY))}
 
 
 def _scored_sections(config: RunConfig) -> dict[str, Any]:

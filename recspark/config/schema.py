@@ -17,6 +17,7 @@ from recspark.config.checks import WRONG, find_contradictions
 from recspark.config.graph import GraphConfig
 from recspark.config.learning import (
     AUTO,
+    AutoDecay,
     AutoSwitch,
     AutoTerm,
     CorpusWeights,
@@ -138,6 +139,9 @@ class WalksConfig(Section):
     """replicated: every host memory-maps the whole graph."""
 
 
+_AUTOS = ("readout", "metric", "centred", "history_decay", "popularity_term")
+
+
 class ModelConfig(Section):
     """What is learned."""
 
@@ -156,6 +160,11 @@ class ModelConfig(Section):
     readout: Literal["input", "output", "sum", "input_output", "auto"] = "input"
     """Vectors exported: input or output table, their sum, or queries by input and candidates by output vectors. A user
     is the mean of unit query vectors. auto: as for `metric`."""
+    history_decay: AutoDecay = 1.0
+    """In a user's mean, the item at place i from the last of his history weighs history_decay^i: 1 weighs all alike, .5
+    halves with every item, near 0 only the last one counts. auto: as for `metric`."""
+    history_items: PositiveInt | None = None
+    """Only so many last items of a history count; all by default."""
     centred: AutoSwitch = False
     """Subtract the mean vector before export. auto: as for `metric`."""
     popularity_term: AutoTerm = 0.0
@@ -166,7 +175,7 @@ class ModelConfig(Section):
     @property
     def autos(self) -> tuple[str, ...]:
         """The fields left to the validation slice."""
-        return tuple(n for n in ("readout", "metric", "centred", "popularity_term") if getattr(self, n) == AUTO)
+        return tuple(n for n in _AUTOS if getattr(self, n) == AUTO)
 
     @property
     def has_vectors(self) -> bool:

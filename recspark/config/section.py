@@ -5,7 +5,7 @@ import zoneinfo
 from collections.abc import Iterable
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
@@ -86,6 +86,8 @@ def _check_time_zone(name: str) -> str:
     return name
 
 
+Decay = Annotated[float, Field(gt=0, le=1)]
+"""A weight to the power of a place: 1 weighs all alike."""
 IsoTime = Annotated[str, AfterValidator(_check_iso_time)]
 IsoDay = Annotated[str, AfterValidator(_check_iso_day)]
 TimeZone = Annotated[str, AfterValidator(_check_time_zone)]

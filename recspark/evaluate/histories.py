@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
@@ -47,7 +48,7 @@ class Cases:
 
     user_idx: NDArray[np.int32]
     history: Ragged
-    """Items in order, repeats kept."""
+    """Items in order of time, the newest last, repeats kept."""
     relevant: Ragged
     """Distinct items, ascending; unknown ones stay and can only be missed."""
     masked: Ragged
@@ -71,10 +72,10 @@ def build_cases(user_histories: pa.Table, num_events: IntArray, spec: CaseSpec) 
     Raises: DataError when no user is left.
     """
     user_idx = user_histories[c.USER_IDX].to_numpy().astype(np.int32)
-    events, num_train = Ragged.from_arrow(user_histories[c.ITEM_IDX]), user_histories[c.NUM_TRAIN].to_numpy()
-    history, target = _cut(events, user_histories, spec)
+    num_train = user_histories[c.NUM_TRAIN].to_numpy()
+    history, target = _cut(user_histories, spec)
     held_out = target.distinct()
-    seen = history.distinct() if spec.mask_seen else Ragged.empty(len(events))
+    seen = history.distinct() if spec.mask_seen else Ragged.empty(len(history))
     relevant = held_out.without(seen)
     eligible = np.flatnonzero((history.lengths > 0) & (relevant.lengths > 0))
     counts = _count_users(history, held_out, relevant, len(eligible))
@@ -88,8 +89,14 @@ def build_cases(user_histories: pa.Table, num_events: IntArray, spec: CaseSpec) 
     return cases
 
 
-def _cut(events: Ragged, user_histories: pa.Table, spec: CaseSpec) -> tuple[Ragged, Ragged]:
-    """(history, scored part) of each user: the counts are prefix lengths of train, valid, context, test."""
+def read_by_time(user_histories: pa.Table) -> Ragged:
+    """All events of each user, the newest last: the table has them by part of the split first."""
+    return Ragged.from_arrow(user_histories[c.ITEM_IDX]).sort_by(pc.list_flatten(user_histories[c.TS]).to_numpy())
+
+
+def _cut(user_histories: pa.Table, spec: CaseSpec) -> tuple[Ragged, Ragged]:
+    """(history, the newest event last; scored part) of each user: counts are prefix lengths of the parts in order."""
+    events, ts = Ragged.from_arrow(user_histories[c.ITEM_IDX]), pc.list_flatten(user_histories[c.TS]).to_numpy()
     prefixes = [user_histories[name].to_numpy() for name in (c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT)]
     train_end, valid_end, context_end = (np.repeat(end, events.lengths) for end in np.cumsum(prefixes, axis=0))
     place = events.place_of_value
@@ -98,7 +105,8 @@ def _cut(events: Ragged, user_histories: pa.Table, spec: CaseSpec) -> tuple[Ragg
     in_history = is_train | is_context
     if spec.history_parts == TRAIN_AND_VALID:
         in_history |= is_valid
-    return events.where(in_history), events.where(is_test if spec.split == c.TEST else is_valid)
+    history = events.where(in_history).sort_by(ts[in_history])
+    return history, events.where(is_test if spec.split == c.TEST else is_valid)
 
 
 def _sample(eligible: IntArray, user_idx: IntArray, max_users: int | None) -> IntArray:

@@ -84,6 +84,13 @@ class Ragged:
         lengths = np.bincount(self.row_of_value[keep], minlength=len(self))
         return Ragged.from_lengths(lengths, self.values[keep])
 
+    def sort_by(self, keys: NDArray[Any]) -> "Ragged":
+        """Each row's values by ascending ``keys`` (one a value); equal ones stay in order."""
+        within = self.row_of_value[1:] == self.row_of_value[:-1]
+        if not np.any(within & (keys[1:] < keys[:-1])):
+            return self
+        return Ragged(self.offsets, self.values[np.lexsort((keys, self.row_of_value))])
+
     def distinct(self) -> "Ragged":
         """Each row's distinct values, ascending."""
         width = self._width()

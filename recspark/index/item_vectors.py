@@ -5,6 +5,7 @@ idx 17, id "85123A", vector [...], query_vector null, bias 0.1  ->  row 17 of ``
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.errors import LakeError
+from recspark.evaluate.history_weights import ALL_ALIKE, HistoryWeights
 from recspark.index.metric import Floats, unit_rows
 from recspark.lake.arrow import TableAt, read_table
 
@@ -34,6 +36,8 @@ class ItemVectors:
     """[M]."""
     item_id: pa.Array | None = None
     """The outside ids, where they were read."""
+    history_weights: HistoryWeights = ALL_ALIKE
+    """How users' vectors are made of them."""
 
     def __len__(self) -> int:
         return len(self.item_idx)
@@ -77,6 +81,7 @@ class ItemVectors:
             queries=vectors if self.queries is self.vectors else self.queries[rows],
             bias=self.bias[rows],
             item_id=None if self.item_id is None else self.item_id.take(pa.array(rows)),
+            history_weights=self.history_weights,
         )
 
 
@@ -104,7 +109,13 @@ def read_item_vectors(table: TableAt, *, with_ids: bool = False) -> ItemVectors:
         queries=_read_queries(rows[c.QUERY_VECTOR], vectors, where),
         bias=rows[c.BIAS].fill_null(0).to_numpy().astype(np.float32),
         item_id=rows[c.ID].combine_chunks() if with_ids else None,
+        history_weights=_read_history_weights(table.record.facts),
     )
+
+
+def _read_history_weights(facts: dict[str, Any]) -> HistoryWeights:
+    """As the model was exported with; without a word of it, all alike."""
+    return HistoryWeights(float(facts.get("history_decay", 1.0)), facts.get("history_items"))
 
 
 def _read_queries(column: pa.ChunkedArray, vectors: Floats, where: str) -> Floats:

@@ -27,7 +27,7 @@ PURPOSE = "test"
 BLOCK_USERS = 10_000
 """Users ranked between two lines of progress."""
 
-_HISTORY_COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT]
+_HISTORY_COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT]
 
 
 @dataclass(frozen=True)

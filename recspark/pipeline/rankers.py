@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recspark.baselines.registry import BaselineInputs, build_factors, build_ranker
+from recspark.baselines.registry import BaselineInputs, build_factors, build_ranker, history_weights_of
 from recspark.config import Run
 from recspark.config.baselines import CLOSED_FORM_KINDS, PpmiSvdConfig, SpectralConfig
 from recspark.config.schema import EvaluateConfig
@@ -105,7 +105,9 @@ def _build_vectors(kind: str, inputs: BaselineInputs) -> ItemVectors:
     bias = popularity_bias(inputs.num_events, factors.is_known, knobs.popularity_term)
     one_sided = queries is vectors
     vectors = vectors[rows]
-    return ItemVectors(kind, knobs.metric, rows, vectors, vectors if one_sided else queries[rows], bias[rows])
+    queries = vectors if one_sided else queries[rows]
+    weights = history_weights_of(knobs)
+    return ItemVectors(kind, knobs.metric, rows, vectors, queries, bias[rows], history_weights=weights)
 
 
 def _rank_by_vectors(setting: Setting, vectors: ItemVectors, index: Searcher | None) -> RankBlock:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from recspark.contracts import columns as c
 from recspark.contracts.commits import find_stale_input
 from recspark.errors import QueryError
+from recspark.evaluate.histories import read_by_time
 from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.evaluate.top_k import Ranked
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
@@ -23,6 +24,7 @@ from recspark.logs import log
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.recommend import Searcher, recommend, search_index
+from recspark.retrieval.user_vectors import keep_known
 
 if TYPE_CHECKING:  # the config's engine-free types; nothing of it is needed to answer
     from recspark.config.plan import Run
@@ -107,7 +109,7 @@ def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
     user_idx = _find_idx(_read_user_ids(run), user_id, "user")
     answers = _open_answers(run)
     history = _read_history(run, user_idx)
-    known = history.where(answers.vectors.rows_of(history.values) >= 0)
+    known = keep_known(answers.vectors, history)
     if not len(known.values):
         raise QueryError(
             f"query: user {user_id!r} has {len(history.values)} events, none on an item that model "
@@ -116,7 +118,7 @@ def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
     mask_seen = run.config.evaluate is None or run.config.evaluate.mask_seen
     masked = history.distinct() if mask_seen else Ragged.empty(1)
     ranked = recommend(answers.vectors, history, masked, k, answers.index)
-    reasons = _find_reasons(answers, known.values, ranked)
+    reasons = _find_reasons(answers, answers.vectors.history_weights.cut(known).values, ranked)
     return [replace(n, because=why) for n, why in zip(answers.list_neighbours(ranked), reasons, strict=True)]
 
 
@@ -192,10 +194,10 @@ def _read_user_ids(run: "Run") -> pa.ChunkedArray:
 
 
 def _read_history(run: "Run", user_idx: int) -> Ragged:
-    """One row: all events of a user in order."""
+    """One row: all events of a user, the newest last, whatever part of the split they belong to."""
     histories = find_table(run.lake, run.producer("user_histories"), "user_histories")
-    found = read_table(histories, [c.ITEM_IDX], [(c.USER_IDX, "=", user_idx)])
-    return Ragged.from_arrow(found[c.ITEM_IDX]) if found.num_rows else Ragged.empty(1)
+    found = read_table(histories, [c.ITEM_IDX, c.TS], [(c.USER_IDX, "=", user_idx)])
+    return read_by_time(found) if found.num_rows else Ragged.empty(1)
 
 
 def _find_idx(ids: pa.ChunkedArray, wanted: str, noun: str) -> int:

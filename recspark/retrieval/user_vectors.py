@@ -1,9 +1,11 @@
-"""A user as a vector: the mean of the unit query-side vectors of a history's events.
+"""A user as a vector: the mean of the unit query-side vectors of a history's events, the last ones weighted.
 
-    u = (1 / |h|) sum_{i in h} q_i / |q_i|        q_i = coalesce(query_vector, vector) of item i
+    u = sum_{i in h} w_i q_i / |q_i| / sum_{i in h} w_i        q_i = coalesce(query_vector, vector) of item i
+                                                               w_i = 1, or as the model's `history_weights` say
 
 The same formula as the trainer's `user_embeddings`: repeats count as often as they occur, items without a vector are
-left out (of |h| too). A history without a known item gives the zero vector, which scores every item by its bias alone.
+left out (they take no place either). A history without a known item gives the zero vector, which scores every item by
+its bias alone.
 """
 
 import numpy as np
@@ -15,10 +17,15 @@ from recspark.index.item_vectors import ItemVectors
 
 
 def build_user_vectors(vectors: ItemVectors, history: Ragged) -> FloatArray:
-    """[U, D] from histories of item_idx, one row a user."""
-    rows = vectors.rows_of(history.values)
-    known = history.where(rows >= 0)
-    rows = rows[rows >= 0]
-    weights = np.repeat(1.0 / np.maximum(known.lengths, 1), known.lengths).astype(np.float32)
-    average_UM = sp.csr_array((weights, rows, known.offsets), shape=(len(known), len(vectors)))
+    """[U, D] from histories of item_idx, one row a user, the newest event last."""
+    counted, weights = vectors.history_weights.weigh(keep_known(vectors, history))
+    totals = np.bincount(counted.row_of_value, weights, len(counted))
+    shares = (weights * np.repeat(1.0 / np.maximum(totals, 1), counted.lengths)).astype(np.float32)
+    rows = vectors.rows_of(counted.values)
+    average_UM = sp.csr_array((shares, rows, counted.offsets), shape=(len(counted), len(vectors)))
     return np.asarray(average_UM @ vectors.unit_queries, dtype=np.float32)
+
+
+def keep_known(vectors: ItemVectors, history: Ragged) -> Ragged:
+    """The events on items that have a vector."""
+    return history.where(vectors.rows_of(history.values) >= 0)

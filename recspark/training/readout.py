@@ -12,6 +12,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recspark.config.schema import ModelConfig
+from recspark.evaluate.history_weights import ALL_ALIKE, HistoryWeights
+from recspark.evaluate.ragged import Ragged
 from recspark.training.tables import SkipGramTables
 
 SumOverRanks = Callable[[Sequence[float]], Sequence[float]]
@@ -22,18 +24,26 @@ _USERS_AT_ONCE = 100_000
 
 @dataclass(frozen=True)
 class ReadoutSpec:
-    """What is made of the tables: `model.readout`, `metric`, `centred` and `popularity_term`, none of them `auto`."""
+    """What is made of the tables, by the fields of section `model` of these names, none of them `auto`."""
 
     readout: str
     metric: str
     centred: bool
     popularity_term: float
+    history_decay: float = 1.0
+    history_items: int | None = None
+
+    @property
+    def history_weights(self) -> HistoryWeights:
+        """How much each item of a user's history counts."""
+        return HistoryWeights(self.history_decay, self.history_items)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "ReadoutSpec":
         """That of a config that leaves nothing to the validation slice."""
         assert not config.autos
-        return cls(config.readout, config.metric, bool(config.centred), float(config.popularity_term))
+        values = {name: getattr(config, name) for name in cls.__dataclass_fields__}
+        return cls(**values | {name: float(values[name]) for name in ("popularity_term", "history_decay")})
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> "ReadoutSpec":
@@ -49,13 +59,14 @@ class ReadoutSpec:
 class Readout:
     """Of each item: ``vector`` float32 [V, dim], ``query`` the same array unless queries differ, ``bias`` float32 [V].
 
-    Rows of items that are not ``is_trained`` are zero.
+    Rows of items that are not ``is_trained`` are zero. ``history_weights`` is for vectors of users.
     """
 
     vector: NDArray[np.float32]
     query: NDArray[np.float32]
     bias: NDArray[np.float32]
     is_trained: NDArray[np.bool_]
+    history_weights: HistoryWeights = ALL_ALIKE
 
     @property
     def has_query(self) -> bool:
@@ -72,7 +83,7 @@ def read_out(
     """
     vector, query = read_vectors(tables, spec.readout, spec.centred, sum_over_ranks)
     bias = popularity_bias(num_events, tables.is_trained, spec.popularity_term, sum_over_ranks)
-    return Readout(vector, query, bias, tables.is_trained)
+    return Readout(vector, query, bias, tables.is_trained, spec.history_weights)
 
 
 def read_vectors(
@@ -108,35 +119,38 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def sum_user_vectors(
     item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32], unit: NDArray[np.float32],
-    is_trained: NDArray[np.bool_], first_item: int = 0,
+    is_trained: NDArray[np.bool_], weights: HistoryWeights = ALL_ALIKE, first_item: int = 0,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Of each user the sum of ``unit`` rows over the train history, and how many: float32 [users, dim + 1].
+    """Of each user the weighted sum of ``unit`` rows over the train history, and the weights': float32 [users, dim + 1].
 
-    User u's items are ``item_idx[starts[u]:starts[u] + num_train[u]]``; a repeated item counts as often as it is there,
-    an untrained one not at all. ``unit`` and ``is_trained`` may be a part of the items, from ``first_item`` on: others
-    do not count, and the sums of all parts are those of the whole.
+    User u's items are ``item_idx[starts[u]:starts[u] + num_train[u]]``, the newest last; a repeated item counts as often
+    as it is there, an untrained one not at all (``is_trained`` bool [V], of all items). ``unit`` may be a part of the
+    items, from ``first_item`` on: others do not count, and the sums of all parts are those of the whole.
     """
     sums = np.zeros((len(num_train), unit.shape[1] + 1), np.float32)
     for start in range(0, len(num_train), _USERS_AT_ONCE):
         users = slice(start, min(start + _USERS_AT_ONCE, len(num_train)))
-        history = _train_matrix(item_idx, starts[users], num_train[users], is_trained, first_item)
-        sums[users, :-1] = history @ unit
-        sums[users, -1] = np.asarray(history.sum(axis=1)).ravel()
+        history = _train_history(item_idx, starts[users], num_train[users])
+        counted, shares = weights.weigh(history.where(is_trained[history.values]))
+        own = _part_matrix(counted, shares, first_item, len(unit))
+        sums[users, :-1] = own @ unit
+        sums[users, -1] = own.sum(axis=1, dtype=np.float64)
     return sums
 
 
 def mean_of_sums(sums: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(vectors float32 [users, dim], which users have one) from `sum_user_vectors`; without an item there is none."""
-    counts = sums[:, -1]
-    means = sums[:, :-1] / np.maximum(counts, np.float32(1))[:, None]
-    return np.asarray(means, np.float32), counts > 0
+    totals = sums[:, -1]  # at least 1, the newest item's weight, where there is any
+    means = sums[:, :-1] / np.maximum(totals, np.float32(1))[:, None]
+    return np.asarray(means, np.float32), totals > 0
 
 
 def mean_user_vectors(
     item_idx: NDArray[np.int32], offsets: NDArray[np.int64], num_train: NDArray[np.int32], items: Readout
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """`mean_of_sums` of `sum_user_vectors`, for a readout of all items."""
-    return mean_of_sums(sum_user_vectors(item_idx, offsets, num_train, unit_rows(items.query), items.is_trained))
+    unit, weights = unit_rows(items.query), items.history_weights
+    return mean_of_sums(sum_user_vectors(item_idx, offsets, num_train, unit, items.is_trained, weights))
 
 
 def _finish(
@@ -150,16 +164,16 @@ def _finish(
     return out
 
 
-def _train_matrix(
-    item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32],
-    is_trained: NDArray[np.bool_], first_item: int,
-) -> sp.csr_matrix:  # fmt: skip
-    """Users x items of the part: how often a trained item is in the train history."""
+def _train_history(item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32]) -> Ragged:
+    """The train items of each user, the newest last."""
     ends = np.cumsum(num_train, dtype=np.int64)
     before = np.repeat(starts - (ends - num_train), num_train)
-    items = item_idx[before + np.arange(len(before))] - first_item
-    users = np.repeat(np.arange(len(num_train)), num_train)
-    is_here = (items >= 0) & (items < len(is_trained))
-    known = is_here & is_trained[np.where(is_here, items, 0)] if len(is_trained) else is_here
-    shape = (len(num_train), len(is_trained))
-    return sp.csr_matrix((np.ones(known.sum(), np.float32), (users[known], items[known])), shape=shape)
+    return Ragged.from_lengths(num_train, item_idx[before + np.arange(len(before))])
+
+
+def _part_matrix(counted: Ragged, weights: NDArray[np.float64], first_item: int, num_items: int) -> sp.csr_array:
+    """Users x items of the part: how much an item weighs in a history, its repeats added up."""
+    items = counted.values - first_item
+    is_here = (items >= 0) & (items < num_items)
+    entries = (weights[is_here].astype(np.float32), (counted.row_of_value[is_here], items[is_here]))
+    return sp.csr_array(entries, shape=(len(counted), num_items))

@@ -1,16 +1,16 @@
 """Which readout serves users best: every combination left open is scored on the validation slice, exactly.
 
     tables, train histories, validation items  ->  ReadoutSpec, and a table such as
-    readout       metric  centred  popularity_term   recall@20
-    input         cosine  false    0.0               .1204
-    input_output  ip      false    0.1               .1489     <- chosen
+    readout       metric  centred  history_decay  popularity_term   recall@20
+    input         cosine  false    1.0            0.0               .1204
+    input_output  ip      false    0.8            0.1               .1489     <- chosen
 
 Of a user only train and validation events are looked at: whatever lies behind them decides nothing.
 """
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from recspark.training.tables import SkipGramTables
 from recspark.training.world import World
 
 METRICS, SWITCHES = ("cosine", "ip"), (False, True)
-_COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT]
+_COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT]
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,13 @@ def choose_readout(
     cases = read_valid_cases(user_histories, num_events, search)
     progress = Progress("train", len(candidates), "readouts")
     tried: dict[ReadoutSpec, float] = {}
-    for (readout, is_centred, metric), alike in itertools.groupby(candidates, _space_of):
+    for space, alike in itertools.groupby(candidates, _space_of):
         specs = list(alike)
         for spec, value in zip(specs, _score(tables, num_events, cases, specs, search.metric), strict=True):
             tried[spec] = value
         progress.update(len(tried))
-        where = f"{search.metric} of readout {readout}, {metric}, {'centred' if is_centred else 'not centred'}"
         values = {f"at {s.popularity_term:g}": round(tried[s], 5) for s in specs}
-        log("train", f"{where}, by popularity_term", **values)
+        log("train", f"{search.metric} of {_describe_space(space)}, by popularity_term", **values)
     chosen = max(tried, key=lambda spec: tried[spec])  # max takes the first of equals
     log("train", f"chosen: {describe(chosen)}, best of {len(tried)} on {len(cases):,} users of the validation slice",
         **{search.metric: round(tried[chosen], 5)})  # fmt: skip
@@ -102,20 +101,25 @@ def choose_readout(
 
 
 def list_candidates(config: ModelConfig) -> list[ReadoutSpec]:
-    """Every combination of what is `auto`, with what is given: by readout, centring, metric and popularity term."""
+    """Every combination of what is `auto`, with what is given: by readout, centring, metric, history decay and
+    popularity term.
+    """
     search = config.readout_search
     readouts = search.readouts if config.readout == "auto" else (config.readout,)
     switches = SWITCHES if config.centred == "auto" else (bool(config.centred),)
     metrics = METRICS if config.metric == "auto" else (config.metric,)
+    decays = search.history_decays if config.history_decay == "auto" else (float(config.history_decay),)
     terms = search.popularity_terms if config.popularity_term == "auto" else (float(config.popularity_term),)
-    found = itertools.product(readouts, switches, metrics, terms)
-    return list(dict.fromkeys(ReadoutSpec(r, metric, centred, term) for r, centred, metric, term in found))
+    found = itertools.product(readouts, switches, metrics, decays, terms)
+    items = config.history_items
+    return list(
+        dict.fromkeys(ReadoutSpec(r, metric, centred, t, decay, items) for r, centred, metric, decay, t in found)
+    )
 
 
 def describe(spec: ReadoutSpec) -> str:
     """A spec for people."""
-    centred = "true" if spec.centred else "false"
-    return f"readout {spec.readout}, metric {spec.metric}, centred {centred}, popularity_term {spec.popularity_term:g}"
+    return f"{_describe_space(_space_of(spec))}, popularity_term {spec.popularity_term:g}"
 
 
 def read_valid_cases(user_histories: TableAt, num_events: NDArray[np.int64], search: ReadoutSearchConfig) -> Cases:
@@ -132,14 +136,20 @@ def read_valid_cases(user_histories: TableAt, num_events: NDArray[np.int64], sea
         return build_cases(rows, num_events, spec)
     except DataError as error:
         raise DataError(
-            f"model.readout, metric, centred, popularity_term: auto is chosen on the validation slice, but {error}; or "
-            f"set split.valid to another slice, or give values"
+            f"model.readout, metric, centred, history_decay, popularity_term: auto is chosen on the validation slice, "
+            f"but {error}; or set split.valid to another slice, or give values"
         ) from error
 
 
-def _space_of(spec: ReadoutSpec) -> tuple[str, bool, str]:
+def _space_of(spec: ReadoutSpec) -> ReadoutSpec:
     """What candidates have to share to be scored together: they differ in the popularity term alone."""
-    return spec.readout, spec.centred, spec.metric
+    return replace(spec, popularity_term=0.0)
+
+
+def _describe_space(spec: ReadoutSpec) -> str:
+    centred = "true" if spec.centred else "false"
+    found = f"readout {spec.readout}, metric {spec.metric}, centred {centred}, history_decay {spec.history_decay:g}"
+    return found if spec.history_items is None else f"{found}, history_items {spec.history_items}"
 
 
 def _score(
@@ -163,7 +173,7 @@ def _score_blocks(
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """(first user, last + 1, similarities [B, V]) block by block; -inf for what must not be listed."""
     vectors, query = read_vectors(tables, spec.readout, spec.centred)
-    items = Readout(vectors, query, np.zeros(len(vectors), np.float32), tables.is_trained)
+    items = Readout(vectors, query, np.zeros(len(vectors), np.float32), tables.is_trained, spec.history_weights)
     lengths = cases.history.lengths.astype(np.int32)
     users, _ = mean_user_vectors(cases.history.values, cases.history.offsets[:-1], lengths, items)
     if spec.metric == "cosine":

@@ -89,8 +89,9 @@ def write_embeddings(
     query_vectors: dict[int, list[float]] | None = None,
     bias: dict[int, float] | None = None,
     metric: str = "cosine",
+    **facts: Any,
 ) -> None:
-    """The model's vectors by item_idx."""
+    """The model's vectors by item_idx; ``facts`` go into the record."""
     model_id = run.stages["train"].id
     rows = [
         {
@@ -104,7 +105,7 @@ def write_embeddings(
         for idx, vector in vectors.items()
     ]
     dim = len(next(iter(vectors.values()), []))
-    facts = {"metric": metric, "model_id": model_id, "embedding_dim": dim}
+    facts |= {"metric": metric, "model_id": model_id, "embedding_dim": dim}
     write_stage(run, "train", {"item_embeddings": rows_of("item_embeddings", rows)}, facts=facts)
 
 

@@ -8,6 +8,7 @@ from recspark.baselines import ease
 from recspark.baselines.ease import build_ease, check_size, rank_by_ease
 from recspark.config.baselines import EaseConfig
 from recspark.errors import ConfigError, SetupError
+from recspark.evaluate.history_weights import HistoryWeights
 from recspark.evaluate.ragged import Ragged
 
 
@@ -62,6 +63,17 @@ def test_lists_hold_known_unseen_items_by_the_sum_of_weights():
         listed = found.ids[row][found.ids[row] >= 0]
         assert listed.tolist() == expected
         np.testing.assert_allclose(found.scores[row][: len(listed)], [sums[place[i]] for i in listed], rtol=1e-5)
+
+
+def test_the_last_known_items_may_weigh_more():
+    known = np.array([True, True, False, True])
+    weights = np.array([[0, 0.5, 0.1], [0.25, 0, 0.2], [0.3, 0.4, 0]], np.float32)  # of items 0, 1, 3
+    history, masked = Ragged.from_rows([[3, 0, 3, 0, 2]]), Ragged.empty(1)  # the newest known one is 0, then 3
+    found = rank_by_ease(weights, known, history, masked, 4, HistoryWeights(0.5))
+    assert found.ids.tolist() == [[1, 0, 3, -1]]
+    assert found.scores[0, :3] == pytest.approx([0.5 + 0.4 / 2, 0.3 / 2, 0.1])
+    found = rank_by_ease(weights, known, history, masked, 4, HistoryWeights(num_items=1))
+    assert found.scores[0, :3] == pytest.approx([0.5, 0.1, 0])
 
 
 def test_a_catalogue_above_the_limit_is_refused():

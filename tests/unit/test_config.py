@@ -80,6 +80,9 @@ def test_two_problems_in_one_message(conf):
         ("training.corpus={}", "training.corpus: must be 'walks', 'sessions' or 'histories'"),
         ("model.centred=maybe", "model.centred: must be true, false or auto, got 'maybe'"),
         ("model.popularity_term=much", "model.popularity_term: must be a number or auto, got 'much'"),
+        ("model.history_decay=0", "model.history_decay: must be above 0 and at most 1, or auto, got 0"),
+        ("model.history_decay=soon", "model.history_decay: must be above 0 and at most 1, or auto, got 'soon'"),
+        ("model.readout_search.history_decays=[2]", "model.readout_search.history_decays.0: must be <= 1, got 2"),
         (
             "model.readout_search.metric=auc@3",
             "model.readout_search.metric: must be recall, ndcg, hr, mrr or map at a cut-off such as recall@20, got",

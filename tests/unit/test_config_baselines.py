@@ -69,6 +69,17 @@ def test_a_model_of_lists_is_scored_exactly_or_not_at_all(conf, kind):
         (["model.kind=ease", "source.synthetic.num_items=30000"], "more than 20,000; take ease out of baselines.names"),
         (["baselines.names=[ease, ease]"], "baselines.names: given twice: ease"),
         (["baselines.names=[als]"], "baselines.names.0: must be 'popularity', 'item_knn', 'rp3beta'"),
+        (["baselines.ease.history_decay=1.2"], "baselines.ease.history_decay: must be <= 1, got 1.2"),
+        (["baselines.item_knn.history_items=0"], "baselines.item_knn.history_items: must be > 0, got 0"),
+        (
+            ["model.kind=item_knn", "model.history_decay=0.5", "model.history_items=2"],
+            "model.history_decay, model.history_items: item_knn has no vectors to weigh; set "
+            "baselines.item_knn.history_decay and history_items",
+        ),
+        (
+            ["model.kind=popularity", "model.history_items=2"],
+            "model.history_items: popularity has no vectors to weigh; leave it out",
+        ),
         (["baselines.ease.l2=0"], "baselines.ease.l2: must be > 0, got 0"),
         (["baselines.rp3beta.item_alfa=1"], "unknown key; did you mean baselines.rp3beta.item_alpha?"),
     ],
@@ -88,6 +99,17 @@ def test_what_cannot_be_is_refused(conf, overrides, problem):
 )
 def test_a_large_catalogue_is_nobodys_business_but_that_of_ease(conf, overrides):
     load_config(conf, ["source.synthetic.num_items=20001", *overrides])
+
+
+def test_weights_by_place_need_an_order():
+    source = {"kind": "files", "path": "x", "format": "csv", "columns": {"split": "s"}}
+    sections = {"source": source, "split": {"kind": "given"}, "sessions": {"group_by": "user"}}
+    RunConfig.model_validate(sections)
+    given = {"model": {"history_items": 3}, "baselines": {"item_knn": {"history_decay": 0.5}}}
+    message = r"model.history_items, baselines.item_knn.history_decay: need an order \(source.columns.ts or position\)"
+    with pytest.raises(ValueError, match=message):
+        RunConfig.model_validate(sections | given)
+    RunConfig.model_validate(sections | given | {"source": source | {"columns": {"split": "s", "position": "n"}}})
 
 
 def test_recency_needs_times():
@@ -119,6 +141,12 @@ def test_knobs_of_training_and_walks_say_nothing_to_a_model_without_a_corpus(con
         ("skip_gram", "baselines.popularity.half_life_days=9", {"evaluate"}),
         ("ppmi_svd", "baselines.ppmi_svd.shift=5", {"train", "index", "evaluate"}),
         ("ppmi_svd", "baselines.ppmi_svd.popularity_term=5", set()),  # the model's own counts
+        ("ppmi_svd", "baselines.ppmi_svd.history_items=5", set()),
+        ("ppmi_svd", "model.history_items=5", {"train", "index", "evaluate"}),
+        ("skip_gram", "model.history_decay=0.5", {"train", "index", "evaluate"}),
+        ("skip_gram", "baselines.item_knn.history_decay=0.5", {"evaluate"}),
+        ("item_knn", "baselines.item_knn.history_items=1", {"evaluate"}),
+        ("rp3beta", "baselines.rp3beta.history_decay=0.5", {"evaluate"}),
         ("ppmi_svd", "model.popularity_term=5", {"train", "index", "evaluate"}),
         ("ppmi_svd", "baselines.spectral.skip=1", set()),
         ("spectral", "baselines.spectral.skip=1", {"train", "index", "evaluate"}),

@@ -21,6 +21,10 @@ def conf(tmp_path: Path) -> Path:
             "model.readout, model.popularity_term: auto is chosen on a validation slice; set split.valid",
         ),
         (
+            ["model.history_decay=auto", "split.valid={}"],
+            "model.history_decay: auto is chosen by what comes after a history, and split.valid.kind user_share holds",
+        ),
+        (
             ["training.warm_start.model_id=0123456789ab", "graph=null", "walks=null", "training.corpus=sessions"],
             "training.warm_start.neighbours: needs a graph section; set it to false",
         ),
@@ -42,17 +46,18 @@ def test_what_training_lacks_is_told_before_anything_runs(conf, overrides, probl
     assert problems_of(conf, *overrides)[0].startswith(problem)
 
 
-@pytest.mark.parametrize("split", ["{kind: time, cut: '2026-01-01', valid: {}}", "{kind: given}"])
+@pytest.mark.parametrize("split", ["{kind: time, cut: '2026-01-01', valid: {kind: last_k}}", "{kind: given}"])
 def test_auto_goes_with_a_validation_slice(tmp_path, split):
     path = tmp_path / "run.yaml"
     columns = "{user_id: u, item_id: i, ts: t, split: s}"
     path.write_text(f"source: {{kind: files, path: x, format: csv, columns: {columns}}}\nsplit: {split}\n")
-    autos = ["readout", "metric", "centred", "popularity_term"]
+    autos = ["readout", "metric", "centred", "history_decay", "popularity_term"]
     assert list(load_config(path, [f"model.{name}=auto" for name in autos]).model.autos) == autos
 
 
 def test_an_edge_list_has_no_users_to_choose_by(conf):
     for override, problem in (
+        ("model.history_decay=0.5", "model.history_decay: an edge list has no users, so no histories; leave it out"),
         ("model.metric=auto", "model.metric: auto is chosen by how users are served, and an edge list has no users"),
         ("training.corpus={sessions: 1, histories: 2}", "training.corpus: an edge list has no sessions and histories"),
     ):

@@ -142,7 +142,13 @@ def test_a_model_that_ranks_lists_needs_no_training_and_lists_the_same(beside, t
 
 @pytest.mark.parametrize("kind", ["ppmi_svd", "spectral"])
 def test_a_model_in_closed_form_lists_what_it_lists_beside_another(tmp_path, kind):
-    alike = {"readout": "input_output", "metric": "ip", "popularity_term": 0.2}
+    alike = {
+        "readout": "input_output",
+        "metric": "ip",
+        "popularity_term": 0.2,
+        "history_decay": 0.5,
+        "history_items": 4,
+    }
     run = plan_tiny(tmp_path, model={"kind": kind, "embedding_dim": 4, **alike}, evaluate={"ks": [1, K]},
                     baselines={"names": []})  # fmt: skip
     build(run)
@@ -152,6 +158,42 @@ def test_a_model_in_closed_form_lists_what_it_lists_beside_another(tmp_path, kin
     assert lists_of(run, kind) == lists_of(other, kind)
     assert model_id_of(run, kind) == run.stages["train"].id
     assert [n.item_id for n in similar_items(run, "i0", 2)]
+
+
+@pytest.mark.parametrize("kind", ["item_knn", "rp3beta", "ease"])
+@pytest.mark.parametrize("weights", [{"history_items": 1}, {"history_decay": 0.5}])
+def test_lists_by_the_last_items(beside, tmp_path, kind, weights):
+    """With one item the lists are those of histories cut to it, seen items still masked."""
+    run = build(plan(tmp_path, kind, knobs={kind: weights}))
+    assert lists_of(run, kind) != lists_of(beside, kind)
+    assert run.stages["evaluate"].sections["baselines"][kind]["history_items"] == weights.get("history_items")
+    scores = dense_scores(kind)
+    for user, items in lists_of(run, kind).items():
+        train_items, valid, context, _ = USERS[int(user[1:])]
+        history = [i for i in (*train_items, *valid, *context) if scores[i].any()]
+        newest = history[::-1][: weights.get("history_items")]
+        of_item = {i: weights.get("history_decay", 1.0) ** newest.index(i) for i in sorted(newest)}
+        summed = sum((np.float32(w) * scores[i] for i, w in of_item.items()), np.zeros(NUM_ITEMS, np.float32))
+        seen = {*train_items, *valid, *context}
+        allowed = [i for i in range(NUM_ITEMS) if NUM_EVENTS[i] and i not in seen]
+        assert items == [f"i{i}" for i in sorted(allowed, key=lambda i: (-summed[i], i))[:K]]
+
+
+def dense_scores(kind):
+    """Row = item of a history, column = candidate."""
+    import scipy.sparse as sp
+
+    scores = np.zeros((NUM_ITEMS, NUM_ITEMS), np.float32)
+    if kind == "rp3beta":
+        return build_rp3beta(sp.csr_array(TRAIN), Rp3BetaConfig()).toarray()
+    if kind == "ease":
+        known = np.flatnonzero(NUM_EVENTS)
+        scores[np.ix_(known, known)] = build_ease(sp.csr_array(TRAIN[:, known]), 250.0)
+        return scores
+    for src, edges in EDGES.items():
+        for dst, score in edges:
+            scores[src, dst] = score
+    return scores
 
 
 def test_the_model_is_not_listed_twice(tmp_path):

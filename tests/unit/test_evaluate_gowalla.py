@@ -26,7 +26,8 @@ def read_user_histories(folder):
         test[user] = items
     rows = [[*row, *test.get(u, [])] for u, row in enumerate(np.split(train.indices, train.indptr[1:-1]))]
     num_train = np.diff(train.indptr)
-    columns = {"user_idx": np.arange(NUM_USERS), "item_idx": pa.array(rows, pa.list_(pa.int32()))}
+    ts = pa.array([[0] * len(row) for row in rows], pa.list_(pa.int64()))
+    columns = {"user_idx": np.arange(NUM_USERS), "item_idx": pa.array(rows, pa.list_(pa.int32())), "ts": ts}
     counts = {"num_train": num_train, "num_valid": num_train * 0, "num_context": num_train * 0}
     return pa.table(columns | counts), np.bincount(train.indices, minlength=train.shape[1])
 

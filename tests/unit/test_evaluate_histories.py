@@ -6,7 +6,8 @@ import pytest
 
 from recspark.contracts.tables import USER_HISTORIES
 from recspark.errors import DataError
-from recspark.evaluate.histories import CaseSpec, build_cases
+from recspark.evaluate.histories import CaseSpec, build_cases, read_by_time
+from tests.helpers.tiny_lake import build_histories
 
 
 def histories(*users):
@@ -72,6 +73,14 @@ def test_every_count_is_right():
     }
     unscored = counts["users_without_held_out_items"] + counts["users_without_history"]
     assert counts["users_known"] == unscored + counts["users_with_all_relevant_seen"] + counts["users_eligible"]
+
+
+def test_a_history_runs_by_time_where_validation_items_lie_between_train_items():
+    """user_share holds out items of any time, and the table has them behind all train items."""
+    parts, days = [([3, 5, 4], [8, 6], [], [9])], [[1, 3, 5, 2, 5, 7]]
+    cases = build_cases(build_histories(parts, days), NUM_EVENTS, CaseSpec())
+    assert cases.history.row(0).tolist() == [3, 8, 5, 4, 6]  # at one time as in the table
+    assert read_by_time(build_histories(parts, days)).row(0).tolist() == [3, 8, 5, 4, 6, 9]
 
 
 def test_history_train_leaves_valid_out_and_keeps_context():

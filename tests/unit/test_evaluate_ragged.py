@@ -29,6 +29,17 @@ def test_operations_equal_those_on_lists(rows, random):
     assert ragged.place_of_value.tolist() == [p for r in rows for p in range(len(r))]
 
 
+@given(ROWS, st.randoms())
+def test_rows_are_sorted_by_keys_and_equal_keys_stay_in_order(rows, random):
+    keys = [[random.randrange(3) for _ in r] for r in rows]
+    ragged, flat = Ragged.from_rows(rows), np.array([key for row in keys for key in row], dtype=np.int64)
+    expected = [
+        [v for _, _, v in sorted(zip(k, range(len(r)), r, strict=True))] for k, r in zip(keys, rows, strict=True)
+    ]
+    assert as_lists(ragged.sort_by(flat)) == expected
+    assert ragged.sort_by(ragged.place_of_value) is ragged
+
+
 @given(ROWS, ROWS)
 def test_without_and_contains_look_at_the_same_row_only(rows, others):
     others = (others + [[]] * len(rows))[: len(rows)]

@@ -51,6 +51,16 @@ def test_a_user_gets_unseen_items_and_the_reason(run):
     assert [n.item_id for n in recommend_for_user(run, "u0", 5)] == ["i1", "i3"]
 
 
+def test_a_user_is_the_weighted_mean_that_the_model_was_exported_with(tmp_path):
+    run = plan_tiny(tmp_path, evaluate={"mask_seen": False})
+    write_sessions(run, [5, 4, 3, 2, 0], [([0, 2], [1], [], [4])], days=[[1, 5, 3, 9]])
+    write_embeddings(run, VECTORS, metric="ip", history_decay=0.5, history_items=2)
+    found = recommend_for_user(run, "u0", 2)
+    # by time 0, 1, 2, 4, of which 4 has no vector: (0, 1) with weight 1 and (.8, .6) with 1/2
+    assert [(n.item_id, n.score) for n in found] == [("i2", pytest.approx(5.2 / 3)), ("i1", pytest.approx(1.1 / 1.5))]
+    assert found[1].because == ("i1", "i2")  # the nearest of those that count; i0 does not
+
+
 def test_seen_items_are_listed_where_the_config_wants_them(tmp_path):
     run = plan_tiny(tmp_path, evaluate={"mask_seen": False})
     write_sessions(run, [5, 4, 3, 2, 0], USERS)

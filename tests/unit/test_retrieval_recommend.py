@@ -1,8 +1,12 @@
 """User vectors by hand; lists through an index against exact ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
+from recspark.evaluate.history_weights import HistoryWeights
 from recspark.evaluate.ragged import Ragged
 from recspark.index.item_vectors import ItemVectors
 from recspark.index.metric import unit_rows
@@ -42,6 +46,45 @@ def test_user_vector_is_the_mean_of_unit_query_vectors():
     # item 4 counts twice; items 2 and 3 have no vector and do not count at all
     expected = [[(0.6 + 0) / 2, (0.8 + 1) / 2], [2 / 3, 1 / 3], [0, 0], [0, 0]]
     assert found == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def weighted(vectors, weights):
+    return replace(vectors, history_weights=weights)
+
+
+@pytest.mark.parametrize("weights", [HistoryWeights(0.6), HistoryWeights(0.6, 3), HistoryWeights(1.0, 3)])
+def test_user_vector_weighs_the_last_known_items_more(weights):
+    vectors, history = make_vectors(), histories()
+    found = build_user_vectors(weighted(vectors, weights), history)
+    for row in range(len(history)):
+        known = [i // 2 for i in history.row(row)[::-1] if i % 2 == 0][: weights.num_items]  # the newest first
+        unit = [vectors.queries[r] / np.linalg.norm(vectors.queries[r]) for r in known]
+        places = weights.decay ** np.arange(len(known))
+        expected = np.average(unit, axis=0, weights=places) if known else np.zeros(4)
+        assert found[row] == pytest.approx(expected, abs=1e-6)
+
+
+def test_all_alike_is_the_plain_mean_to_the_bit():
+    vectors, history = make_vectors(), histories()
+    known = history.where(history.values % 2 == 0)
+    shares = np.repeat(1.0 / np.maximum(known.lengths, 1), known.lengths).astype(np.float32)
+    average = sp.csr_array((shares, known.values // 2, known.offsets), shape=(len(known), len(vectors)))
+    assert np.array_equal(build_user_vectors(vectors, history), average @ vectors.unit_queries)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+@pytest.mark.parametrize("through_index", [False, True])
+def test_one_item_is_the_query_by_that_item_alone(metric, through_index):
+    """Lists of `history_items: 1`, and of a decay near 0, are those of histories cut to their last known item."""
+    vectors, history = make_vectors(metric=metric), histories()
+    known = history.where(history.values % 2 == 0)
+    last = Ragged.from_rows([known.row(r)[-1:].tolist() for r in range(len(known))])
+    index = ExactIndex(vectors) if through_index else None
+    expected = recommend(vectors, last, history.distinct(), 6)
+    for weights in (HistoryWeights(num_items=1), HistoryWeights(1e-12)):
+        found = recommend(weighted(vectors, weights), history, history.distinct(), 6, index)
+        assert np.array_equal(found.ids, expected.ids)
+        assert found.scores == pytest.approx(expected.scores, abs=1e-6)
 
 
 def test_unit_rows_keep_zero():
@@ -91,7 +134,8 @@ def test_users_without_a_known_item_get_the_highest_bias_through_the_index_too()
     assert found.ids[0].tolist() == (np.argsort(-vectors.bias)[:4] * 2).tolist()
 
 
-def test_user_vectors_equal_the_trainers():
+@pytest.mark.parametrize("weights", [HistoryWeights(), HistoryWeights(0.7), HistoryWeights(0.7, 4)])
+def test_user_vectors_equal_the_trainers(weights):
     """Two rooms, one formula: `user_embeddings` of a model are what retrieval builds from the same train history."""
     readout = pytest.importorskip("recspark.training.readout")
     vectors, history = make_vectors(), histories()
@@ -99,8 +143,8 @@ def test_user_vectors_equal_the_trainers():
     is_trained[vectors.item_idx] = True
     query = np.zeros((100, 4), dtype=np.float32)
     query[is_trained] = vectors.queries
-    trained = readout.Readout(np.zeros_like(query), query, np.zeros(100, np.float32), is_trained)
+    trained = readout.Readout(np.zeros_like(query), query, np.zeros(100, np.float32), is_trained, weights)
     expected, has_vector = readout.mean_user_vectors(history.values, history.offsets, history.lengths, trained)
-    found = build_user_vectors(vectors, history)
+    found = build_user_vectors(weighted(vectors, weights), history)
     assert found == pytest.approx(expected, abs=1e-6)
     assert has_vector.tolist() == found.any(axis=1).tolist()

@@ -9,8 +9,12 @@ from recspark.baselines.ppmi_svd import build_ppmi_svd
 from recspark.baselines.spectral import build_spectral_from_users
 from recspark.config.baselines import PpmiSvdConfig, SpectralConfig
 from recspark.errors import DataError
+from recspark.evaluate.history_weights import HistoryWeights
+from recspark.evaluate.ragged import Ragged
+from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.lake.folders import folder_uri
+from recspark.retrieval.user_vectors import build_user_vectors
 from recspark.training.job import train
 from tests.helpers.tiny_lake import plan_tiny, rows_of, write_sessions, write_stage
 
@@ -64,6 +68,26 @@ def test_item_and_user_vectors_are_those_of_the_factors(tmp_path, kind):
     assert len(users) == 40
     stored = load_file(f"{folder_uri(run.lake, 'models', run.stages['train'].id)}/vectors.safetensors")
     np.testing.assert_array_equal(stored["input"], factors.input)
+
+
+@pytest.mark.parametrize("kind", ["ppmi_svd", "spectral"])
+def test_users_are_exported_as_they_are_queried(tmp_path, kind):
+    """One weighting: `user_embeddings` by a slow reading, by retrieval from the table, and what the record says."""
+    run = plan(tmp_path, kind, model={"readout": "input_output", "history_decay": 0.6, "history_items": 3})
+    fill(run)
+    train(run)
+    items, users = rows(run, "item_embeddings"), rows(run, "user_embeddings")
+    queries = np.array(items["query_vector"].to_pylist(), np.float32)
+    unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    expected = [np.average(unit[parts[0][:0:-1]], axis=0, weights=[1, 0.6, 0.36]) for parts in USERS[:40]]
+    found = np.array(users["vector"].to_pylist())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    vectors = read_item_vectors(find_table(run.lake, run.stages["train"], "item_embeddings"))
+    assert vectors.history_weights == HistoryWeights(0.6, 3)
+    assert vectors.take(np.arange(3)).history_weights == vectors.history_weights
+    np.testing.assert_allclose(
+        build_user_vectors(vectors, Ragged.from_rows([p[0] for p in USERS[:40]])), found, atol=1e-6
+    )
 
 
 def test_the_record_says_what_it_is(tmp_path):

@@ -95,6 +95,7 @@ def test_the_marker_says_what_was_learned_from_what(trained: dict[str, Run], bac
     assert record.facts == {
         "metric": "cosine", "embedding_dim": 8, "model_id": run.stages["train"].id, "model_kind": "skip_gram",
         "readout": "input", "centred": False, "popularity_term": 0.0, "backend": backend,
+        "history_decay": 1.0, "history_items": None,
     }  # fmt: skip
     assert set(record.inputs) == {"sessions", "items", "users", "user_histories"}
     assert record.tables == {"user_embeddings": 0}

@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from recspark.config.schema import ModelConfig
+from recspark.evaluate.history_weights import ALL_ALIKE, HistoryWeights
 from recspark.training.readout import (
+    Readout,
     ReadoutSpec,
     mean_of_sums,
     mean_user_vectors,
@@ -90,15 +93,16 @@ def test_parts_of_the_items_give_what_the_whole_gives() -> None:
         np.testing.assert_allclose(found.bias, whole.bias[own], atol=1e-6)
 
 
-def test_users_are_summed_over_parts_of_the_items() -> None:
+@pytest.mark.parametrize("weights", [ALL_ALIKE, HistoryWeights(0.5), HistoryWeights(0.8, num_items=2)])
+def test_users_are_summed_over_parts_of_the_items(weights: HistoryWeights) -> None:
     random = np.random.default_rng(1)
     query, is_trained = random.normal(size=(12, 3)).astype(np.float32), random.random(12) < 0.7
-    num_train = random.integers(0, 6, 30).astype(np.int32)
+    num_train = random.integers(0, 9, 30).astype(np.int32)
     starts = np.cumsum(num_train + 2) - (num_train + 2)  # two more items a user that are not train
     items = random.integers(0, 12, (num_train + 2).sum()).astype(np.int32)
     unit = unit_rows(query)
     parts = [
-        sum_user_vectors(items, starts, num_train, unit[s], is_trained[s], s.start)
+        sum_user_vectors(items, starts, num_train, unit[s], is_trained, weights, s.start)
         for s in (slice(0, 5), slice(5, 5), slice(5, 12))
     ]
     found, has_vector = mean_of_sums(sum(parts))
@@ -106,4 +110,36 @@ def test_users_are_summed_over_parts_of_the_items() -> None:
         own = [item for item in items[start : start + size] if is_trained[item]]
         assert has_vector[user] == bool(own)
         if own:
-            np.testing.assert_allclose(found[user], unit[own].mean(0), atol=1e-6)
+            counted = own[-(weights.num_items or len(own)) :]
+            shares = weights.decay ** np.arange(len(counted))[::-1]
+            np.testing.assert_allclose(found[user], np.average(unit[counted], axis=0, weights=shares), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"history_decay": 0.5}, [2 / 7, 5 / 7]),  # of (0, 1), (1, 0), (0, 1) with weights 1, 1/2, 1/4
+        ({"history_decay": 0.5, "history_items": 2}, [1 / 3, 2 / 3]),
+        ({"history_items": 2}, [1 / 2, 1 / 2]),
+        ({"history_decay": 1e-9}, [0, 1]),
+    ],
+)
+def test_the_last_items_of_a_history_may_weigh_more(weights: dict[str, float], expected: list[float]) -> None:
+    items = read_out(TABLES, EVENTS, spec(**weights))
+    history = np.array([1, 0, 3, 1, 3, 2], np.int32)  # item 3 is untrained: no weight, no place; item 2 is test
+    vectors, has_vector = mean_user_vectors(history, np.array([0]), np.array([5], np.int32), items)
+    assert has_vector.tolist() == [True]
+    np.testing.assert_allclose(vectors, [expected], atol=1e-6)
+
+
+def test_all_alike_is_the_plain_mean_to_the_bit() -> None:
+    random = np.random.default_rng(0)
+    query = random.normal(size=(30, 8)).astype(np.float32)
+    num_train = random.integers(0, 9, 50).astype(np.int32)
+    history = random.integers(0, 30, num_train.sum()).astype(np.int32)
+    items = Readout(query, query, np.zeros(30, np.float32), np.ones(30, bool))
+    rows = np.repeat(np.arange(50), num_train)
+    counts = sp.csr_matrix((np.ones(len(history), np.float32), (rows, history)), shape=(50, 30))
+    plain = ((counts @ unit_rows(query)) / np.maximum(num_train, 1)[:, None]).astype(np.float32)
+    found, _ = mean_user_vectors(history, np.cumsum(num_train) - num_train, num_train, items)
+    np.testing.assert_array_equal(found, plain)

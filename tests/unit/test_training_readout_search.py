@@ -21,8 +21,8 @@ from tests.helpers.tiny_lake import Parts, build_histories, plan_tiny, write_ses
 from tests.helpers.training_lake import TRAINING, topic_sequences
 
 NUM_ITEMS, DIM, NUM_USERS, K = 30, 6, 40, 4
-AUTOS = {"readout": "auto", "metric": "auto", "centred": "auto", "popularity_term": "auto"}
-SEARCH = {"metric": f"recall@{K}", "popularity_terms": [0.0, 0.1, 0.5]}
+AUTOS = dict.fromkeys(("readout", "metric", "centred", "history_decay", "popularity_term"), "auto")
+SEARCH = {"metric": f"recall@{K}", "popularity_terms": [0.0, 0.1, 0.5], "history_decays": [1.0, 0.4]}
 
 
 def random_tables(seed: int = 0) -> SkipGramTables:
@@ -51,8 +51,10 @@ def histories_of(folder: Path, users: list[Parts]) -> TableAt:
     return find_table(run.lake, run.stages["sessions"], "user_histories")
 
 
-def choose(folder: Path, users: list[Parts], tables: SkipGramTables | None = None, **search: Any) -> ReadoutChoice:
-    config = ModelConfig.model_validate(AUTOS | {"readout_search": SEARCH | search})
+def choose(
+    folder: Path, users: list[Parts], tables: SkipGramTables | None = None, items: int | None = None, **search: Any
+) -> ReadoutChoice:
+    config = ModelConfig.model_validate(AUTOS | {"history_items": items, "readout_search": SEARCH | search})
     return choose_readout(tables or random_tables(), histories_of(folder, users), num_events(), config)
 
 
@@ -74,8 +76,9 @@ def brute_force(tables: SkipGramTables, users: list[Parts], spec: ReadoutSpec) -
         if not train_items or not relevant:
             continue
         history = [i for i in train_items if i in known]
-        unit = [queries[i] / np.linalg.norm(queries[i]) for i in history]
-        user = np.mean(unit, axis=0) if history else np.zeros(DIM)
+        newest_first = [queries[i] / np.linalg.norm(queries[i]) for i in history[::-1]][: spec.history_items]
+        weights = [spec.history_decay**place for place in range(len(newest_first))]
+        user = np.average(newest_first, axis=0, weights=weights) if history else np.zeros(DIM)
         scores = {}
         for i in set(known.tolist()) - set(train_items):
             similarity = user @ items[i]
@@ -87,10 +90,12 @@ def brute_force(tables: SkipGramTables, users: list[Parts], spec: ReadoutSpec) -
     return float(np.mean(values))
 
 
-def test_every_combination_is_scored_as_by_hand_and_the_best_one_chosen(tmp_path):
+@pytest.mark.parametrize("items", [None, 2])
+def test_every_combination_is_scored_as_by_hand_and_the_best_one_chosen(tmp_path, items):
     users, tables = random_users(), random_tables()
-    choice = choose(tmp_path, users, tables)
-    assert len(choice.tried) == 4 * 2 * 2 * 3
+    choice = choose(tmp_path, users, tables, items)
+    assert len(choice.tried) == 4 * 2 * 2 * 2 * 3
+    assert {spec.history_items for spec in choice.tried} == {items}
     for spec, value in choice.tried.items():
         assert value == pytest.approx(brute_force(tables, users, spec), abs=1e-9), spec
     assert len(set(choice.tried.values())) > 10  # they do differ
@@ -131,6 +136,10 @@ def test_only_what_is_auto_is_tried():
     tried = list_candidates(ModelConfig.model_validate({"metric": "ip", "readout": "sum", "popularity_term": "auto"}))
     assert [(s.readout, s.metric, s.centred) for s in tried] == [("sum", "ip", False)] * 6
     assert [s.popularity_term for s in tried] == [0.0, 0.02, 0.05, 0.1, 0.2, 0.4]
+    assert {(s.history_decay, s.history_items) for s in tried} == {(1.0, None)}
+    tried = list_candidates(ModelConfig.model_validate({"history_decay": "auto", "history_items": 5}))
+    assert [s.history_decay for s in tried] == [1.0, 0.9, 0.8, 0.7, 0.5, 0.3]
+    assert {(s.readout, s.popularity_term, s.history_items) for s in tried} == {("input", 0.0, 5)}
     search = {"readouts": ["input_output", "input"], "popularity_terms": [0.0]}
     tried = list_candidates(ModelConfig.model_validate({"readout": "auto", "readout_search": search}))
     assert tried == [ReadoutSpec(name, "cosine", False, 0.0) for name in ("input_output", "input")]
@@ -164,7 +173,7 @@ def plan_auto(folder: Path) -> Run:
         folder,
         model={"embedding_dim": 8, **AUTOS, "readout_search": SEARCH},
         training=TRAINING | {"corpus": "histories", "backend": "cpu"},
-        split={"kind": "time", "cut": "2026-02-01", "valid": {}},
+        split={"kind": "time", "cut": "2026-02-01", "valid": {"kind": "last_k"}},
         graph=None,
         walks=None,
         evaluate={"split": "valid", "ks": [K]},
@@ -209,13 +218,13 @@ def test_the_record_says_what_was_chosen_from_what(trained):
     _, record = find_done(run.lake, run.stages["train"])
     search = record.facts["readout_search"]
     spec = ReadoutSpec.from_facts(record.facts)
-    assert search["candidates"] == len(search["results"]) == 48
+    assert search["candidates"] == len(search["results"]) == 96
     values = {json.dumps(r, sort_keys=True): r.pop("value") for r in search["results"]}
     assert max(values.values()) == search["value"]
     assert ReadoutSpec(**search["results"][list(values.values()).index(search["value"])]) == spec
     assert said[-1]["text"].startswith(f"chosen: readout {spec.readout}, metric {spec.metric}, centred ")
-    assert said[-1]["text"].endswith(f"best of 48 on {search['users']} users of the validation slice")
-    assert [len(line) for line in said[:-1]] == [1 + 3] * 16  # a line a table of popularity terms
+    assert said[-1]["text"].endswith(f"best of 96 on {search['users']} users of the validation slice")
+    assert [len(line) for line in said[:-1]] == [1 + 3] * 32  # a line a table of popularity terms
 
 
 def test_a_crash_after_the_choice_goes_on_with_it(trained, tmp_path, monkeypatch):
