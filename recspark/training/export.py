@@ -99,7 +99,8 @@ def write_user_rows(
     """Writes every n-th piece of user_embeddings; counts of what this rank wrote. Collective.
 
     A user is the mean of unit query vectors over the train history, weighted as the model says; one without a trained
-    item there has no row. All ranks read all histories and add up what each knows of a piece: the vectors stay where they are.
+    item there has no row. All ranks read all histories and add up what each knows of a piece: the vectors stay where
+    they are.
     """
     ids, unit = read_ids(users, c.USER_IDX, c.USER_ID), unit_rows(items.query)
     is_trained = np.concatenate(world.gather_objects(items.is_trained))

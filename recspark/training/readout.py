@@ -121,11 +121,12 @@ def sum_user_vectors(
     item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32], unit: NDArray[np.float32],
     is_trained: NDArray[np.bool_], weights: HistoryWeights = ALL_ALIKE, first_item: int = 0,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Of each user the weighted sum of ``unit`` rows over the train history, and the weights': float32 [users, dim + 1].
+    """Of each user the weighted sum of ``unit`` rows over the train history, and of the weights: float32
+    [users, dim + 1].
 
-    User u's items are ``item_idx[starts[u]:starts[u] + num_train[u]]``, the newest last; a repeated item counts as often
-    as it is there, an untrained one not at all (``is_trained`` bool [V], of all items). ``unit`` may be a part of the
-    items, from ``first_item`` on: others do not count, and the sums of all parts are those of the whole.
+    User u's items are ``item_idx[starts[u]:starts[u] + num_train[u]]``, the newest last; a repeated item counts as
+    often as it is there, an untrained one not at all (``is_trained`` bool [V], of all items). ``unit`` may be a part of
+    the items, from ``first_item`` on: others do not count, and the sums of all parts are those of the whole.
     """
     sums = np.zeros((len(num_train), unit.shape[1] + 1), np.float32)
     for start in range(0, len(num_train), _USERS_AT_ONCE):
