@@ -63,12 +63,14 @@ def write_topic_sessions(run: Run, num_sessions: int = 640, num_items: int = 60,
     ]
     rows.append({"session_id": "t", "user_idx": 0, "item_idx": [num_items - 1] * 2, "split": "test"})
     histories = [
-        {"user_idx": u, "item_idx": [*items.tolist(), valid, num_items - 1, test],
+        {"user_idx": u, "item_idx": [*items.tolist(), valid, num_items - 1, test], "ts": list(range(len(items) + 3)),
          "num_train": len(items), "num_valid": 2, "num_context": 0}
         for u, items in enumerate(sessions)
         for valid, test in [[_find_next(items, u + later, num_items - 2) for later in (1, 0)]]
     ]  # fmt: skip
-    histories.append({"user_idx": num_sessions, "item_idx": [], "num_train": 0, "num_valid": 0, "num_context": 0})
+    histories.append(
+        {"user_idx": num_sessions, "item_idx": [], "ts": [], "num_train": 0, "num_valid": 0, "num_context": 0}
+    )
     tables = {"items": items, "users": users, "sessions": rows, "user_histories": histories}
     write_stage(run, "sessions", {name: rows_of(name, values) for name, values in tables.items()})
 
