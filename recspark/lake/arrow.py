@@ -19,6 +19,7 @@ from recspark.contracts.stages import PlannedStage
 from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError, first_line
 from recspark.lake.folders import find_flaw, read_manifest
+from recspark.lake.history import commit_uri, list_commits, read_commit
 from recspark.lake.storage import delta_uri, join, open_filesystem
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
@@ -90,16 +91,19 @@ def has_table(lake: str, name: str) -> bool:
     return is_there
 
 
-def _read_history(lake: str, name: str) -> list[dict[str, Any]]:
-    """The commits of a table that is there, newest first.
+def _list_records(lake: str, name: str) -> Iterator[tuple[int, CommitRecord]]:
+    """(version, record) of our commits of a table that is there, newest first.
 
     Raises: LakeError when its log is damaged.
     """
+    uri = table_uri(lake, name)
+    open_table(lake, name)  # says what is wrong with a damaged log
     try:
-        entries: list[dict[str, Any]] = open_table(lake, name).history()
-    except DeltaError as error:
-        raise _damaged_log(table_uri(lake, name), error) from error
-    return entries
+        for version, info in list_commits(uri):
+            if record := parse_record(info.get("userMetadata")):
+                yield version, record
+    except ValueError as error:
+        raise _damaged_log(uri, error) from error
 
 
 def _damaged_log(uri: str, error: Exception) -> LakeError:
@@ -113,20 +117,28 @@ def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tu
     """(version, record) of the newest commit of a stage key, of one run where ``run_id`` is given; None without one."""
     if not has_table(lake, name):
         return None
-    for entry in _read_history(lake, name):
-        record = parse_record(entry.get("userMetadata"))
-        if record and record.key == key and run_id in (None, record.run_id):
-            return int(entry["version"]), record
+    for version, record in _list_records(lake, name):
+        if record.key == key and run_id in (None, record.run_id):
+            return version, record
     return None
 
 
 def read_record(lake: str, name: str, version: int) -> CommitRecord | None:
     """The record of one version of a table, None where the commit is not ours.
 
-    Raises: LakeError when table or version is not there.
+    Raises: LakeError when the log has no such commit (any more), or it is damaged.
     """
-    entries = open_table(lake, name, version).history()
-    return next((parse_record(e.get("userMetadata")) for e in entries if e["version"] == version), None)
+    uri = table_uri(lake, name)
+    try:
+        info = read_commit(uri, version)
+    except ValueError as error:
+        raise _damaged_log(uri, error) from error
+    if info is None:
+        raise LakeError(
+            f"{commit_uri(uri, version)}: not there, so what version {version} of the table was made from is not "
+            f"known; restore this file"
+        )
+    return parse_record(info.get("userMetadata"))
 
 
 def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None:
@@ -157,9 +169,8 @@ def list_markers(lake: str, name: str, stage: str) -> Iterator[CommitRecord]:
     """The records of the finished versions of a stage under any key, newest first."""
     if not has_table(lake, name):
         return
-    for entry in _read_history(lake, name):
-        record = parse_record(entry.get("userMetadata"))
-        if record and record.is_marker and record.stage == stage:
+    for _, record in _list_records(lake, name):
+        if record.is_marker and record.stage == stage:
             yield record
 
 

@@ -21,6 +21,7 @@ from recspark.lake.arrow import (
     find_newest_marker,
     find_table,
     open_table,
+    read_record,
     read_table,
     stream_table,
     table_uri,
@@ -121,6 +122,60 @@ def test_a_damaged_log_names_its_table_and_what_to_do(lake, content):
     assert "item_graph: the log of this Delta table is damaged" in message
     assert "restore" in message
     assert "run `recspark run CONF` again" in message
+
+
+def commit_runs(lake, num_commits):
+    """So many versions of item_graph, each by a run of its own."""
+    runs = [run_with(lake, graph={"num_neighbours": 5 + n}) for n in range(num_commits)]
+    for n, run in enumerate(runs):
+        write_table(lake, ITEM_GRAPH, graph_of(float(n)), run.record("graph", is_marker=True, counts={"n": n}))
+    return runs
+
+
+def test_every_version_has_its_own_record(lake):
+    commit_runs(lake, 20)
+    assert [read_record(lake, "item_graph", version).counts["n"] for version in range(20)] == list(range(20))
+
+
+def test_a_commit_that_comes_in_between_takes_no_other_s_version(lake, monkeypatch):
+    """Two trainings share item_embeddings: a table opened before the other's commit lists that one, too."""
+    first, second = commit_runs(lake, 2)
+    plain, rows = arrow.open_table, graph_of(7.0)
+
+    def late(*place):
+        table = plain(*place)
+        monkeypatch.setattr(arrow, "open_table", plain)
+        write_table(lake, ITEM_GRAPH, rows, run_with(lake).record("graph", is_marker=True))
+        return table
+
+    monkeypatch.setattr(arrow, "open_table", late)
+    assert find_done(lake, first.stages["graph"])[0] == 0
+    monkeypatch.setattr(arrow, "open_table", late)
+    assert find_done(lake, second.stages["graph"])[0] == 1
+
+
+def test_commits_of_others_count_as_versions(lake):
+    """OPTIMIZE by hand; and a writer that leaves no commitInfo, of which delta-rs' history says nothing."""
+    first, _, third = commit_runs(lake, 3)
+    open_table(lake, "item_graph").optimize.compact()
+    log = Path(table_uri(lake, "item_graph"), "_delta_log", f"{1:020d}.json")
+    log.write_text("\n".join(line for line in log.read_text().splitlines() if "commitInfo" not in line))
+    assert find_done(lake, first.stages["graph"])[0] == 0
+    assert find_done(lake, third.stages["graph"])[0] == 2
+    assert read_record(lake, "item_graph", 1) is None
+
+
+def test_a_commit_that_was_cleaned_away_is_no_other_s(lake):
+    runs = commit_runs(lake, 4)
+    open_table(lake, "item_graph").create_checkpoint()
+    for version in (0, 1):
+        Path(table_uri(lake, "item_graph"), "_delta_log", f"{version:020d}.json").unlink()
+    with pytest.raises(LakeError, match=r"0{19}1\.json: not there, so what version 1 .* is not known; restore this"):
+        read_record(lake, "item_graph", 1)
+    assert read_record(lake, "item_graph", 2).counts["n"] == 2
+    assert [done and done[0] for done in (find_done(lake, run.stages["graph"]) for run in runs)] == [None, None, 2, 3]
+    with pytest.raises(LakeError, match="version 9 of the table"):
+        read_record(lake, "item_graph", 9)
 
 
 def test_tables_with_mapped_columns_are_refused(tmp_path):
