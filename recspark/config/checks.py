@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from recspark.config.baselines import EDGE_LIST_KINDS, LIST_KINDS
+from recspark.config.idle import find_idle
 
 if TYPE_CHECKING:
     from recspark.config.schema import RunConfig
 
 WRONG = "wrong"
 """In the validation's context: the keys whose values were wrong by themselves, so that defaults stand in for them."""
+OVERRIDDEN = "overridden"
+"""In the validation's context: the keys that were given beside the file."""
 
 _KINDS_WITH_TOWERS: frozenset[str] = frozenset()
 """Values of model.kind with parameters outside embedding tables."""
@@ -23,7 +26,9 @@ class _Problem:
         self.line, self.keys = line, keys
 
 
-def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()) -> list[str]:
+def find_contradictions(
+    config: "RunConfig", wrong: frozenset[str] = frozenset(), overridden: frozenset[str] = frozenset()
+) -> list[str]:
     """One line each, in the order a reader of the config meets them; none that hangs on a key in ``wrong``."""
     of_kind = [_check_order, _check_split, _check_baskets, _check_baselines, _check_evaluate]
     if _is_wrong("source.kind", wrong):
@@ -33,6 +38,7 @@ def find_contradictions(config: "RunConfig", wrong: frozenset[str] = frozenset()
     of_model = [_check_objective, _check_readout, _check_training, _check_dense, _check_conversions, _check_warm_start]
     checks = [_check_source, *of_kind, _check_stages, *of_model, _check_history]
     found = [problem for check in checks for problem in check(config)]
+    found += [_Problem(line, *keys) for line, *keys in find_idle(config, overridden)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
 

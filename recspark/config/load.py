@@ -1,19 +1,18 @@
 """From a YAML file and ``key=value`` overrides to a checked :class:`RunConfig`, or one message with every problem."""
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from recspark.config.checks import WRONG
+from recspark.config.checks import OVERRIDDEN, WRONG
+from recspark.config.messages import describe, name_shape, near_keys
 from recspark.config.schema import RunConfig
-from recspark.config.section import show, types_in
 from recspark.errors import ConfigError
 
 
@@ -47,7 +46,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         values = _expand_environment(values, problems)
     except RecursionError as error:
         raise ConfigError(f"{path}: an anchor holds itself; write the values out") from error
-    config, found = _validate(values)
+    overridden = frozenset(override.partition("=")[0].strip() for override in overrides)
+    config, found = _validate(values, overridden)
     problems += found
     if problems or config is None:
         noun = "problem" if len(problems) == 1 else "problems"
@@ -55,46 +55,71 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return config
 
 
-def _validate(values: dict[str, Any]) -> tuple[RunConfig | None, list[str]]:
+def _validate(values: dict[str, Any], overridden: frozenset[str]) -> tuple[RunConfig | None, list[str]]:
     """The config, or every problem: what fields say together is checked on those that are right by themselves."""
     problems: list[str] = []
     wrong: set[str] = set()
     while True:
         try:
-            config = RunConfig.model_validate(values, context={WRONG: frozenset(wrong)})
+            context = {WRONG: frozenset(wrong), OVERRIDDEN: overridden}
+            config = RunConfig.model_validate(values, context=context)
         except ValidationError as error:
             errors = error.errors()
         else:
             return (None if problems else config), problems
-        told = [e for e in errors if not _follows(e, wrong)]
-        problems += [line for e in told for line in _describe(e).splitlines() if line not in problems]
-        if not all(_forget(values, e, wrong) for e in errors):
+        told = [e for e in errors if not _follows(e, errors, wrong)]
+        problems += [line for e in told for line in describe(e).splitlines() if line not in problems]
+        if not _forget(values, errors, wrong):
             return None, problems
 
 
-def _follows(error: ErrorDetails, wrong: set[str]) -> bool:
-    """Whether a section complains only of a default that stands in for a wrong value."""
-    where = ".".join(map(str, error["loc"]))
-    return bool(where) and any(key.startswith(f"{where}.") for key in wrong)
+def _follows(error: ErrorDetails, others: Sequence[ErrorDetails], wrong: set[str]) -> bool:
+    """Whether a key, or a section or list as a whole, is only complained of for another problem.
 
-
-def _forget(values: dict[str, Any], error: ErrorDetails, wrong: set[str]) -> bool:
-    """Removes a wrong value, so that its default stands in while the rest is checked; False where there is none.
-
-    What is removed goes to ``wrong``, and so does the key that a misspelt one was probably meant to be.
+    That is a value inside it that is wrong, or a default that stands in for one; of a missing key, that it was
+    misspelt, or wrong and taken away.
     """
-    section, place = values, list(map(str, error["loc"]))
-    if not place or place[0] not in values:
+    place = _place(error)
+    if not place:
         return False
-    path = [place[0]]
+    misspelt = {near for e in others if e["type"] == "extra_forbidden" for near in near_keys(_place(e))}
+    if error["type"] == "missing" and ".".join(place) in wrong | misspelt:
+        return True
+    inside = [*(".".join(_place(e)) for e in others), *wrong]
+    return any(key.startswith(f"{'.'.join(place)}.") for key in inside)
+
+
+def _forget(values: dict[str, Any], errors: Sequence[ErrorDetails], wrong: set[str]) -> bool:
+    """Removes wrong values, so that their defaults stand in while the rest is checked; False where there is none.
+
+    What is removed goes to ``wrong``, and so do the keys that a misspelt one was probably meant to be.
+    """
+    removed: set[str] = set()
+    for error in errors:
+        place = _place(error)
+        if error["type"] == "extra_forbidden":
+            wrong.update(near_keys(place))
+        if any(f"{'.'.join(place)}.".startswith(f"{key}.") for key in removed):
+            continue
+        if not place or place[0] not in values:
+            return False
+        removed.add(_remove(values, place))
+    wrong |= removed
+    return True
+
+
+def _remove(values: dict[str, Any], place: Sequence[str]) -> str:
+    """Takes away what is given at a place, or the innermost section or list around it; the dotted key of that."""
+    section, path = values, [place[0]]
     while isinstance(inner := section[path[-1]], dict) and len(path) < len(place) and place[len(path)] in inner:
         section = inner
         path.append(place[len(path)])
     del section[path[-1]]
-    wrong.add(".".join(path))
-    if error["type"] == "extra_forbidden" and (near := _near_key(place)):
-        wrong.add(".".join([*place[:-1], near]))
-    return True
+    return ".".join(path)
+
+
+def _place(error: ErrorDetails) -> list[str]:
+    return [str(part) for part in error["loc"]]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -111,7 +136,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: expected sections such as `source:`, found {_name_shape(found)}")
+        raise ConfigError(f"{path}: expected sections such as `source:`, found {name_shape(found)}")
     return found
 
 
@@ -151,73 +176,3 @@ def _expand_environment(value: Any, problems: list[str]) -> Any:
         return found or ""
 
     return _ENVIRONMENT.sub(look_up, value)
-
-
-_SUBJECT = re.compile(r"^\w+ should ")
-"""How pydantic begins: Input should be ..., String should match ..., List should have ..."""
-_MAPPING, _LIST = "a mapping (several `name: value` lines)", "a list such as [a, b]"
-_SHAPES = {"model_type": _MAPPING, "dict_type": _MAPPING, "tuple_type": _LIST, "list_type": _LIST}
-"""What a value of another shape should have been, in YAML's words; pydantic's are Python's."""
-
-
-def _describe(error: ErrorDetails) -> str:
-    location = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        return _describe_unknown_key(location)
-    where = ".".join(location)
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    if error["type"] == "missing":
-        return f"{where}: missing, and it has no default"
-    found = error["input"]
-    shown = _name_shape(found) if isinstance(found, dict | list) else show(found)
-    if shape := _SHAPES.get(error["type"]):
-        return f"{where}: must be {shape}, got {shown}"
-    is_text = error["type"] == "string_type" or (error["type"] == "literal_error" and "'" in message)
-    if is_text and isinstance(found, bool | int | float):
-        shown += _explain_plain(found)
-    message = message.replace("greater than or equal to", ">=").replace("less than or equal to", "<=")
-    message = message.replace("greater than", ">").replace("less than", "<")
-    return f"{where}: must {re.sub(_SUBJECT, '', message)}, got {shown}"
-
-
-def _name_shape(found: object) -> str:
-    """What YAML calls a value's type."""
-    names = {"dict": "a mapping", "list": "a list", "str": "a text"}
-    name = type(found).__name__
-    return names.get(name, f"a {name}")
-
-
-def _explain_plain(found: bool | int | float) -> str:
-    """Why a text did not arrive as one."""
-    if isinstance(found, bool):
-        return " (YAML reads yes, no, on and off as true and false: quote a text, such as 'no')"
-    return f" (quote a text, such as '{found}')"
-
-
-def _describe_unknown_key(location: list[str]) -> str:
-    *parents, key = location
-    prefix = "".join(f"{p}." for p in parents)
-    if near := _near_key(location):
-        return f"{prefix}{key}: unknown key; did you mean {prefix}{near}?"
-    return f"{prefix}{key}: unknown key; known here: {', '.join(_known_keys(parents))}"
-
-
-def _near_key(location: list[str]) -> str | None:
-    """The known key that an unknown one was probably meant to be."""
-    *parents, key = location
-    return next(iter(difflib.get_close_matches(key, _known_keys(parents), 1, 0.5)), None)
-
-
-def _known_keys(parents: Iterable[str]) -> list[str]:
-    model: type[BaseModel] = RunConfig
-    for parent in parents:
-        if parent.isdigit():
-            continue
-        field = model.model_fields.get(parent)
-        inner = next((t for t in types_in(field.annotation) if issubclass(t, BaseModel)), None) if field else None
-        if inner is None:
-            return []
-        model = inner
-    return list(model.model_fields)

@@ -3,12 +3,14 @@
 import json
 import os
 import uuid
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 from recspark import __version__
 from recspark.config.baselines import CLOSED_FORM_KINDS, SCORED_BY
 from recspark.config.schema import RunConfig
+from recspark.config.trainer import NOT_IN_KEY
 from recspark.contracts import stages as s
 from recspark.contracts.commits import CommitRecord
 from recspark.contracts.stages import PlannedStage, StageSpec, stage_key
@@ -16,20 +18,11 @@ from recspark.contracts.stages import PlannedStage, StageSpec, stage_key
 RUN_VARIABLE = "RECSPARK_RUN"
 """Set by `recspark run` for the processes it starts: run id and source state as JSON, so that all agree on both."""
 
-_NOT_IN_KEY = {
+_NOT_IN_KEY: dict[str, AbstractSet[str]] = {
     "source": {"max_bad_ratio", "version"},  # the version read is part of the source's fingerprint
     "graph": {"num_blocks", "task_memory_mb"},
     "walks": {"mode"},
-    "training": {
-        "num_processes",
-        "num_threads",
-        "checkpoint_steps",
-        "keep_checkpoints",
-        "max_loss_ratio",
-        "resume",
-        "timeout_seconds",
-        "trackers",
-    },
+    "training": NOT_IN_KEY,
 }
 """Knobs that decide how a stage works, never what it yields."""
 
@@ -196,5 +189,5 @@ def _training_reads(config: RunConfig, graph: str) -> list[str]:
     return ["walks"] * ("walks" in config.training.corpus) + ["graph"] * reads_graph
 
 
-def _without(section: Any, names: set[str]) -> Any:
+def _without(section: Any, names: AbstractSet[str]) -> Any:
     return {k: v for k, v in section.items() if k not in names} if isinstance(section, dict) else section

@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from recspark.config.baselines import CLOSED_FORM_KINDS, LIST_KINDS, BaselineName, BaselinesConfig
-from recspark.config.checks import WRONG, find_contradictions
+from recspark.config.checks import OVERRIDDEN, WRONG, find_contradictions
 from recspark.config.graph import GraphConfig
 from recspark.config.learning import (
     AUTO,
@@ -145,7 +145,7 @@ _AUTOS = ("readout", "metric", "centred", "history_decay", "popularity_term")
 class ModelConfig(Section):
     """What is learned."""
 
-    kind: Literal["skip_gram", "cbow"] | BaselineName = "skip_gram"
+    kind: Literal["skip_gram", "cbow", BaselineName] = "skip_gram"
     """skip_gram: an item's input vector predicts each item of its window (Mikolov et al. 2013; Barkan & Koenigstein
     2016). cbow: the mean of a window's input vectors predicts the item in the middle. Or a baseline alone, its knobs in
     section `baselines`: ppmi_svd, spectral (item vectors in closed form); popularity, item_knn, rp3beta, ease (lists
@@ -354,7 +354,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_together(self, info: ValidationInfo) -> "RunConfig":
-        if problems := find_contradictions(self, (info.context or {}).get(WRONG, frozenset())):
+        wrong, overridden = ((info.context or {}).get(name, frozenset()) for name in (WRONG, OVERRIDDEN))
+        if problems := find_contradictions(self, wrong, overridden):
             raise ValueError("\n".join(problems))
         return self
 

@@ -1,6 +1,7 @@
 """The base of every config section, and field types that sections share."""
 
 import datetime as dt
+import math
 import zoneinfo
 from collections.abc import Iterable
 from typing import Annotated, Any, get_args
@@ -16,14 +17,14 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _read_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Numbers as people mean them: ``true`` is none, and 1e3, which YAML takes for a text, is one."""
+        """Numbers as people mean them: ``true`` is none, and 1e3 or 1e-2, which YAML 1.1 takes for texts, are some."""
         assert info.field_name
         types = set(types_in(cls.model_fields[info.field_name].annotation))
         if not types & {int, float}:
             return value
         if bool not in types and _holds_boolean(value):
             raise ValueError(f"must be a valid {'integer' if int in types else 'number'}, got {show(value)}")
-        return value if str in types else _read_whole(value)
+        return value if str in types else _read_powers(value, float in types)
 
 
 def show(value: Any) -> str:
@@ -52,16 +53,33 @@ def _holds_boolean(value: Any) -> bool:
     return isinstance(value, bool) or any(isinstance(one, bool) for one in inner)
 
 
-def _read_whole(value: Any) -> Any:
-    """A text such as 1e3 as the whole number it is; all else as it came."""
+def _read_powers(value: Any, is_float: bool) -> Any:
+    """Texts such as 1e3, or 1e-2 where ``is_float``, as the numbers they are (as YAML 1.2 has it); all else as it came.
+
+    Only knobs that take numbers ask: elsewhere 1e3 stays a name, and 123456789e12 a model_id.
+    """
     if isinstance(value, list | tuple):
-        return [_read_whole(one) for one in value]
+        return [_read_powers(one, is_float) for one in value]
+    if isinstance(value, dict):
+        return {name: _read_powers(one, is_float) for name, one in value.items()}
     if not isinstance(value, str) or "e" not in value.lower():
         return value
     try:
-        return int(float(value)) if float(value).is_integer() else value
+        number = float(value)
     except ValueError:
         return value
+    if number.is_integer():
+        return int(number)
+    return number if is_float and math.isfinite(number) else value
+
+
+def to_utc(text: str) -> dt.datetime:
+    """An ISO time; UTC where it names no zone.
+
+    Raises: ValueError when it is none.
+    """
+    time = dt.datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
 
 def _check_iso_time(text: str) -> str:

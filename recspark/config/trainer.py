@@ -6,6 +6,20 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from recspark.config.section import Section
 
+NOT_IN_KEY = frozenset(
+    {
+        "num_processes",
+        "num_threads",
+        "checkpoint_steps",
+        "keep_checkpoints",
+        "max_loss_ratio",
+        "resume",
+        "timeout_seconds",
+        "trackers",
+    }
+)
+"""Knobs of `training` that decide how it works, never what it yields."""
+
 
 class TrackersConfig(Section):
     """Where metrics go besides metrics.jsonl, which always lies beside the checkpoints."""

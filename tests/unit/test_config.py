@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 
 from recspark.config import RunConfig, load_config, plan_run
 from recspark.config.plan import RUN_VARIABLE
+from recspark.config.section import Section, types_in
 from recspark.errors import ConfigError
 from tests.helpers.configs import MINIMAL, SOURCE, keys_of, problems_of, write_minimal
 
@@ -44,6 +46,16 @@ def test_every_knob_has_a_description():
                 yield prefix + name
 
     assert list(undescribed(RunConfig)) == []
+
+
+def knobs_of(model, prefix=""):
+    """Dotted keys of all sections and knobs but those of list entries."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if get_origin(field.annotation) not in (tuple, dict):
+            for inner in types_in(field.annotation):
+                if issubclass(inner, Section):
+                    yield from knobs_of(inner, f"{prefix}{name}.")
 
 
 def test_two_problems_in_one_message(conf):
@@ -90,6 +102,10 @@ def test_two_problems_in_one_message(conf):
         (
             "training.warm_start.model_id=best",
             "training.warm_start.model_id: must be the 12 hex digits that a model's folder is called by, got 'best'",
+        ),
+        (
+            "model.kind=deepwalk",
+            "model.kind: must be 'skip_gram', 'cbow', 'popularity', 'item_knn', 'rp3beta', 'ease', ",
         ),
         ("run.name=${env:RECSPARK_NO_SUCH_NAME}", "the environment variable RECSPARK_NO_SUCH_NAME is not set"),
     ],
@@ -233,6 +249,71 @@ def test_powers_of_ten_are_numbers(conf):
     config = load_config(conf, overrides)
     assert (config.training.epochs, config.index.train_sample, config.evaluate.ks) == (10, 200_000, (10, 20))
     assert (config.walks.p, config.run.name) == (0.1, "1e3")
+
+
+def test_powers_of_ten_are_numbers_wherever_a_number_is_one_choice_of_several(conf):
+    conf.write_text(MINIMAL + "model: {popularity_term: 1e-2, history_decay: 5E-1}\n")
+    config = load_config(conf, ["training.corpus={walks: 1e-9, sessions: 1}", "training.window=1e1"])
+    assert (config.model.popularity_term, config.model.history_decay) == (0.01, 0.5)
+    assert (config.training.corpus, config.training.window) == ({"walks": 1e-9, "sessions": 1}, 10)
+    start = load_config(conf, ["training.warm_start.model_id=123456789e12"]).training.warm_start
+    assert start is not None
+    assert start.model_id == "123456789e12"
+
+
+@pytest.mark.parametrize(
+    ("found", "meant"),
+    [("skip-gram", "skip_gram"), ("Cbow", "cbow"), ("skipgram", "skip_gram"), ("ppmi svd", "ppmi_svd")],
+)
+def test_a_choice_spelt_alike_is_suggested(conf, found, meant):
+    (problem,) = problems_of(conf, f"model.kind={found}")
+    assert problem.endswith(f", 'ppmi_svd' or 'spectral', got {found!r}; did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("source.num_items=300", "source.num_items: unknown key; did you mean source.synthetic.num_items?"),
+        ("epochs=3", "epochs: unknown key; did you mean training.epochs?"),
+        ("walks.epochs=3", "walks.epochs: unknown key; did you mean walks.num_epochs or training.epochs?"),
+        (
+            "baselines.item_knn.num_neighbours=3",
+            "baselines.item_knn.num_neighbours: unknown key; did you mean baselines.item_knn.graph.num_neighbours?",
+        ),
+        (
+            "model={kind: cbow, seed: 3}",
+            "model.seed: unknown key; did you mean run.seed or split.valid.seed?",
+        ),
+        (
+            "features=[{nam: a, path: x, key: a, column: c}]",
+            "features.0.nam: unknown key; did you mean features.0.name?",
+        ),
+        (
+            "training.warm_start={model_di: cd6eebe97abc}",
+            "training.warm_start.model_di: unknown key; did you mean training.warm_start.model_id?",
+        ),
+    ],
+)
+def test_an_unknown_key_is_sought_elsewhere_first(conf, override, problem):
+    assert problems_of(conf, override) == [problem]
+
+
+@pytest.mark.parametrize(
+    "shape", ["[[.nan]]", "[.nan]", "{zz: {zz: .inf}}", "no such text", ".nan", "[]", "{}", "-1", "yes"]
+)
+def test_one_wrong_value_is_one_line(conf, shape):
+    """Whatever a knob is given: it is accepted, or one line about it says what is wrong."""
+    needed, told = "training.warm_start.model_id=0123456789ab", {}
+    for key in knobs_of(RunConfig):
+        if key in ("split", "training.conversion_context", "training.dense.slowmo", "training.warm_start"):
+            continue  # these lack or contradict several others
+        given = [needed] * key.startswith("training.warm_start.") + [f"{key}={shape}"]
+        try:
+            load_config(conf, given)
+        except ConfigError as error:
+            told[key] = [line.strip() for line in str(error).splitlines()[1:] if line.strip().startswith(key)]
+    assert told
+    assert {key: problems for key, problems in told.items() if len(problems) > 1} == {}
 
 
 def test_booleans_stay_booleans(conf):

@@ -123,8 +123,11 @@ def test_recency_needs_times():
 @pytest.mark.parametrize("kind", [*CLOSED_FORM_KINDS, *LIST_KINDS])
 def test_knobs_of_training_and_walks_say_nothing_to_a_model_without_a_corpus(conf, kind):
     chosen = f"model.kind={kind}"
-    for override in ("training.epochs=9", "walks.p=3", "training.num_processes=2", "graph.num_neighbours=3"):
-        assert keys_of(conf, chosen) == keys_of(conf, chosen, override)
+    plain = keys_of(conf, chosen)
+    for override in ("walks.p=3", "training.num_processes=2", "graph.num_neighbours=3"):
+        assert keys_of(conf, chosen, override) == plain
+    conf.write_text(conf.read_text() + "training: {epochs: 9}\n")
+    assert keys_of(conf, chosen) == plain
 
 
 @pytest.mark.parametrize(

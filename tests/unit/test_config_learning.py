@@ -99,8 +99,74 @@ def test_knobs_of_towers_are_refused_where_the_model_has_none(conf, override):
     )
 
 
-def test_knobs_of_training_do_not_matter_to_a_model_that_has_none(conf):
-    load_config(conf, ["model.kind=spectral", "training.dense.weight_decay=0.1", "training.window=session"])
+@pytest.mark.parametrize(
+    ("section", "overrides", "problem"),
+    [
+        (
+            "model: {kind: spectral}",
+            ["training.epochs=9", "training.corpus=sessions"],
+            "training.corpus, training.epochs: model.kind spectral is in closed form and reads no training settings; "
+            "leave them out",
+        ),
+        (
+            "model: {kind: rp3beta}\ntraining: {window: session}",
+            [],
+            "training.window: model.kind rp3beta only ranks lists and reads no training settings; leave it out",
+        ),
+        (
+            "",
+            ["model={kind: ease, readout: sum, metric: ip}"],
+            "model.readout, model.metric: model.kind ease has no vectors; leave them out",
+        ),
+        (
+            "",
+            ["model.kind=spectral", "model.readout=auto", "split.valid={}"],
+            "model.readout: model.kind spectral has one vector an item to read out; leave it out",
+        ),
+        (
+            "",
+            ["model.kind=ppmi_svd", "model.objective=hierarchical_softmax"],
+            "model.objective: model.kind ppmi_svd is in closed form and has one of its own; leave it out",
+        ),
+        (
+            "training: {num_negatives: 9, shared_negatives: 8}\nmodel: {objective: hierarchical_softmax}",
+            ["training.noise_exponent=0.75"],
+            "training.num_negatives, training.shared_negatives, training.noise_exponent: hierarchical_softmax draws no "
+            "negatives; leave them out",
+        ),
+        (
+            "",
+            ["training.num_group_negatives=3"],
+            "training.num_group_negatives: goes with training.negative_group, which is not given; leave it out",
+        ),
+        (
+            "",
+            ["training={window: session, dynamic_window: false}"],
+            "training.dynamic_window: window session holds the whole sequence, nothing is drawn; leave it out",
+        ),
+    ],
+)
+def test_a_knob_without_effect_is_told(tmp_path, section, overrides, problem):
+    assert problems_of(write_minimal(tmp_path, section), *overrides) == [problem]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.kind=spectral"],
+        ["model={kind: ppmi_svd}"],
+        ["model.kind=rp3beta", "training.num_threads=2", "training.num_processes=2"],
+        ["model.objective=hierarchical_softmax"],
+    ],
+)
+def test_a_file_is_tried_with_another_model(tmp_path, overrides):
+    """What the file says to its own model is idle under the one that an override names, and stays."""
+    conf = write_minimal(tmp_path, "training: {epochs: 9, num_negatives: 9, noise_exponent: 0.75}\n")
+    load_config(conf, overrides)
+
+
+def test_a_knob_at_its_default_is_never_idle(conf):
+    load_config(conf, ["model.kind=spectral", "training.epochs=5", "model.readout=input"])
 
 
 def test_the_cpu_kernel_has_one_process(conf):
@@ -201,7 +267,8 @@ def test_knobs_of_the_skip_gram_family_that_go_together(conf):
     load_config(conf, BOUGHT)
     load_config(conf, [CATEGORY, "training.negative_group=category", "model.kind=cbow"])
     load_config(conf, ["model.objective=hierarchical_softmax", "model.kind=cbow", "training.position_decay=0.9"])
-    load_config(conf, ["model.kind=rp3beta", "training.negative_group=market", "training.conversion_context=purchase"])
+    conf.write_text(conf.read_text() + "training: {negative_group: market, conversion_context: purchase}\n")
+    load_config(conf, ["model.kind=rp3beta"])
 
 
 @pytest.mark.parametrize(("value", "found"), [("0", "0"), ("basket", "'basket'"), ("2.5", "2.5"), ("null", "null")])

@@ -140,10 +140,10 @@ def test_a_model_that_ranks_lists_needs_no_training_and_lists_the_same(beside, t
         similar_items(run, "i0", 2)
 
 
-@pytest.mark.parametrize("kind", ["ppmi_svd", "spectral"])
-def test_a_model_in_closed_form_lists_what_it_lists_beside_another(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "readout"), [("ppmi_svd", "input_output"), ("spectral", "input")])
+def test_a_model_in_closed_form_lists_what_it_lists_beside_another(tmp_path, kind, readout):
     alike = {
-        "readout": "input_output",
+        "readout": readout,
         "metric": "ip",
         "popularity_term": 0.2,
         "history_decay": 0.5,

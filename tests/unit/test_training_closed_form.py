@@ -1,6 +1,7 @@
 """Models without a corpus: vectors of the factors, published and committed as a trained model's are."""
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import scipy.sparse as sp
 from safetensors.numpy import load_file
@@ -30,6 +31,8 @@ def draw_users():
 
 
 USERS = draw_users()
+READOUTS = [("ppmi_svd", "input_output"), ("spectral", "input")]
+"""Of two factors that differ, and of one."""
 
 
 def matrix():
@@ -52,9 +55,15 @@ def rows(run, table):
     return read_table(find_table(run.lake, run.stages["train"], table)).sort_by("idx")
 
 
-@pytest.mark.parametrize("kind", ["ppmi_svd", "spectral"])
-def test_item_and_user_vectors_are_those_of_the_factors(tmp_path, kind):
-    run = plan(tmp_path, kind, model={"readout": "input_output"})
+def queries_of(items):
+    """The vectors that users are made of: a column of their own where they differ."""
+    found = pc.coalesce(items["query_vector"], items["vector"])
+    return np.array(found.to_pylist(), np.float32)
+
+
+@pytest.mark.parametrize(("kind", "readout"), READOUTS)
+def test_item_and_user_vectors_are_those_of_the_factors(tmp_path, kind, readout):
+    run = plan(tmp_path, kind, model={"readout": readout})
     fill(run)
     train(run)
     build, config = BUILDERS[kind]
@@ -62,7 +71,7 @@ def test_item_and_user_vectors_are_those_of_the_factors(tmp_path, kind):
     items, users = rows(run, "item_embeddings"), rows(run, "user_embeddings")
     assert items["idx"].to_pylist() == list(range(12))  # nothing is known of the other two
     np.testing.assert_array_equal(np.array(items["vector"].to_pylist(), np.float32), factors.output[:12])
-    np.testing.assert_array_equal(np.array(items["query_vector"].to_pylist(), np.float32), factors.input[:12])
+    np.testing.assert_array_equal(queries_of(items), factors.input[:12])
     unit = factors.input[:12] / np.linalg.norm(factors.input[:12], axis=1, keepdims=True)
     np.testing.assert_allclose(users["vector"][0].as_py(), unit[USERS[0][0]].mean(axis=0), atol=1e-6)
     assert len(users) == 40
@@ -70,14 +79,14 @@ def test_item_and_user_vectors_are_those_of_the_factors(tmp_path, kind):
     np.testing.assert_array_equal(stored["input"], factors.input)
 
 
-@pytest.mark.parametrize("kind", ["ppmi_svd", "spectral"])
-def test_users_are_exported_as_they_are_queried(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "readout"), READOUTS)
+def test_users_are_exported_as_they_are_queried(tmp_path, kind, readout):
     """One weighting: `user_embeddings` by a slow reading, by retrieval from the table, and what the record says."""
-    run = plan(tmp_path, kind, model={"readout": "input_output", "history_decay": 0.6, "history_items": 3})
+    run = plan(tmp_path, kind, model={"readout": readout, "history_decay": 0.6, "history_items": 3})
     fill(run)
     train(run)
     items, users = rows(run, "item_embeddings"), rows(run, "user_embeddings")
-    queries = np.array(items["query_vector"].to_pylist(), np.float32)
+    queries = queries_of(items)
     unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     expected = [np.average(unit[parts[0][:0:-1]], axis=0, weights=[1, 0.6, 0.36]) for parts in USERS[:40]]
     found = np.array(users["vector"].to_pylist())

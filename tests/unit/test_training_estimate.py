@@ -16,6 +16,7 @@ from recspark.training.cpu_backend import CpuBackend
 from recspark.training.estimate import _show_bytes, _show_time, describe_training
 from recspark.training.job import train
 from tests.helpers.ranks import ROOT
+from tests.helpers.tiny_lake import plan_tiny
 from tests.helpers.training_lake import plan_training, topic_sequences, write_topic_sessions
 
 TOKENS = sum(map(len, topic_sequences(640, 58, 0)))
@@ -68,7 +69,8 @@ def test_a_mixture_is_counted_by_the_shares_of_its_corpora(tmp_path: Path) -> No
 
 
 def test_a_model_in_closed_form_has_no_steps_to_tell(tmp_path: Path) -> None:
-    run = plan_training(tmp_path, model={"kind": "ppmi_svd"}, num_processes=4, trackers={"mlflow_experiment": "x"})
+    model = {"kind": "ppmi_svd", "embedding_dim": 8}
+    run = plan_tiny(tmp_path, model=model, training={"num_processes": 4, "trackers": {"mlflow_experiment": "x"}})
     write_topic_sessions(run)
     assert describe(run) == {"head": "train: ppmi_svd in closed form, 60 items x 8, 1 process"}
 

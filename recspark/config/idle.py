@@ -1,0 +1,76 @@
+"""Knobs that were given a value but cannot take effect under what the rest of the config says."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from recspark.config.baselines import LIST_KINDS
+from recspark.config.section import Section
+from recspark.config.trainer import NOT_IN_KEY
+
+if TYPE_CHECKING:
+    from recspark.config.schema import RunConfig
+
+_OF_NOISE = ("num_negatives", "shared_negatives", "noise_exponent", "num_group_negatives", "mask_positives")
+_OF_VECTORS = ("objective", "readout", "metric", "centred", "popularity_term")
+
+
+class Idle(NamedTuple):
+    """Knobs of ``section`` that are idle because of the value of key ``because``."""
+
+    section: str
+    names: tuple[str, ...]
+    because: str
+    why: str
+
+
+def find_idle(config: "RunConfig", overridden: frozenset[str]) -> Iterator[tuple[str, ...]]:
+    """(line, keys it hangs on) of each group of knobs that differ from their defaults in vain.
+
+    ``overridden`` are the keys given beside the file: one that switches a file's model leaves the file's knobs of the
+    other models idle, which is no mistake.
+    """
+    for idle in _idle_of_model(config) if not config.model.has_corpus else _idle_of_training(config):
+        keys = [f"{idle.section}.{name}" for name in idle.names if _is_given(config, idle.section, name)]
+        if _is_under(idle.because, overridden):
+            keys = [key for key in keys if _is_under(key, overridden)]
+        if keys:
+            it = "leave it out" if len(keys) == 1 else "leave them out"
+            yield f"{', '.join(keys)}: {idle.why}; {it}", *keys, idle.because
+
+
+def _idle_of_model(config: "RunConfig") -> Iterator[Idle]:
+    """Of a model without a corpus."""
+    kind = config.model.kind
+    of_training = tuple(name for name in type(config.training).model_fields if name not in NOT_IN_KEY)
+    what = "only ranks lists" if kind in LIST_KINDS else "is in closed form"
+    yield Idle("training", of_training, "model.kind", f"model.kind {kind} {what} and reads no training settings")
+    if kind in LIST_KINDS:
+        yield Idle("model", _OF_VECTORS, "model.kind", f"model.kind {kind} has no vectors")
+        return
+    yield Idle("model", ("objective",), "model.kind", f"model.kind {kind} is in closed form and has one of its own")
+    if kind == "spectral":
+        yield Idle("model", ("readout",), "model.kind", "model.kind spectral has one vector an item to read out")
+
+
+def _idle_of_training(config: "RunConfig") -> Iterator[Idle]:
+    """Of a model of the skip-gram family."""
+    if config.model.objective == "hierarchical_softmax":
+        yield Idle("training", _OF_NOISE, "model.objective", "hierarchical_softmax draws no negatives")
+    elif config.training.negative_group is None:
+        names, why = ("num_group_negatives",), "goes with training.negative_group, which is not given"
+        yield Idle("training", names, "training.negative_group", why)
+    if config.training.window == "session":
+        why = "window session holds the whole sequence, nothing is drawn"
+        yield Idle("training", ("dynamic_window",), "training.window", why)
+
+
+def _is_given(config: "RunConfig", section: str, name: str) -> bool:
+    """Whether a knob has another value than its default."""
+    holder: Section = getattr(config, section)
+    field = type(holder).model_fields[name]
+    return bool(getattr(holder, name) != field.get_default(call_default_factory=True))
+
+
+def _is_under(key: str, overridden: frozenset[str]) -> bool:
+    """Whether a key is overridden: itself, a section around it, or something in it."""
+    return any(f"{key}.".startswith(f"{one}.") or one.startswith(f"{key}.") for one in overridden)
