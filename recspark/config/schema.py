@@ -256,8 +256,9 @@ class TrainingConfig(Section):
     start; where nothing fits, the differences to the nearest unfinished training are listed."""
     init_scale: PositiveFloat = 0.1
     """Input vectors start uniform in +- this / sqrt(dim); output vectors at zero."""
-    max_loss_ratio: PositiveFloat = 100.0
-    """Training stops when the loss exceeds the first one by this factor, or is not a number."""
+    max_loss_ratio: PositiveFloat = 1000.0
+    """Training stops when the loss exceeds an untrained model's by this factor, or is not a number. Row-wise Adagrad's
+    first steps raise it for a while by about .2 x learning_rate^2 x embedding_dim (batches in torch; less on the CPU)."""
     timeout_seconds: PositiveInt = 600
     """Ranks give up when one of them keeps the others waiting longer."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"

@@ -25,6 +25,9 @@ class Backend(Protocol):
     def prepare(self, batch: Sequences, place: Place) -> Any:
         """What `step` needs of this rank's part of a global batch; called ahead of it in another thread."""
 
+    def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
+        """(loss sum, pairs) that `take_loss` would tell of a batch before anything is learned."""
+
     def step(self, prepared: Any, learning_rate: float) -> None:
         """Learns from a global batch. Collective."""
 

@@ -41,6 +41,10 @@ class CpuBackend:
         check_items(batch.values, self._objective.num_items)
         return batch, place
 
+    def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
+        """(loss sum, pairs) of this rank's part of a batch before anything is learned."""
+        return self._objective.untrained_loss(batch, place)
+
     def step(self, prepared: tuple[Sequences, Place], learning_rate: float) -> None:
         """Learns from a global batch."""
         batch, place = prepared

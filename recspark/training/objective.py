@@ -5,6 +5,7 @@ kind  skip_gram       the token's input vector         objective  negative_sampl
       cbow            the mean of its window                      hierarchical_softmax  the inner nodes above it
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from recspark.config.schema import ModelConfig, TrainingConfig
 from recspark.training.groups import GroupNoise, build_group_noise, draw_group_negatives
-from recspark.training.huffman import HuffmanTree, build_huffman_tree
+from recspark.training.huffman import HuffmanTree, build_huffman_tree, find_paths
 from recspark.training.negatives import NoiseDistribution, build_noise, keep_probabilities
-from recspark.training.pairing import Pairing, build_pairing
+from recspark.training.pairing import Pairing, build_pairing, sum_weights
 from recspark.training.sentences import Sentences, check_items, draw_sentences
 from recspark.training.sequence_files import Sequences
 
@@ -66,6 +67,24 @@ class Objective:
             self.groups, self.pairing, sentences, config.num_group_negatives, config.mask_positives, self.seed,
             place.epoch, place.step, place.first_row,
         )  # fmt: skip
+
+    def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
+        """(loss sum, pairs) of a batch before anything is learned: all scores are 0, so each question costs log 2.
+
+        A pair asks 1 + negatives questions, or those on its item's path (counted by the hidden vector's item: the same
+        on average). Masked negatives are counted too.
+        """
+        sentences = self.draw(batch, place)
+        weights = np.empty(len(sentences.tokens), np.float32)
+        num_pairs = sum_weights(self.pairing, sentences.windows, sentences.borders, weights)
+        return float(weights.astype(np.float64) @ self._count_questions(sentences.tokens)) * math.log(2), num_pairs
+
+    def _count_questions(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
+        """What a prediction of each item asks, int64 [T]."""
+        if self.tree is not None:
+            return np.asarray(np.count_nonzero(find_paths(self.tree, items)[1], axis=1), np.int64)
+        num_own = self.config.num_group_negatives if self.groups else 0
+        return np.full(len(items), 1 + self.config.num_negatives + num_own)
 
 
 def build_objective(

@@ -50,7 +50,7 @@ class TorchBackend:
         config = objective.config
         if world.device.startswith("cuda"):
             torch.set_float32_matmul_precision(config.matmul_precision)
-        self._world = world
+        self._world, self._objective = world, objective
         self._batches = StepBatches(objective)
         initial_rows = partial(init_rows, dim=dim, init_scale=config.init_scale, seed=objective.seed)
         self._model = SkipGram(objective.num_items, dim, world, initial_rows)
@@ -68,6 +68,10 @@ class TorchBackend:
     def prepare(self, batch: Sequences, place: Place) -> StepBatch:
         """Tokens, windows, rows and negatives of a batch."""
         return stage(self._batches.prepare(batch, place), self._world.device)
+
+    def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
+        """(loss sum, pairs) of this rank's part of a batch before anything is learned."""
+        return self._objective.untrained_loss(batch, place)
 
     def step(self, prepared: StepBatch, learning_rate: float) -> None:
         """Looks up the batch's rows, finds their gradients, sends those to the owners. Collective."""

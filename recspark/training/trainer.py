@@ -34,7 +34,7 @@ class TrainState:
     """Where training stands and what it has counted, over all ranks and restarts.
 
     ``loss_sum`` and ``loss_pairs`` are those of the current epoch; ``final_loss`` is the mean a pair of the last whole
-    one, ``first_loss`` of the first report.
+    one, ``first_loss`` that of the first batch before anything is learned.
     """
 
     step: int = 0
@@ -66,6 +66,7 @@ class Trainer:
         self._reports = Reports(world, checkpoints, self.schedule.num_steps, open_trackers)
         self._report_steps = 1 if world.device == "cpu" else _CUDA_REPORT_STEPS
         self._state, self._saved_step, self._reported_step = TrainState(), -1, 0
+        self._untrained = (0.0, 0)  # loss and pairs of this rank's part of the very first batch
         self._stop = StopRequest()  # to this rank
         self._is_stopping = False  # agreed by all
 
@@ -83,6 +84,7 @@ class Trainer:
                     self._train_epoch()
                 self._check_pairs()
                 self._save()
+                self._warn_of_nothing_learned()
         finally:
             self._reports.close(is_finished=self._saved_step == self.schedule.num_steps)
         return self._state
@@ -151,7 +153,10 @@ class Trainer:
                 # A batch has equally many rows of each lane, so this rank's begin where the lanes before it end.
                 first_row = batch.num_rows // len(self._lanes) * self._lanes.start
                 global_step = epoch * self.schedule.steps_per_epoch + step
-                prepared = self._backend.prepare(batch, Place(epoch, step, global_step, first_row))
+                place = Place(epoch, step, global_step, first_row)
+                if global_step == 0:
+                    self._untrained = self._backend.untrained_loss(batch, place)
+                prepared = self._backend.prepare(batch, place)
                 yield prepared, int(batch.offsets[-1] - batch.offsets[0])
 
         return prefetched(prepare, _PREPARED_AHEAD)
@@ -173,17 +178,33 @@ class Trainer:
         self._reported_step = state.step
 
     def _check_loss(self, totals: Totals) -> None:
-        state, loss = self._state, sum(totals.losses) / sum(totals.pairs)
-        state.first_loss = loss if state.first_loss is None else state.first_loss
-        limit = self._config.max_loss_ratio * state.first_loss
+        state, loss, ratio = self._state, sum(totals.losses) / sum(totals.pairs), self._config.max_loss_ratio
+        if state.first_loss is None:
+            state.first_loss = self._find_first_loss(loss)
+        untrained = f"{state.first_loss:.4g} untrained"
         no_numbers = [rank for rank, value in enumerate(totals.losses) if not math.isfinite(value)]
         if no_numbers:
-            what = f"loss {loss:.4g} a pair (the first was {state.first_loss:.4g})"
+            what = f"loss {loss:.4g} a pair ({untrained})"
             raise self._diverged(what, no_numbers, self._reported_step)
-        if loss > limit:
+        if loss > ratio * state.first_loss:
             by_rank = [value / max(pairs, 1) for value, pairs in zip(totals.losses, totals.pairs, strict=True)]
-            what = f"loss {loss:.4g} a pair is above {limit:.4g} (the first was {state.first_loss:.4g})"
+            what = f"loss {loss:.4g} a pair is above {ratio:g} (training.max_loss_ratio) x {untrained}"
             raise self._diverged(what, [by_rank.index(max(by_rank))], self._reported_step)
+
+    def _find_first_loss(self, reported: float) -> float:
+        """What a pair costs before anything is learned; as ``reported`` where the first batch had no pairs. Collective.
+
+        Not the loss of the first step: on the CPU kernel most of that comes after its blocks' first updates.
+        """
+        loss, pairs = self._world.sum_over_ranks(self._untrained)
+        return loss / pairs if pairs else reported
+
+    def _warn_of_nothing_learned(self) -> None:
+        first, final, steps = self._state.first_loss, self._state.final_loss, self._state.step
+        rate = self._config.learning_rate
+        if self._world.rank == 0 and first and final and final > first:
+            what = f"the last epoch's loss, {final:.4g} a pair, is above an untrained model's, {first:.4g}"
+            log("train", f"{what}: training.learning_rate {rate:g} may be too high, or too low, for {steps} steps")
 
     def _check_pairs(self) -> None:
         if self._state.pairs == 0:

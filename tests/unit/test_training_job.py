@@ -264,6 +264,29 @@ def test_a_loss_that_is_no_number_stops_with_its_place(tmp_path: Path, backend: 
     assert find_done(run.lake, run.stages["train"]) is None
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("window", [3, "session"])
+def test_a_rate_that_ruins_the_model_is_stopped_though_its_loss_falls(
+    tmp_path: Path, backend: str, window: int | str
+) -> None:
+    run = plan_training(tmp_path, backend=backend, learning_rate=1000.0, window=window)
+    write_topic_sessions(run)
+    with pytest.raises(
+        TrainingError, match=r"diverged at step \d+ of 20 .* is above 1000 .* x [\d.]+ untrained; .* Lower"
+    ):
+        train(run)
+    assert find_done(run.lake, run.stages["train"]) is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rate", [0.05, 2.0])
+def test_a_sane_rate_is_never_stopped(tmp_path: Path, backend: str, rate: float) -> None:
+    run = plan_training(tmp_path, backend=backend, learning_rate=rate, dim=256, epochs=4)
+    write_topic_sessions(run)
+    train(run)
+    assert find_done(run.lake, run.stages["train"]) is not None
+
+
 def test_a_runaway_loss_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     run = plan_training(tmp_path, backend="torch", learning_rate=50.0, max_loss_ratio=1.5, checkpoint_steps=1)
     write_topic_sessions(run)

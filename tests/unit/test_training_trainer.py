@@ -37,7 +37,7 @@ class Batches:
 
 
 class Steps:
-    """A backend whose loss a pair is given by the step; nothing else happens."""
+    """A backend whose loss a pair is given by the step, 1 of an untrained model; nothing else happens."""
 
     name = "steps"
 
@@ -46,6 +46,10 @@ class Steps:
 
     def prepare(self, batch: Sequences, place: Any) -> Any:
         return place
+
+    def untrained_loss(self, batch: Sequences, place: Any) -> tuple[float, int]:
+        assert place.global_step == 0
+        return 1.0, 1
 
     def step(self, prepared: Any, learning_rate: float) -> None:
         self.step_number = prepared.global_step + 1
@@ -92,8 +96,8 @@ def test_the_rank_whose_loss_is_no_number_is_named_with_its_lanes(tmp_path: Path
     with pytest.raises(TrainingError) as caught:
         open_trainer(tmp_path, backend, world).train()
     assert str(caught.value) == (
-        "training diverged at step 9 of 12 (rank 1 of 2, epoch 1, lanes 2..3, batch 2 of each): loss nan a pair (the "
-        "first was 1); the checkpoint of step 8 stays. Lower training.learning_rate (now 0.5)"
+        "training diverged at step 9 of 12 (rank 1 of 2, epoch 1, lanes 2..3, batch 2 of each): loss nan a pair (1 "
+        "untrained); the checkpoint of step 8 stays. Lower training.learning_rate (now 0.5)"
     )
     assert json.loads((tmp_path / "key" / "LATEST").read_text())["state"]["step"] == 8
     lines = (tmp_path / "key" / "metrics.jsonl").read_text().splitlines()
@@ -105,9 +109,32 @@ def test_of_a_loss_that_ran_away_the_worst_rank_is_named(tmp_path: Path) -> None
     world = TwoRanks(lambda: 500.0 if backend.step_number == 3 else 1.0)
     with pytest.raises(
         TrainingError,
-        match=r"step 3 of 12 \(rank 1 of 2, epoch 0, lanes 2\.\.3, batch 2 of each\): loss 250.5 a pair is above 100",
+        match=r"step 3 of 12 \(rank 1 of 2, epoch 0, lanes 2\.\.3, batch 2 of each\): loss 250.5 a pair is above 100 "
+        r"\(training.max_loss_ratio\) x 1 untrained; no checkpoint yet",
     ):
-        open_trainer(tmp_path, backend, world).train()
+        open_trainer(tmp_path, backend, world, max_loss_ratio=100).train()
+
+
+def test_a_loss_that_ran_away_in_the_first_batch_is_seen(tmp_path: Path) -> None:
+    """A falling loss, as of a learning rate of 1000: the worst comes first."""
+    with pytest.raises(TrainingError, match=r"step 1 of 12 .* loss 1e\+06 a pair is above 1000 \(.*\) x 1 untrained"):
+        open_trainer(tmp_path, Steps(lambda step: 1e6 / step)).train()
+
+
+def test_the_limit_goes_on_after_a_resume(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="checkpoint of step 4 stays"):
+        open_trainer(tmp_path, Steps(lambda step: math.nan if step == 6 else 900.0)).train()
+    with pytest.raises(TrainingError, match=r"step 5 of 12 .* loss 1001 a pair is above 1000"):
+        open_trainer(tmp_path, Steps(lambda step: 1001.0)).train()
+
+
+@pytest.mark.parametrize(("loss", "is_said"), [(1.5, True), (0.9, False)])
+def test_a_training_that_learned_nothing_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], loss: float, is_said: bool
+) -> None:
+    open_trainer(tmp_path, Steps(lambda step: loss)).train()
+    said = "the last epoch's loss, 1.5 a pair, is above an untrained model's, 1: training.learning_rate 0.5 may be"
+    assert (said in capsys.readouterr().err) == is_said
 
 
 def test_where_reports_are_rare_the_place_is_a_range(tmp_path: Path) -> None:
