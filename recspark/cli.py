@@ -29,6 +29,10 @@ Conf = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="CONF
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Dotted settings such as walks.p=0.5.", metavar="[key=value ...]")
 ]
+PROJECTOR_HELP = (
+    "Files for TensorBoard's projector: the candidate vectors as stored, without the bias of a score and without "
+    "query vectors where those differ."
+)
 
 
 @app.command()
@@ -70,11 +74,18 @@ def _run(opened: "Run", arguments: list[str], first: str | None, last: str | Non
 
 
 @app.command()
-def config(conf: Conf, overrides: Overrides = None) -> None:
+def config(
+    conf: Conf,
+    overrides: Overrides = None,
+    explain: Annotated[bool, typer.Option("--explain", help="What each knob means above it, as a comment.")] = False,
+) -> None:
     """Prints the config with all defaults, as one YAML."""
     from recspark.config import load_config
+    from recspark.config.explain import explain_config
 
-    print(yaml.safe_dump(load_config(conf, overrides or []).model_dump(mode="json"), sort_keys=False), end="")
+    loaded = load_config(conf, overrides or [])
+    text = explain_config(loaded) if explain else yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False)
+    print(text, end="")
 
 
 @app.command()
@@ -131,7 +142,7 @@ def evaluate(conf: Conf, overrides: Overrides = None) -> None:
 def export(
     conf: Conf,
     overrides: Overrides = None,
-    projector: Annotated[bool, typer.Option("--projector", help="Files for TensorBoard's projector.")] = False,
+    projector: Annotated[bool, typer.Option("--projector", help=PROJECTOR_HELP)] = False,
     to: Annotated[str | None, typer.Option("--to", help="Folder; export/MODEL_ID by default.")] = None,
     max_items: Annotated[int, typer.Option("--max-items", min=1, help="Most popular items only.")] = 20_000,
 ) -> None:

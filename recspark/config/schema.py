@@ -215,7 +215,8 @@ class TrainingConfig(Section):
     """Start from an earlier model instead of random vectors."""
     window: Window = 5
     """Context items on each side; drawn from 1..window for each centre (`dynamic_window`). session: all of a sequence
-    of l items, each pair with weight 1 / (l - 1); needs no order."""
+    of l items, each pair with weight 1 / (l - 1); needs no order. Sequences of more than 256 items are cut into equal
+    parts, and pairs across a cut are lost; without `position_decay` session cuts them elsewhere in each epoch."""
     dynamic_window: bool = True
     """Near items count more: the window is drawn for each centre. Without effect on `window: session`."""
     position_decay: Annotated[float, Field(gt=0, le=1)] = 1.0

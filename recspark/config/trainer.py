@@ -25,9 +25,11 @@ class TrackersConfig(Section):
     """Where metrics go besides metrics.jsonl, which always lies beside the checkpoints."""
 
     tensorboard: str | None = None
-    """Local folder for TensorBoard event files, one below it a model; needs the package tensorboard."""
+    """Local folder for TensorBoard event files, one below it a model; needs
+    `pip install 'recspark[tensorboard]'`."""
     mlflow_experiment: str | None = None
-    """MLflow experiment to log to; needs the package mlflow, and MLFLOW_TRACKING_URI where the server is not local."""
+    """MLflow experiment to log to; needs `pip install 'recspark[mlflow]'`, and MLFLOW_TRACKING_URI where the server is
+    not local."""
 
 
 class SlowMoConfig(Section):

@@ -3,6 +3,8 @@
 vectors.tsv            0.12<TAB>-0.40 ...                       one row an item, most events first
 metadata.tsv           item_id<TAB>num_events<TAB>title ...     a header, then the same items
 projector_config.pbtxt names both for `tensorboard --logdir FOLDER`
+
+The vectors are column `vector` of item_embeddings as it is: neither a score's bias nor query vectors are written.
 """
 
 import re
