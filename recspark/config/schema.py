@@ -210,7 +210,8 @@ class TrainingConfig(Section):
     warmup_steps: NonNegativeInt = 0
     """Over the first so many steps the rate is raised linearly to what `schedule` says."""
     min_count: PositiveInt = 1
-    """Items with fewer train events (edges, of an edge list) are left out of all sequences, negatives and vectors."""
+    """Items with fewer train events (edges, of an edge list) are left out of all sequences, negatives and vectors. At 1,
+    items without any are served where a warm start has vectors for them."""
     warm_start: WarmStartConfig | None = None
     """Start from an earlier model instead of random vectors."""
     window: Window = 5

@@ -11,18 +11,49 @@ name is no checkpoint. What training depends on (`facts`) is recorded and compar
 import json
 import os
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
+from recspark.config import Run
 from recspark.errors import TrainingError
 from recspark.faults import fault_point
 from recspark.lake.storage import join, open_filesystem, read_bytes, readable_copy, writable_folder, write_bytes
-from recspark.training.backend import Backend
-from recspark.training.world import World
+
+if TYPE_CHECKING:  # what `recspark run` asks at its start needs no engine
+    from recspark.training.backend import Backend
+    from recspark.training.world import World
 
 FORMAT_VERSION = 1
 _LATEST, _METRICS = "LATEST", "metrics.jsonl"
+
+
+def checkpoint_uri(run: Run) -> str:
+    """Where a run's checkpoints and metrics are."""
+    return join(run.lake, "checkpoints", run.stages["train"].key)
+
+
+def check_resume(run: Run) -> None:
+    """Checks that a training which has to be resumed has a checkpoint; its inputs need not be there yet.
+
+    Raises: TrainingError.
+    """
+    uri = checkpoint_uri(run)
+    if run.config.training.resume == "required" and read_bytes(join(uri, _LATEST)) is None:
+        found = Checkpoints(uri, 1, {"config": run.stages["train"].sections})
+        raise nothing_to_resume(uri, found.describe_nearest(only=("config",)))
+
+
+def nothing_to_resume(uri: str, nearest: str | None) -> TrainingError:
+    """What is said where `training.resume` is required and there is no checkpoint; ``nearest``: `describe_nearest`."""
+    if nearest is None:
+        return TrainingError(
+            f"training.resume is required, but {uri} has no checkpoint yet, nor is there one of another training "
+            f"beside it; set training.resume to auto, which trains from the start"
+        )
+    return TrainingError(
+        f"{nearest}\nundo the change to go on from it, or leave training.resume=required out to train from the start"
+    )
 
 
 def find_recorded_backend(uri: str) -> str | None:
@@ -63,14 +94,19 @@ class Checkpoints:
         self._check_files(found)
         return found
 
-    def describe_nearest(self) -> str | None:
-        """The unfinished training beside this one that differs least, and in what; None where there is none."""
+    def describe_nearest(self, only: tuple[str, ...] = ()) -> str | None:
+        """The unfinished training beside this one that differs least, and in what; None where there is none.
+
+        ``only`` these facts are compared where not all are known yet.
+        """
         folder, own = self.uri.rsplit("/", 1)
+        own_facts = {key: value for key, value in self._facts.items() if not only or key in only}
         others = []
         for name in _list_folders(folder):
             found = _parse_latest(read_bytes(join(folder, name, _LATEST))) if name != own else None
             if found and found["state"]["step"] < found["facts"].get("num_steps", 0):
-                differences = _compare(found["facts"], self._facts, ignored=("key", "num_steps"))
+                known = {key: value for key, value in found["facts"].items() if not only or key in only}
+                differences = _compare(known, own_facts, ignored=("key", "num_steps"))
                 others.append((len(differences), name, found["state"]["step"], differences))
         if not others:
             return None
@@ -78,16 +114,16 @@ class Checkpoints:
         return "\n".join(
             [
                 f"{self.uri}: no checkpoint; that of step {step} in {join(folder, name)} is of another training:",
-                *differences,
+                *(differences or ["  its source, or a stage that it reads, is another one"]),
             ]
         )
 
-    def load(self, latest: dict[str, Any], backend: Backend) -> None:
+    def load(self, latest: dict[str, Any], backend: "Backend") -> None:
         """Brings a backend to the state of a checkpoint. Collective."""
         with readable_copy(join(self.uri, latest["folder"])) as folder:
             backend.load(folder)
 
-    def save(self, state: dict[str, Any], step: int, backend: Backend, world: World) -> None:
+    def save(self, state: dict[str, Any], step: int, backend: "Backend", world: "World") -> None:
         """Writes a checkpoint and makes it the latest. Collective; ``state`` is plain values."""
         name = f"step-{step:07d}"
         if world.rank == 0:

@@ -1,6 +1,5 @@
 """A published model as another training reads it: its arrays, memory-mapped, and the outside id of each row."""
 
-import datetime as dt
 import itertools
 import json
 from dataclasses import dataclass, replace
@@ -9,16 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
+from recspark.contracts.manifest import Manifest
 from recspark.errors import TrainingError
-from recspark.lake.arrow import TableAt, read_ids, read_record
-from recspark.lake.folders import check_file, read_manifest
-from recspark.lake.storage import join, open_filesystem, readable_copy
-from recspark.training.model_files import MODELS
+from recspark.lake.arrow import TableAt, read_ids
+from recspark.lake.folders import check_file
+from recspark.lake.storage import readable_copy
+from recspark.training.starting_model import MODELS
 
 _ARRAYS = {  # in the file -> in a backend's state
     "input": "input_vectors",
@@ -27,20 +26,17 @@ _ARRAYS = {  # in the file -> in a backend's state
     "output_squares": "output_squares",
 }
 _TYPES = {"F32": np.float32, "U8": np.uint8}
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class EarlierModel:
     """``parts`` in the order of the rows, each with its arrays by their names in a backend's state, float32 [v, dim] or
     [v]: one for each rank that wrote them. ``item_ids`` of all rows' items, None for those that it never learned.
-    ``split`` is that section of the config it was made by, None for an edge list.
     """
 
     model_id: str
     parts: tuple[dict[str, NDArray[np.float32]], ...]
     item_ids: pa.Array
-    split: dict[str, Any] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -71,68 +67,26 @@ class EarlierModel:
             )
         return rows
 
-    def check_split(self, split: dict[str, Any], needs_valid: bool) -> None:
-        """Checks that the model has learned from nothing that this run holds out; ``split`` is this run's section.
 
-        ``needs_valid`` says whether something is chosen on the validation slice. Other kinds than time cuts can't be
-        compared and have to agree.
+def open_earlier_model(lake: str, manifest: Manifest, items: TableAt, has_output: bool) -> EarlierModel:
+    """The published model of a ``manifest`` (`check_start`); ``items`` is any version of that table, ``has_output``
+    says whether the rows of this run's output table are items, as those of the model's have to be to be taken over.
 
-        Raises: TrainingError when it has.
-        """
-        if self.split is None:
-            return
-        advice = "start from a model that was made with this split, or leave warm_start out"
-        cuts = [_to_time(s["cut"]) if s["kind"] == "time" else None for s in (self.split, split)]
-        if None in cuts and any(self.split[key] != split[key] for key in ("kind", "cut")):
-            raise TrainingError(
-                f"training.warm_start: model {self.model_id} was made with split.kind {self.split['kind']}, this run "
-                f"has {split['kind']}: it may have learned from what is held out here; {advice}"
-            )
-        if cuts[0] and cuts[1] and cuts[0] > cuts[1]:
-            raise TrainingError(
-                f"training.warm_start: model {self.model_id} has learned from events up to {self.split['cut']}, but "
-                f"this run holds out what is after {split['cut']}: it would be scored on what it knows; {advice}"
-            )
-        if needs_valid and self.split["valid"] != split["valid"]:
-            raise TrainingError(
-                f"training.warm_start: model {self.model_id} was made with split.valid {self.split['valid']}, this run "
-                f"has {split['valid']} and chooses its readout there: the model may have learned from that slice; "
-                f"{advice}, or give values instead of auto"
-            )
-
-
-def open_earlier_model(lake: str, model_id: str, embedding_dim: int, items: TableAt, has_output: bool) -> EarlierModel:
-    """The model ``models/<model_id>`` of a lake; ``items`` is any version of that table, ``has_output`` says whether
-    the rows of this run's output table are items, as those of the model's have to be to be taken over.
-
-    Raises: TrainingError when there is none, or its vectors do not fit; LakeError when its files are damaged.
+    Raises: TrainingError when arrays are missing; LakeError when its files are damaged.
     """
-    manifest = read_manifest(lake, MODELS, model_id)
-    if manifest is None:
-        raise TrainingError(
-            f"training.warm_start: no model {model_id} in {join(lake, MODELS)}; {_describe_models(lake)}"
-        )
     files = sorted(manifest.files, key=lambda file: file.path)
-    found = [map_tensors(check_file(lake, MODELS, model_id, file)) for file in files]
-    where = f"training.warm_start: model {model_id} of {lake}"
+    found = [map_tensors(check_file(lake, MODELS, manifest.id, file)) for file in files]
     if missing := [name for name in (*_ARRAYS, "is_trained") if name not in found[0]]:
         raise TrainingError(
-            f"{where} has no {', '.join(missing)} (model.kind {manifest.facts.get('model_kind')}): it takes models of "
-            f"the skip-gram family, made by this version; train it again, or leave warm_start out"
-        )
-    if (dim := found[0]["input"].shape[1]) != embedding_dim:
-        raise TrainingError(
-            f"{where} has vectors of {dim} floats, model.embedding_dim is {embedding_dim}; set it to {dim}, or leave "
-            f"warm_start out"
+            f"training.warm_start: model {manifest.id} of {lake} has no {', '.join(missing)}: it was made by another "
+            f"version of recspark; train it again, or leave warm_start out"
         )
     has_output &= manifest.config.get("model", {}).get("objective") != "hierarchical_softmax"
     taken = {name: to for name, to in _ARRAYS.items() if has_output or not name.startswith("output")}
     parts = tuple({to: tensors[name] for name, to in taken.items()} for tensors in found)
     ids = read_ids(replace(items, lake=lake, version=manifest.inputs["items"]), c.ITEM_IDX, c.ITEM_ID)
     learned = pa.array(np.concatenate([tensors["is_trained"] for tensors in found]) > 0)
-    record = read_record(lake, items.name, manifest.inputs["items"])
-    split = record.config.get("split") if record else None
-    return EarlierModel(model_id, parts, pc.if_else(learned, ids.combine_chunks(), None), split)
+    return EarlierModel(manifest.id, parts, pc.if_else(learned, ids.combine_chunks(), None))
 
 
 def map_tensors(uri: str) -> dict[str, NDArray[np.float32]]:
@@ -158,21 +112,3 @@ def _map_tensor(path: str, entry: dict[str, Any], start: int) -> NDArray[np.floa
     if 0 in shape:  # of more ranks than items; nothing cannot be mapped
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, "r", start + entry["data_offsets"][0], shape)
-
-
-def _to_time(text: str) -> dt.datetime:
-    """An ISO time, UTC where it names no zone, as the sessions stage reads it."""
-    time = dt.datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
-
-
-def _describe_models(lake: str) -> str:
-    """The published models of a lake, newest first, for a message."""
-    filesystem, path = open_filesystem(join(lake, MODELS))
-    entries = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    names = [e.base_name for e in entries if e.type == pafs.FileType.Directory]
-    found = sorted(((m.created_at, n) for n in names if (m := read_manifest(lake, MODELS, n))), reverse=True)
-    if not found:
-        return "there is none yet; set training.warm_start.lake to where it is"
-    shown = ", ".join(name for _, name in found[:_SHOWN])
-    return f"there {'is' if len(found) == 1 else 'are'} {shown}{' and others' if len(found) > _SHOWN else ''}"

@@ -5,6 +5,7 @@ train: skip_gram by backend cpu on cpu, 1 process (no CUDA device, one process)
   memory       1.0 MiB of them a process; 2 checkpoints of 1.0 MiB
   corpus       walks at version 0: 20,000 sequences, 389,120 items an epoch
   steps        100 = 5 epochs of 20 batches of 1,024 sequences
+  start        model 0123456789ab: 1,950 known, 0 from_neighbours, 0 from_content, 50 fresh, 0 left_out
   estimate     about 4 s at 512,000 items/s (tried on the first batches)
 """
 
@@ -16,12 +17,13 @@ from recspark.config import Run
 from recspark.lake.arrow import list_markers
 from recspark.models.sharded_embedding import Ranks
 from recspark.models.skip_gram import SkipGram
-from recspark.training.checkpoint import read_progress
+from recspark.training.checkpoint import checkpoint_uri, read_progress
 from recspark.training.data import SequenceReader
 from recspark.training.inputs import TrainInputs, find_inputs
-from recspark.training.job import build_backend, checkpoint_uri, count_threads, pick_backend
+from recspark.training.job import build_backend, count_threads, find_objective, open_start, pick_backend
 from recspark.training.mixture import open_reader, plan_epoch
 from recspark.training.objective import Place
+from recspark.training.schedule import plan_schedule
 from recspark.training.world import World, find_launch, open_world
 
 _TRIAL_SECONDS, _TRIAL_BYTES = 2.0, 1 << 30
@@ -31,7 +33,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 def describe_training(run: Run) -> str:
     """Parameters, bytes a process, steps and an estimate of the time of a run's training.
 
-    Raises: LakeError when an input is missing; TrainingError when training could not start here.
+    Raises: LakeError when an input is missing; DataError or TrainingError when training could not start here.
     """
     config, model, launch = run.config.training, run.config.model, find_launch()
     inputs = find_inputs(run)
@@ -46,6 +48,9 @@ def describe_training(run: Run) -> str:
     num_numbers = _count_numbers(len(inputs.num_events), model.embedding_dim, 1)
     num_bytes = 4 * _count_numbers(len(inputs.num_events), model.embedding_dim, launch.world_size)
     batches = reader.steps_per_epoch(config.batch_sequences)
+    plan_schedule(config, batches)
+    find_objective(run, inputs)
+    start = _describe_start(run, inputs)
     num_values = _count_values(inputs)
     estimate = _estimate(run, inputs, reader, config.epochs * num_values, name, device, num_bytes)
     processes = f"{launch.world_size} process{'es' if launch.world_size > 1 else ''}"
@@ -57,6 +62,7 @@ def describe_training(run: Run) -> str:
         "corpus": f"{_name_corpora(inputs)}: {reader.num_rows:,} sequences, {num_values:,} items an epoch",
         "steps": f"{config.epochs * batches:,} = {config.epochs} epochs of {batches:,} batches of "
         f"{config.batch_sequences:,} sequences{_describe_resume(run)}",
+        **start,
         "estimate": estimate,
     }
     head = f"train: {model.kind} by backend {name} on {device}, {processes} ({reason})"
@@ -89,6 +95,14 @@ def _count_values(inputs: TrainInputs) -> int:
         weights.append(weight)
     taken = plan_epoch(num_rows, weights)
     return round(sum(rows * values / of for rows, values, of in zip(taken, num_values, num_rows, strict=True)))
+
+
+def _describe_start(run: Run, inputs: TrainInputs) -> dict[str, str]:
+    """The line of a warm start, none without one."""
+    start = open_start(run, inputs)
+    if start is None:
+        return {}
+    return {"start": f"model {start.model.model_id}: {', '.join(f'{n:,} {of}' for of, n in start.counts.items())}"}
 
 
 def _describe_resume(run: Run) -> str:

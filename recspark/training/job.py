@@ -12,10 +12,9 @@ from recspark.config import Run
 from recspark.config.schema import TrainingConfig
 from recspark.lake.arrow import find_done
 from recspark.lake.folders import find_flaw
-from recspark.lake.storage import join
 from recspark.logs import log
 from recspark.training.backend import CPU, Backend, choose_backend
-from recspark.training.checkpoint import Checkpoints, find_recorded_backend
+from recspark.training.checkpoint import Checkpoints, checkpoint_uri, find_recorded_backend
 from recspark.training.closed_form import fit_closed_form
 from recspark.training.data import SequenceReader
 from recspark.training.earlier_model import open_earlier_model
@@ -23,10 +22,11 @@ from recspark.training.export import write_embeddings
 from recspark.training.groups import read_groups
 from recspark.training.inputs import TrainInputs, find_inputs
 from recspark.training.mixture import open_reader
-from recspark.training.model_files import MODELS, TrainedModel, find_model, own_items, publish_model, read_model
+from recspark.training.model_files import TrainedModel, find_model, own_items, publish_model, read_model
 from recspark.training.negatives import leave_out_rare
-from recspark.training.objective import build_objective
+from recspark.training.objective import Objective, build_objective
 from recspark.training.readout_search import find_readout
+from recspark.training.starting_model import MODELS, check_start
 from recspark.training.trackers import check_trackers, open_trackers
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.warm_start import StartRows, plan_start
@@ -80,7 +80,7 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str,
     _say(launch, f"backend {name} on {world.device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,
          num_lanes=reader.num_lanes, sequences=reader.num_rows)  # fmt: skip
     backend = build_backend(run, inputs, name, world, num_threads)
-    start = _open_start(run, inputs)
+    start = open_start(run, inputs)
     if start:
         backend.start_from(start)
         _say(launch, f"starts from model {start.model.model_id}", **start.counts)
@@ -97,16 +97,18 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str,
     return TrainedModel(backend.part(items), items, counts, facts)
 
 
-def _open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
-    """The rows of the earlier model that `training.warm_start` names, None without one."""
-    config = run.config.training.warm_start
-    if config is None:
+def open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
+    """The rows of the earlier model that `training.warm_start` names, None without one.
+
+    Raises: TrainingError when that model is not there, does not fit or knows what this run holds out; LakeError when
+    its files are damaged.
+    """
+    config, manifest = run.config.training, check_start(run)
+    if config.warm_start is None or manifest is None:
         return None
-    model, lake = run.config.model, config.lake or run.lake
-    has_output = model.objective != "hierarchical_softmax"  # there an output row is no item's
-    earlier = open_earlier_model(lake, config.model_id, model.embedding_dim, inputs.items, has_output)
-    earlier.check_split(run.config.section("split"), bool(model.autos))
-    return plan_start(earlier, inputs, config.features)
+    has_output = run.config.model.objective != "hierarchical_softmax"  # there an output row is no item's
+    earlier = open_earlier_model(config.warm_start.lake or run.lake, manifest, inputs.items, has_output)
+    return plan_start(earlier, inputs, config.warm_start.features, config.min_count)
 
 
 def count_threads(config: TrainingConfig, launch: Launch) -> int:
@@ -114,12 +116,20 @@ def count_threads(config: TrainingConfig, launch: Launch) -> int:
     return config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
 
 
-def build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
-    """A model at its start. Collective."""
-    config, dim = run.config.training, run.config.model.embedding_dim
+def find_objective(run: Run, inputs: TrainInputs) -> Objective:
+    """What a run's model fits.
+
+    Raises: DataError when too few items are left to learn from.
+    """
+    config = run.config.training
     counts = leave_out_rare(inputs.num_events, config.min_count)
     groups = read_groups(inputs.items, config.negative_group) if config.negative_group else None
-    objective = build_objective(run.config.model, config, counts, run.seed, groups)
+    return build_objective(run.config.model, config, counts, run.seed, groups)
+
+
+def build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
+    """A model at its start. Collective."""
+    dim, objective = run.config.model.embedding_dim, find_objective(run, inputs)
     if name == CPU:
         from recspark.training.cpu_backend import CpuBackend
 
@@ -144,11 +154,6 @@ def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: SequenceRe
         "sequences": reader.num_rows,
     }
     return Checkpoints(checkpoint_uri(run), run.config.training.keep_checkpoints, facts)
-
-
-def checkpoint_uri(run: Run) -> str:
-    """Where a run's checkpoints and metrics are."""
-    return join(run.lake, "checkpoints", run.stages["train"].key)
 
 
 def _counts(state: TrainState, num_steps: int, epochs: int, rows_left_out: int) -> dict[str, Any]:

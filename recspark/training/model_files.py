@@ -32,10 +32,10 @@ from recspark.lake.folders import (
     unpublish_folder,
 )
 from recspark.lake.storage import open_filesystem, readable_copy, writable_folder
+from recspark.training.starting_model import MODELS
 from recspark.training.tables import SkipGramTables
 from recspark.training.world import World
 
-MODELS = "models"
 _STEM = "vectors"
 
 

@@ -15,7 +15,7 @@ from recspark.errors import DataError, TrainingError
 from recspark.faults import fault_point
 from recspark.logs import log
 from recspark.training.backend import Backend
-from recspark.training.checkpoint import Checkpoints
+from recspark.training.checkpoint import Checkpoints, nothing_to_resume
 from recspark.training.data import SequenceReader, prefetched
 from recspark.training.objective import Place
 from recspark.training.reports import OpenTrackers, Reports, Totals
@@ -108,10 +108,7 @@ class Trainer:
         is_required = self._config.resume == "required"
         nearest = self._checkpoints.describe_nearest() if is_required or self._world.rank == 0 else None
         if is_required:
-            raise TrainingError(
-                f"{nearest or f'{self._checkpoints.uri}: no checkpoint, nor one of another training'}\n"
-                f"undo the change to go on from it, or leave training.resume=required out to train from the start"
-            )
+            raise nothing_to_resume(self._checkpoints.uri, nearest)
         if nearest:
             log("train", f"from the start; {nearest}")
 

@@ -6,6 +6,8 @@
     with a feature value        the mean over its values of the mean over the known items that share them
     none of these               as without a warm start
 
+An item that `training.min_count` leaves out has no row to start with, so none in the result; others may start from it.
+
 Step sizes belong to it: a row-wise Adagrad that forgot them would throw every vector far away with its first step.
 A row depends on the item alone, so a start is the same for any number of ranks.
 """
@@ -25,6 +27,7 @@ from recspark.training.earlier_model import EarlierModel
 from recspark.training.inputs import TrainInputs
 
 KNOWN, FROM_NEIGHBOURS, FROM_CONTENT, FRESH = "known", "from_neighbours", "from_content", "fresh"
+LEFT_OUT = "left_out"
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -52,30 +55,36 @@ class StartRows:
         return {"model_id": self.model.model_id, **self.counts}
 
 
-def plan_start(model: EarlierModel, inputs: TrainInputs, features: tuple[str, ...] = ()) -> StartRows:
+def plan_start(
+    model: EarlierModel, inputs: TrainInputs, features: tuple[str, ...] = (), min_count: int = 1
+) -> StartRows:
     """Where each item of the run starts; ``inputs.item_graph`` is None where neighbours do not count.
+
+    Items below ``min_count`` train events are left out; of 1, those that have none so far stay.
 
     Raises: TrainingError when the earlier model knows none of the items.
     """
     row = model.find_rows(read_ids(inputs.items, c.ITEM_IDX, c.ITEM_ID))
     shape = (len(row), model.num_rows)
-    known = np.flatnonzero(row >= 0)
+    is_kept = (inputs.num_events >= min_count) | (min_count == 1)
+    known = np.flatnonzero((row >= 0) & is_kept)
     weights = _means((known, row[known]), shape)
     if inputs.item_graph is not None and len(known) < len(row):
         src, dst = _read_edges(inputs.item_graph)
-        tells = (row[src] < 0) & (row[dst] >= 0)
+        tells = is_kept[src] & (row[src] < 0) & (row[dst] >= 0)
         weights = weights + _means((src[tells], row[dst[tells]]), shape)
     has_row = _has_entry(weights)
     item, value, num_values = _read_values(inputs.items, features if not has_row.all() else ())
     is_known = row[item] >= 0
     of_value = _means((value[is_known], row[item[is_known]]), (num_values, model.num_rows))
-    asks = ~has_row[item] & _has_entry(of_value)[value]
+    asks = (is_kept & ~has_row)[item] & _has_entry(of_value)[value]
     by_value = _means((item[asks], value[asks]), (len(row), num_values))
     counts = {
         KNOWN: len(known),
         FROM_NEIGHBOURS: int(has_row.sum()) - len(known),
         FROM_CONTENT: int(_has_entry(by_value).sum()),
-        FRESH: int((~has_row & ~_has_entry(by_value)).sum()),
+        FRESH: int((is_kept & ~has_row & ~_has_entry(by_value)).sum()),
+        LEFT_OUT: int((~is_kept).sum()),
     }
     return StartRows(model, weights, by_value, of_value, counts)
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from recspark.config import Run
 from recspark.errors import TrainingError
-from recspark.training.checkpoint import Checkpoints
+from recspark.training.checkpoint import Checkpoints, check_resume, checkpoint_uri
 from recspark.training.world import World
+from tests.helpers.training_lake import plan_training
 
 FACTS = {"backend": "cpu", "tables": {"sessions": 3, "items": 1}}
 
@@ -104,3 +106,30 @@ def test_metrics_beyond_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> 
     checkpoints.write_metrics([{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.0}])
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()][1]["loss"] == 2.0
     assert checkpoints.read_metrics(1) == [{"step": 1, "loss": 2.5}]
+
+
+def stop_training(run: Run) -> None:
+    """Leaves a checkpoint of its first step, as a training that was stopped."""
+    facts = {"num_steps": 20, "config": run.stages["train"].sections, "tables": {"items": 3}}
+    save(Checkpoints(checkpoint_uri(run), 2, facts), 1)
+
+
+def test_a_required_resume_is_checked_before_there_are_inputs(tmp_path: Path) -> None:
+    check_resume(plan_training(tmp_path))
+    run = plan_training(tmp_path, resume="required")
+    with pytest.raises(TrainingError, match="has no checkpoint yet, nor is there one of another training beside it; s"):
+        check_resume(run)
+    stop_training(plan_training(tmp_path, window=2))
+    with pytest.raises(TrainingError) as caught:
+        check_resume(run)
+    where, *differences, advice = str(caught.value).splitlines()
+    assert f"{checkpoint_uri(run)}: no checkpoint; that of step 1 in " in where
+    assert differences == ["  config.training.window: the checkpoint has 2, this run has 3"]
+    assert advice.startswith("undo the change to go on from it")
+    stop_training(plan_training(tmp_path, resume="required", sessions={"gap_seconds": 60}))
+    with pytest.raises(
+        TrainingError, match="another training:\n  its source, or a stage that it reads, is another one"
+    ):
+        check_resume(run)
+    stop_training(run)
+    check_resume(run)

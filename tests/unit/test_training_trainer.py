@@ -193,8 +193,12 @@ def test_a_resume_that_is_required_lists_what_differs(tmp_path: Path) -> None:
 
 
 def test_without_another_training_a_required_resume_says_so(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="key: no checkpoint, nor one of another training"):
+    with pytest.raises(TrainingError) as caught:
         open_trainer(tmp_path, Steps(), resume="required").train()
+    assert str(caught.value) == (
+        f"training.resume is required, but {tmp_path}/key has no checkpoint yet, nor is there one of another training "
+        f"beside it; set training.resume to auto, which trains from the start"
+    )
 
 
 def test_a_start_from_nothing_names_the_unfinished_training_beside_it(

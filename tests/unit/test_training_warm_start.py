@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import scipy.sparse as sp
 from safetensors.numpy import save_file
 
 from recspark.config import Run
+from recspark.contracts.manifest import Manifest
 from recspark.errors import LakeError, TrainingError
-from recspark.lake.arrow import find_done, find_table, read_table
+from recspark.lake.arrow import find_done, find_table, open_table, read_table
 from recspark.lake.folders import publish_folder
 from recspark.training.cpu_backend import CpuBackend
 from recspark.training.earlier_model import EarlierModel, map_tensors, open_earlier_model
 from recspark.training.inputs import TrainInputs
 from recspark.training.job import train
+from recspark.training.starting_model import check_split, check_start, find_model_to_start
 from recspark.training.warm_start import StartRows, plan_start
 from tests.helpers.tiny_lake import plan_tiny, rows_of, write_graph, write_stage
 from tests.helpers.training_lake import TRAINING, plan_training, write_topic_sessions
@@ -76,7 +79,7 @@ def test_rows_worked_by_hand(tmp_path):
         4: [20, 21],  # far: its neighbour is unknown; x is of d and b
         6: [10, 11],  # b
     }
-    assert start.counts == {"known": 3, "from_neighbours": 1, "from_content": 2, "fresh": 1}
+    assert start.counts == {"known": 3, "from_neighbours": 1, "from_content": 2, "fresh": 1, "left_out": 0}
     assert start.to_facts() == {"model_id": MODEL_ID, **start.counts}
     places, rows = start.rows_of(np.array([6, 5, 1]))
     assert places.tolist() == [0, 2]
@@ -88,8 +91,21 @@ def test_rows_worked_by_hand(tmp_path):
 def test_only_what_is_asked_for_counts(tmp_path):
     model, ids = model_of(["a", "b"]), ["a", "new", "b"]
     inputs = inputs_of(tmp_path, ids, None, brand=["x", "x", "y"])
-    assert plan_start(model, inputs).counts == {"known": 2, "from_neighbours": 0, "from_content": 0, "fresh": 1}
+    assert plan_start(model, inputs).counts == {
+        "known": 2, "from_neighbours": 0, "from_content": 0, "fresh": 1, "left_out": 0,
+    }  # fmt: skip
     assert all_rows(plan_start(model, inputs, ("brand",)), 3)[1] == [0, 1]
+
+
+def test_rare_items_start_from_nothing_but_others_start_from_them(tmp_path):
+    model, ids = model_of(["a", "b"]), ["a", "b", "near", "far", "rare"]
+    inputs = inputs_of(tmp_path, ids, {2: [1], 4: [0]}, brand=["x", "y", "z", "y", "x"])
+    inputs = replace(inputs, num_events=np.array([3, 2, 3, 3, 0]))
+    start = plan_start(model, inputs, ("brand",), min_count=3)
+    assert all_rows(start, 5) == {0: [0, 1], 2: [10, 11], 3: [10, 11]}
+    assert start.counts == {"known": 1, "from_neighbours": 1, "from_content": 1, "fresh": 0, "left_out": 2}
+    everything = {0: [0, 1], 1: [10, 11], 2: [10, 11], 3: [10, 11], 4: [0, 1]}
+    assert all_rows(plan_start(model, inputs, ("brand",)), 5) == everything  # what has no events yet may be served
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -134,13 +150,17 @@ def test_other_ids_are_refused_with_both(tmp_path):
         plan_start(model_of(["a", None, "b"]), inputs)
 
 
-def publish(folder: Path, inputs: TrainInputs, tensors: dict[str, Any], model_id: str = MODEL_ID, **model: str) -> None:
+def publish(
+    folder: Path, inputs: TrainInputs, tensors: dict[str, Any], model_id: str = MODEL_ID, kind: str = "skip_gram",
+    **model: str,
+) -> Manifest:  # fmt: skip
     target = folder / "lake" / "models" / model_id
     target.mkdir(parents=True)
     save_file(tensors, target / "vectors.safetensors")
-    publish_folder(
+    facts = {"model_kind": kind, "embedding_dim": 4}
+    return publish_folder(
         str(folder / "lake"), "models", model_id, ["vectors.safetensors"], counts={}, config={"model": model},
-        inputs={"items": inputs.items.version}, facts={"model_kind": "two_tower"}, run_id="r",
+        inputs={"items": inputs.items.version}, facts=facts, run_id="r",
     )  # fmt: skip
 
 
@@ -154,8 +174,7 @@ def tensors_of(num_items: int, dim: int) -> dict[str, Any]:
 def test_a_published_model_is_opened_with_the_ids_of_its_own_items(tmp_path):
     inputs = inputs_of(tmp_path, ["a", "b", "c"])
     tensors = tensors_of(3, 4)
-    publish(tmp_path, inputs, tensors)
-    model = open_earlier_model(inputs.items.lake, MODEL_ID, 4, inputs.items, has_output=True)
+    model = open_earlier_model(inputs.items.lake, publish(tmp_path, inputs, tensors), inputs.items, has_output=True)
     assert model.item_ids.to_pylist() == ["a", None, "c"]
     (arrays,) = model.parts
     assert set(arrays) == set(NAMES)
@@ -173,11 +192,11 @@ def test_a_model_of_several_parts_is_one(tmp_path):
     for rank, name in enumerate(names):
         rows = slice(rank * 3 // 4, (rank + 1) * 3 // 4)
         save_file({key: np.ascontiguousarray(array[rows]) for key, array in tensors.items()}, target / name)
-    publish_folder(
+    manifest = publish_folder(
         str(tmp_path / "lake"), "models", MODEL_ID, names[::-1], counts={}, config={},
         inputs={"items": inputs.items.version}, facts={}, run_id="r",
     )  # fmt: skip
-    model = open_earlier_model(inputs.items.lake, MODEL_ID, 4, inputs.items, has_output=True)
+    model = open_earlier_model(inputs.items.lake, manifest, inputs.items, has_output=True)
     assert model.item_ids.to_pylist() == ["a", None, "c"]
     found = model.weigh(sp.csr_array(np.array([[0, 0, 1], [0.5, 0.5, 0]], np.float32)))
     assert set(found) == set(NAMES)
@@ -188,34 +207,36 @@ def test_a_model_of_several_parts_is_one(tmp_path):
 @pytest.mark.parametrize(("objective", "has_output"), [("hierarchical_softmax", True), ("negative_sampling", False)])
 def test_output_rows_that_are_no_items_are_left_out(tmp_path, objective, has_output):
     inputs = inputs_of(tmp_path, ["a", "b", "c"])
-    publish(tmp_path, inputs, tensors_of(3, 4), objective=objective)
-    model = open_earlier_model(inputs.items.lake, MODEL_ID, 4, inputs.items, has_output)
+    manifest = publish(tmp_path, inputs, tensors_of(3, 4), objective=objective)
+    model = open_earlier_model(inputs.items.lake, manifest, inputs.items, has_output)
     assert set(model.parts[0]) == {"input_vectors", "input_squares"}
 
 
 def test_a_model_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     inputs = inputs_of(tmp_path, ["a", "b", "c"])
 
-    def opening(model_id: str, dim: int = 4) -> EarlierModel:
-        return open_earlier_model(inputs.items.lake, model_id, dim, inputs.items, has_output=True)
-
+    lake = inputs.items.lake
     with pytest.raises(
         TrainingError, match=r"no model 0123456789ab in .*models; there is none yet; set training.warm_st"
     ):
-        opening(MODEL_ID)
-    publish(tmp_path, inputs, tensors_of(3, 4))
+        find_model_to_start(lake, MODEL_ID, 4)
+    manifest = publish(tmp_path, inputs, tensors_of(3, 4))
+    assert find_model_to_start(lake, MODEL_ID, 4) == manifest
     with pytest.raises(TrainingError, match=r"no model ffffffffffff in .*; there is 0123456789ab$"):
-        opening("ffffffffffff")
+        find_model_to_start(lake, "ffffffffffff", 4)
     with pytest.raises(
         TrainingError, match=r"has vectors of 4 floats, model.embedding_dim is 8; set it to 4, or leave"
     ):
-        opening(MODEL_ID, 8)
-    publish(tmp_path, inputs, {"user": np.ones((3, 4), np.float32)}, "aaaaaaaaaaaa")
-    with pytest.raises(TrainingError, match=r"has no input, output, input_squares.*\(model.kind two_tower\)"):
-        opening("aaaaaaaaaaaa")
+        find_model_to_start(lake, MODEL_ID, 8)
+    publish(tmp_path, inputs, tensors_of(3, 4), "aaaaaaaaaaaa", kind="ppmi_svd")
+    with pytest.raises(TrainingError, match=r"aaaaaaaaaaaa of .* is of model.kind ppmi_svd: it takes models of the sk"):
+        find_model_to_start(lake, "aaaaaaaaaaaa", 4)
+    old = publish(tmp_path, inputs, {"input": np.ones((3, 4), np.float32)}, "bbbbbbbbbbbb")
+    with pytest.raises(TrainingError, match=r"has no output, input_squares.*made by another version of recspark; tr"):
+        open_earlier_model(lake, old, inputs.items, has_output=True)
     (tmp_path / "lake" / "models" / MODEL_ID / "vectors.safetensors").write_bytes(b"x")
     with pytest.raises(LakeError, match="1 bytes, the manifest says"):
-        opening(MODEL_ID)
+        open_earlier_model(lake, manifest, inputs.items, has_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +284,8 @@ def test_training_goes_on_from_the_earlier_rows(earlier, tmp_path, capsys, backe
     assert (after["input_squares"][61 - known] >= before["input_squares"][known]).all()
     assert not np.allclose(after["input"][:2], before["input"][:2])  # new ones are nobody's
     _, record = find_done(run.lake, run.stages["train"])
-    facts = {"model_id": earlier.stages["train"].id, "known": 58, "from_neighbours": 0, "from_content": 0, "fresh": 4}
+    counts = {"known": 58, "from_neighbours": 0, "from_content": 0, "fresh": 4, "left_out": 0}
+    facts = {"model_id": earlier.stages["train"].id, **counts}
     assert record.facts["warm_start"] == facts
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     [said] = [line for line in lines if line["message"] == f"starts from model {facts['model_id']}"]
@@ -285,22 +307,19 @@ def test_a_warm_start_begins_where_a_cold_one_ends(earlier, tmp_path, backend):
     assert max(first_losses(warm)) < np.mean(first_losses(cold)[:3])
 
 
-def test_known_items_too_rare_to_learn_from_keep_their_vectors(earlier, tmp_path):
-    run = plan_later(tmp_path, earlier, backend="cpu", min_count=20)
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_known_items_too_rare_to_learn_from_are_left_out(earlier, tmp_path, backend):
+    run = plan_later(tmp_path, earlier, backend=backend, min_count=20)
     train(run)
-    items = read_table(find_table(run.lake, run.stages["sessions"], "items"))
-    rare = {
-        name for name, n in zip(items["item_id"].to_pylist(), items["num_events"].to_pylist(), strict=True) if n < 20
-    }
+    items = read_table(find_table(run.lake, run.stages["sessions"], "items")).to_pylist()
+    names = {kept: {item["item_id"] for item in items if (item["num_events"] >= 20) == kept} for kept in (False, True)}
     known = {f"i{i}" for i in range(58)}
-    assert len(rare & known) > 5
-    assert {"i60", "i61"} <= rare
-    listed = read_table(find_table(run.lake, run.stages["train"], "item_embeddings"))["id"].to_pylist()
-    assert set(listed) == {f"i{i}" for i in range(62)} - (rare - known)
-    before, after = tensors_of_model(earlier), tensors_of_model(run)
-    for number in (int(name[1:]) for name in known):
-        is_same = np.array_equal(after["input"][61 - number], before["input"][number])
-        assert is_same == (f"i{number}" in rare)
+    assert len(names[False] & known) > 5
+    assert len(names[True] & known) > 5
+    found = find_table(run.lake, run.stages["train"], "item_embeddings")
+    assert set(read_table(found)["id"].to_pylist()) == names[True]
+    assert found.record.facts["warm_start"]["known"] == len(names[True] & known)
+    assert found.record.facts["warm_start"]["left_out"] == len(names[False])
 
 
 def test_a_resume_does_not_start_again(earlier, tmp_path, monkeypatch):
@@ -335,51 +354,100 @@ def test_neighbours_come_from_the_run_s_own_graph(earlier, tmp_path):
 
 TIME = {"kind": "time", "cut": "2026-02-01", "valid": None}
 GIVEN = {"kind": "given", "cut": None, "valid": None}
+AUTO = ("model.readout: auto",)
+
+
+def until(cut: str) -> dict[str, Any]:
+    """A validation slice from a time on."""
+    return {"kind": "time", "cut": cut}
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "needs_valid"),
+    ("before", "now", "uses_of_valid"),
     [
-        (TIME, TIME, True),
-        (TIME, TIME | {"cut": "2026-02-01T00:00:00Z"}, True),
-        (TIME, TIME | {"cut": "2026-03-01"}, False),
-        (TIME | {"valid": {"seed": 1}}, TIME, False),
-        (GIVEN, GIVEN, True),
-        (None, GIVEN, True),
+        (TIME, TIME, AUTO),
+        (TIME, TIME | {"cut": "2026-02-01T00:00:00Z"}, AUTO),
+        (TIME, TIME | {"cut": "2026-03-01"}, ()),
+        (TIME | {"valid": {"kind": "user_share"}}, TIME, ()),
+        (TIME, TIME | {"valid": {"kind": "user_share"}}, ()),
+        (TIME, TIME | {"cut": "2026-03-01", "valid": until("2026-02-01")}, AUTO),  # the next day's model
+        (TIME | {"valid": until("2026-01-20")}, TIME | {"valid": until("2026-01-20T00:00:00Z")}, AUTO),
+        (GIVEN, GIVEN, AUTO),
+        (None, GIVEN, AUTO),
     ],
 )
-def test_a_model_of_the_past_may_be_started_from(before, now, needs_valid):
-    EarlierModel(MODEL_ID, (), pa.array([]), before).check_split(now, needs_valid)
+def test_a_model_of_the_past_may_be_started_from(before, now, uses_of_valid):
+    check_split(MODEL_ID, before, now, uses_of_valid)
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "needs_valid", "message"),
+    ("before", "now", "uses_of_valid", "message"),
     [
+        (TIME | {"cut": "2026-02-02"}, TIME, (), r"learned from events up to 2026-02-02, but .* after 2026-02-01: it"),
+        (TIME | {"cut": "2026-02-01T01:00:00Z"}, TIME, (), r"up to 2026-02-01T01:00:00Z, but this run holds out"),
+        (GIVEN, TIME, (), r"made with split.kind given, this run has time: it may have learned from what is held"),
         (
-            TIME | {"cut": "2026-02-02"},
             TIME,
-            False,
-            r"learned from events up to 2026-02-02, but .* after 2026-02-01: it",
+            TIME | {"valid": {"kind": "user_share"}},
+            AUTO,
+            r"with split.valid None, this run has {'kind': 'user_share'} and uses that slice \(model.readout: auto\):",
         ),
-        (TIME | {"cut": "2026-02-01T01:00:00Z"}, TIME, False, r"up to 2026-02-01T01:00:00Z, but this run holds out"),
-        (GIVEN, TIME, False, r"made with split.kind given, this run has time: it may have learned from what is held"),
+        (TIME, TIME | {"valid": until("2026-01-20")}, AUTO, r"the model may have learned from it"),
         (
-            TIME,
-            TIME | {"valid": {"seed": 1}},
-            True,
-            r"made with split.valid None, this run has {'seed': 1} and chooses",
+            TIME | {"valid": until("2026-01-21")},
+            TIME | {"valid": until("2026-01-20")},
+            ("evaluate.split: valid",),
+            r"uses that slice \(evaluate.split: valid\)",
         ),
     ],
 )
-def test_a_model_that_knows_what_is_held_out_is_refused(before, now, needs_valid, message):
+def test_a_model_that_knows_what_is_held_out_is_refused(before, now, uses_of_valid, message):
     with pytest.raises(TrainingError, match=message):
-        EarlierModel(MODEL_ID, (), pa.array([]), before).check_split(now, needs_valid)
+        check_split(MODEL_ID, before, now, uses_of_valid)
 
 
 def test_the_split_is_that_of_the_model_s_own_items(earlier, tmp_path):
-    items = find_table(earlier.lake, earlier.stages["sessions"], "items")
-    model = open_earlier_model(earlier.lake, earlier.stages["train"].id, 8, items, has_output=True)
-    assert model.split == earlier.config.section("split")
+    """Whatever other configs have written into table `items` since: that of the newest commit says nothing of it."""
+    copy = tmp_path / "lake"
+    shutil.copytree(earlier.lake, copy)
+    # In the copy, a later config with a validation slice; the model was made without.
+    later = plan_training(tmp_path, valid={"kind": "user_share"})
+    write_topic_sessions(later, seed=1)
+    start = {"model_id": earlier.stages["train"].id, "neighbours": False}
+    choosing = {"valid": {"kind": "user_share"}, "model": {"readout": "auto"}}
+    with pytest.raises(TrainingError, match=r"with split.valid None, this run .* \(model.readout: auto\)"):
+        check_start(plan_training(tmp_path, warm_start=start, **choosing))
+    scoring = {"valid": {"kind": "user_share"}, "evaluate": {"split": "valid"}}
+    with pytest.raises(TrainingError, match=r"with split.valid None, this run .* \(evaluate.split: valid\)"):
+        check_start(plan_training(tmp_path, warm_start=start, **scoring))
+    write_topic_sessions(plan_training(tmp_path, valid={"kind": "last_k"}), seed=2)
+    assert check_start(plan_training(tmp_path, warm_start=start, evaluate={})).id == earlier.stages["train"].id
+    assert check_start(plan_training(tmp_path, warm_start=start, valid={"kind": "user_share"}))  # and not looked at
+    assert check_start(plan_training(tmp_path)) is None
+
+
+def test_a_model_whose_split_is_not_known_any_more_is_refused(earlier, tmp_path):
+    shutil.copytree(earlier.lake, tmp_path / "lake")
+    write_topic_sessions(plan_training(tmp_path, valid={"kind": "user_share"}), seed=1)
+    open_table(str(tmp_path / "lake"), "items").create_checkpoint()
+    Path(tmp_path, "lake", "tables", "items", "_delta_log", f"{0:020d}.json").unlink()
+    start = {"model_id": earlier.stages["train"].id, "neighbours": False}
+    with pytest.raises(TrainingError, match=r"may have learned from what is held out here: .*00\.json: not there, so"):
+        check_start(plan_training(tmp_path, warm_start=start))
+
+
+def test_nodes_of_a_graph_have_nothing_held_out(earlier, tmp_path):
+    start = {"model_id": earlier.stages["train"].id, "lake": earlier.lake}
+    source = {"kind": "edges", "path": "e.csv", "format": "csv", "directed": False}
+    training = TRAINING | {"warm_start": start, "corpus": "walks"}
+    run = plan_tiny(
+        tmp_path, source=source, split={}, model={"embedding_dim": 8}, training=training, evaluate=None, walks={},
+        graph=None,
+    )  # fmt: skip
+    assert check_start(run).id == earlier.stages["train"].id
+
+
+def test_a_training_refuses_a_later_model(earlier, tmp_path):
     start = {"model_id": earlier.stages["train"].id, "lake": earlier.lake, "neighbours": False}
     early = plan_tiny(
         tmp_path, model={"embedding_dim": 8}, training=TRAINING | {"warm_start": start, "backend": "cpu"}, graph=None,
@@ -396,5 +464,5 @@ def test_an_earlier_model_s_lost_items_are_named(earlier, tmp_path):
     shutil.rmtree(copy / "tables" / "items")
     start = {"model_id": earlier.stages["train"].id, "lake": str(copy), "neighbours": False}
     run = plan_later(tmp_path / "later", earlier, backend="cpu", warm_start=start)
-    with pytest.raises(LakeError, match="tables/items"):
+    with pytest.raises(TrainingError, match=r"tables/items/_delta_log/0{20}\.json: not there"):
         train(run)
