@@ -1,11 +1,14 @@
 """The walls, at run time: what a module really loads in a fresh interpreter. (Statically: `make check`.)"""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 ENGINES = {"pyspark", "torch", "faiss", "deltalake", "pydantic", "numba"}
 CASES = {
     "recspark.contracts.tables": set(),
@@ -51,3 +54,10 @@ def test_a_module_loads_only_its_own_engines(module):
     assert done.returncode == 0, done.stderr
     loaded = ENGINES & set(json.loads(done.stdout.splitlines()[-1]))
     assert loaded <= CASES[module]
+
+
+def test_the_map_names_every_module_of_training_once():
+    section = (ROOT / "ARCHITECTURE.md").read_text().split("### The modules of `training`")[1].split("\n## ")[0]
+    named = [name for row in re.findall(r"^\|[^|]*\| `([^`|]*)` \|", section, re.MULTILINE) for name in row.split()]
+    there = {path.stem for path in (ROOT / "recspark" / "training").glob("*.py")} - {"__init__"}
+    assert sorted(named) == sorted(there)
