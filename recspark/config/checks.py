@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from recspark.config.baselines import EDGE_LIST_KINDS, LIST_KINDS
 from recspark.config.idle import find_idle
+from recspark.config.section import to_utc
 
 if TYPE_CHECKING:
     from recspark.config.schema import RunConfig
@@ -138,6 +139,12 @@ def _check_split(config: "RunConfig") -> Iterator[_Problem]:
         yield _Problem("split.kind: given needs source.columns.split", "split.kind", "source.columns.split")
     if split.valid:
         yield from _check_valid(config, split.valid.kind)
+        if split.cut and split.valid.cut and to_utc(split.valid.cut) >= to_utc(split.cut):
+            line = (
+                f"split.valid.cut: the slice is cut from train, which ends at split.cut ({split.cut}); choose an "
+                f"earlier time than {split.valid.cut}"
+            )
+            yield _Problem(line, "split.valid", "split.kind", "split.cut")
 
 
 def _check_valid(config: "RunConfig", kind: str) -> Iterator[_Problem]:

@@ -155,6 +155,22 @@ def test_a_split_that_the_source_cannot_give(tmp_path, columns, sections, proble
     assert any(p.startswith(problem) for p in problems_of(path))
 
 
+@pytest.mark.parametrize(
+    ("cut", "is_early"), [("2026-01-31T23:00:00Z", True), ("2026-02-01T00:30:00+01:00", True), ("2026-02-01", False),
+                          ("2026-01-31T23:30:00-01:00", False), ("2026-05-01", False)],
+)  # fmt: skip
+def test_a_validation_slice_begins_before_train_ends(tmp_path, cut, is_early):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"split: {{kind: time, cut: '2026-02-01', valid: {{kind: time, cut: '{cut}'}}}}\n")
+    if is_early:
+        assert load_config(path).split.valid.cut == cut
+        return
+    assert problems_of(path) == [
+        "split.valid.cut: the slice is cut from train, which ends at split.cut (2026-02-01); choose an earlier time "
+        f"than {cut}"
+    ]
+
+
 def test_a_source_without_times_may_be_grouped_by_user(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(
