@@ -54,13 +54,14 @@ def run(
 def _run(opened: "Run", arguments: list[str], first: str | None, last: str | None, dry_run: bool = False) -> None:
     from recspark.pipeline.closing import print_closing
     from recspark.pipeline.launch import StageFailed, describe_training, run_all
-    from recspark.pipeline.limits import check_catalogue
+    from recspark.pipeline.limits import check_catalogue, check_training
     from recspark.pipeline.plan import describe_states, find_states, select_stages
 
     names = select_stages(opened, first, last)
     if "evaluate" in names:
         check_catalogue(opened)
     states = find_states(opened, names)
+    check_training(opened, states)
     if dry_run:
         print(describe_states(opened, states))
         print(describe_training(opened, states, arguments), end="")

@@ -20,6 +20,7 @@ from recspark.evaluate.top_k import Ranked, blocks, concatenate
 from recspark.faults import fault_point
 from recspark.lake.arrow import find_table, read_ids, read_table, write_table
 from recspark.logs import Progress, log, timed
+from recspark.pipeline.limits import check_scored_slice
 from recspark.pipeline.rankers import RankBlock, Setting, choose_builders
 
 STAGE = "evaluate"
@@ -44,8 +45,9 @@ def evaluate(run: Run) -> None:
     """Writes the run's evaluation: one commit of `recommendations`, then the marker `metrics`.
 
     Raises: DataError when no user can be scored; LakeError when an earlier stage has not run; ConfigError, SetupError
-    when the catalogue is too large for a baseline.
+    when the catalogue is too large for a baseline; TrainingError when the model knows what it is to be scored on.
     """
+    check_scored_slice(run)
     setting = _open_setting(run)
     check_limits(run.config, setting.num_events)
     log(STAGE, "scores users", **setting.cases.counts)

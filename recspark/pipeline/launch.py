@@ -75,14 +75,20 @@ def _left_out(config: RunConfig) -> dict[str, str]:
 
 
 def describe_training(run: Run, states: Sequence[StageState], arguments: Sequence[str]) -> str:
-    """What the training of a dry run would take, by a process of its own; empty where it is done or cannot tell yet."""
+    """What the training of a dry run would take, by a process of its own; empty where it is done or cannot tell yet.
+
+    Raises: RecsparkError when the training would be refused.
+    """
     waiting = {state.stage.name: state.stage for state in states if not state.is_done}
     train = waiting.get(TRAIN.name)
     if train is None or any(not find_state(run, name).is_done for name in train.upstream if name in run.stages):
         return ""
     command = [sys.executable, "-m", "recspark.pipeline.side", TRAIN.name, *arguments, DRY_RUN]
     done = subprocess.run(command, env=os.environ | run.to_environment(), capture_output=True, text=True, check=False)
-    return f"\n{done.stdout}" if done.returncode == 0 else f"\ntrain: {done.stderr.strip()}\n"
+    said = done.stderr.strip()
+    if done.returncode == USER_ERROR:
+        raise RecsparkError(f"train: {said.partition('error: ')[2] or said}")
+    return f"\n{done.stdout}" if done.returncode == 0 else f"\ntrain: {said}\n"
 
 
 def _run_side(run: Run, side: str, stages: list[str], later: list[str], arguments: Sequence[str]) -> None:

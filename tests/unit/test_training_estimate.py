@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from recspark.config import Run
-from recspark.errors import LakeError, TrainingError
+from recspark.errors import DataError, LakeError, TrainingError
 from recspark.training.cpu_backend import CpuBackend
 from recspark.training.estimate import _show_bytes, _show_time, describe_training
 from recspark.training.job import train
@@ -96,6 +96,24 @@ def test_a_training_that_was_stopped_is_timed_by_itself(tmp_path: Path, monkeypa
     said = describe(run)
     assert said["steps"].endswith("; goes on at step 12")
     assert said["estimate"].endswith("(as so far, by its checkpoint)")
+
+
+def test_what_training_would_refuse_is_refused(tmp_path: Path) -> None:
+    write_topic_sessions(plan_training(tmp_path))
+    with pytest.raises(TrainingError, match=r"warmup_steps: 20, but the whole training has 20 steps"):
+        describe(plan_training(tmp_path, warmup_steps=20))
+    with pytest.raises(DataError, match=r"training.min_count: 0 of 60 items have 9000 train events"):
+        describe(plan_training(tmp_path, min_count=9000, num_processes=2))
+
+
+def test_a_warm_start_says_what_starts_from_what(tmp_path: Path) -> None:
+    earlier = plan_training(tmp_path, backend="cpu")
+    write_topic_sessions(earlier)
+    train(earlier)
+    start = {"model_id": earlier.stages["train"].id, "neighbours": False}
+    said = describe(plan_training(tmp_path, backend="cpu", warm_start=start, min_count=4))
+    counts = "58 known, 0 from_neighbours, 0 from_content, 0 fresh, 2 left_out"
+    assert said["start"] == f"model {earlier.stages['train'].id}: {counts}"
 
 
 def test_without_inputs_the_message_is_the_training_s(tmp_path: Path) -> None:
