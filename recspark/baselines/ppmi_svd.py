@@ -11,7 +11,7 @@ the power of S: Levy, Goldberg, Dagan 2015, section 3; the randomised SVD: Halko
 import numpy as np
 import scipy.sparse as sp
 
-from recspark.baselines.factors import FloatArray, ItemFactors, pad_columns
+from recspark.baselines.factors import FloatArray, ItemFactors, check_directions, pad_columns
 from recspark.baselines.pairs import check_pair_memory, multiply_rows, power_of_counts, scale
 from recspark.config.baselines import PpmiSvdConfig
 from recspark.errors import DataError, SetupError
@@ -20,13 +20,21 @@ BYTES_A_PAIR = 64
 """Count, place and logarithm of a pair while they are turned into PPMI."""
 
 
+def check_size(dim: int, config: PpmiSvdConfig, num_items: int) -> None:
+    """Checks that so many items that share a user with another have such vectors.
+
+    Raises: DataError when ``dim`` comes too near to their number.
+    """
+    check_directions("ppmi_svd", 0, dim, config.singular_value_power, "singular_value_power", num_items)
+
+
 def build_ppmi_svd(users_UN: sp.csr_array, dim: int, config: PpmiSvdConfig, seed: int) -> ItemFactors:
     """The factors of all items; those that share a user with no other item have none.
 
     Cost: time and memory by the pairs of items that share a user.
 
-    Raises: DataError when no pair is above chance; SetupError when the pairs would not fit the memory that is free, or
-    scikit-learn is missing.
+    Raises: DataError when no pair is above chance or there are too few items for ``dim``; SetupError when the pairs
+    would not fit the memory that is free, or scikit-learn is missing.
     """
     check_pair_memory(users_UN, BYTES_A_PAIR, "baselines.ppmi_svd", "take it out, or cut clean.max_user_events")
     counts_NN = count_pairs(users_UN, config.length_power)
@@ -36,8 +44,9 @@ def build_ppmi_svd(users_UN: sp.csr_array, dim: int, config: PpmiSvdConfig, seed
             f"baselines.ppmi_svd: none of {counts_NN.nnz:,} pairs of items that share a user is above chance; lower "
             f"baselines.ppmi_svd.shift, or check that train histories hold two items"
         )
+    is_known = (np.diff(ppmi_NN.indptr) > 0) | (np.bincount(ppmi_NN.indices, minlength=ppmi_NN.shape[0]) > 0)
+    check_size(dim, config, int(is_known.sum()))
     left, right = _factorise(ppmi_NN, dim, config, seed)
-    is_known = (np.diff(ppmi_NN.indptr) > 0) | (np.bincount(ppmi_NN.indices, minlength=len(left)) > 0)
     found = {"num_pairs": int(counts_NN.nnz), "num_pairs_above_chance": int(ppmi_NN.nnz)}
     return ItemFactors(left, right, is_known, found)
 

@@ -13,13 +13,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recspark.baselines import ease, histories
+from recspark.baselines import ease, histories, ppmi_svd, spectral
 from recspark.baselines.factors import ItemFactors
 from recspark.baselines.item_knn import build_score_matrix, rank_by_neighbours
 from recspark.baselines.popularity import rank_by_popularity, weigh_by_recency
-from recspark.baselines.ppmi_svd import build_ppmi_svd
 from recspark.baselines.rp3beta import build_rp3beta
-from recspark.baselines.spectral import build_spectral_from_graph, build_spectral_from_users
 from recspark.config import RunConfig
 from recspark.config.baselines import HistoryConfig
 from recspark.contracts import columns as c
@@ -69,10 +67,24 @@ class BaselineInputs:
 def check_limits(config: RunConfig, num_events: NDArray[np.int64]) -> None:
     """Checks what is limited by the catalogue, before the first of a run's baselines is built.
 
-    Raises: ConfigError, SetupError where the catalogue is too large for one.
+    Raises: ConfigError, SetupError where the catalogue is too large for one; DataError where it is too small.
     """
+    num_items = int((num_events > 0).sum())
     if "ease" in config.scored_kinds:
-        ease.check_size(int((num_events > 0).sum()), config.baselines.ease)
+        ease.check_size(num_items, config.baselines.ease)
+    check_dimensions(config, num_items)
+
+
+def check_dimensions(config: RunConfig, num_items: int) -> None:
+    """Checks that a run's baselines with item vectors have items enough for their length.
+
+    Raises: DataError.
+    """
+    dim, knobs = config.model.embedding_dim, config.baselines
+    if "ppmi_svd" in config.scored_kinds:
+        ppmi_svd.check_size(dim, knobs.ppmi_svd, num_items)
+    if "spectral" in config.scored_kinds:
+        spectral.check_size(dim, knobs.spectral, num_items)
 
 
 def build_ranker(kind: str, inputs: BaselineInputs) -> Ranker:
@@ -91,10 +103,10 @@ def build_factors(kind: str, inputs: BaselineInputs) -> ItemFactors:
     config, dim = inputs.config.baselines, inputs.config.model.embedding_dim
     seed = inputs.config.run.seed
     if kind == "ppmi_svd":
-        return build_ppmi_svd(inputs.users_UN, dim, config.ppmi_svd, seed)
+        return ppmi_svd.build_ppmi_svd(inputs.users_UN, dim, config.ppmi_svd, seed)
     if inputs.user_histories is None:
-        return build_spectral_from_graph(inputs.read_graph(), inputs.num_items, dim, config.spectral, seed)
-    return build_spectral_from_users(inputs.users_UN, dim, config.spectral, seed)
+        return spectral.build_spectral_from_graph(inputs.read_graph(), inputs.num_items, dim, config.spectral, seed)
+    return spectral.build_spectral_from_users(inputs.users_UN, dim, config.spectral, seed)
 
 
 def history_weights_of(config: HistoryConfig) -> HistoryWeights:

@@ -15,19 +15,27 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from recspark.baselines.factors import ItemFactors, pad_columns
+from recspark.baselines.factors import ItemFactors, check_directions, pad_columns
 from recspark.baselines.item_knn import build_score_matrix
 from recspark.baselines.pairs import power_of_counts, scale
 from recspark.config.baselines import SpectralConfig
-from recspark.errors import TrainingError
+from recspark.errors import DataError, TrainingError
 
 Vector = NDArray[np.float64]
+
+
+def check_size(dim: int, config: SpectralConfig, num_items: int) -> None:
+    """Checks that so many items with an edge have such vectors.
+
+    Raises: DataError when ``dim``, with what is skipped, comes too near to their number.
+    """
+    check_directions("spectral", config.skip, dim, config.eigenvalue_power, "eigenvalue_power", num_items)
 
 
 def build_spectral_from_users(users_UN: sp.csr_array, dim: int, config: SpectralConfig, seed: int) -> ItemFactors:
     """Vectors of items by the users they share; items without a user have none.
 
-    Raises: TrainingError when the eigenvectors do not settle.
+    Raises: DataError when there are too few items for ``dim``; TrainingError when the eigenvectors do not settle.
     """
     items_of_user, users_of_item = (np.asarray(users_UN.sum(axis=axis)) for axis in (1, 0))
     walk_UN = scale(power_of_counts(items_of_user, -0.5), users_UN, power_of_counts(users_of_item, -0.5))
@@ -42,7 +50,7 @@ def build_spectral_from_graph(
 
     An edge counts both ways, by the larger weight where the two differ.
 
-    Raises: TrainingError when the eigenvectors do not settle.
+    Raises: DataError when there are too few items for ``dim``; TrainingError when the eigenvectors do not settle.
     """
     edges = build_score_matrix(item_graph, num_items).astype(np.float64)
     both = sp.csr_array(edges.maximum(edges.T))
@@ -55,10 +63,15 @@ def build_spectral_from_graph(
 def _build(
     multiply: Callable[[Vector], Vector], is_known: NDArray[np.bool_], dim: int, config: SpectralConfig, seed: int
 ) -> ItemFactors:
+    check_size(dim, config, int(is_known.sum()))
     values, vectors = find_leading(multiply, len(is_known), config.skip + dim, seed)
     values, vectors = values[config.skip :], vectors[:, config.skip :]
     scales = np.maximum(values, 0.0) ** config.eigenvalue_power
     rows = pad_columns(np.where(is_known[:, None], vectors * scales, 0.0), dim)
+    if not rows.any():
+        raise DataError(
+            f"baselines.spectral: no eigenvalue is above 0 behind {config.skip:,} skipped; lower spectral.skip"
+        )
     return ItemFactors(rows, rows, is_known, {"isolated": int((~is_known).sum())})
 
 

@@ -105,7 +105,8 @@ class PpmiSvdConfig(_VectorBaselineConfig):
     shift: PositiveFloat = 1.0
     """log of this is subtracted (number of negatives)."""
     singular_value_power: NonNegativeFloat = 0.5
-    """Both factors are scaled by the singular values to this power (Levy et al. 2015: 0 or .5)."""
+    """Both factors are scaled by the singular values to this power (Levy et al. 2015: 0 or .5). At 0, a
+    model.embedding_dim of more than half of the items is refused: too many to tell items apart."""
     num_iterations: NonNegativeInt = 4
     """Power iterations of the randomised SVD (Halko et al. 2011)."""
 
@@ -114,7 +115,8 @@ class SpectralConfig(_VectorBaselineConfig):
     """Leading eigenvectors of the normalised graph: users x items of the train part, or an edge list's own."""
 
     eigenvalue_power: NonNegativeFloat = 0.0
-    """Eigenvectors are scaled by their eigenvalues to this power."""
+    """Eigenvectors are scaled by their eigenvalues to this power. At 0, skip + model.embedding_dim of more than half of
+    the items with an edge are refused: too many to tell items apart."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Leading eigenvectors left out: the first of a connected graph only says how popular an item is."""
 

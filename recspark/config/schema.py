@@ -210,8 +210,8 @@ class TrainingConfig(Section):
     warmup_steps: NonNegativeInt = 0
     """Over the first so many steps the rate is raised linearly to what `schedule` says."""
     min_count: PositiveInt = 1
-    """Items with fewer train events (edges, of an edge list) are left out of all sequences, negatives and vectors. At 1,
-    items without any are served where a warm start has vectors for them."""
+    """Items with fewer train events (edges, of an edge list) are left out of all sequences, negatives and vectors. At
+    1, items without any are served where a warm start has vectors for them."""
     warm_start: WarmStartConfig | None = None
     """Start from an earlier model instead of random vectors."""
     window: Window = 5
@@ -259,8 +259,9 @@ class TrainingConfig(Section):
     init_scale: PositiveFloat = 0.1
     """Input vectors start uniform in +- this / sqrt(dim); output vectors at zero."""
     max_loss_ratio: PositiveFloat = 1000.0
-    """Training stops when the loss exceeds an untrained model's by this factor, or is not a number. Row-wise Adagrad's
-    first steps raise it for a while by about .2 x learning_rate^2 x embedding_dim (batches in torch; less on the CPU)."""
+    """Training stops when the loss exceeds an untrained model's by this factor, or is not a number. Row-wise
+    Adagrad's first steps raise it for a while by about .2 x learning_rate^2 x embedding_dim (batches in torch; less on
+    the CPU)."""
     timeout_seconds: PositiveInt = 600
     """Ranks give up when one of them keeps the others waiting longer."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
+from recspark.baselines.registry import check_dimensions
 from recspark.config import Run
+from recspark.config.baselines import CLOSED_FORM_KINDS
 from recspark.config.checks import ease_too_large
 from recspark.contracts import columns as c
 from recspark.errors import ConfigError, TrainingError
@@ -20,12 +22,15 @@ from recspark.training.trackers import check_trackers
 def check_catalogue(run: Run) -> None:
     """Checks the number of items, where `sessions` is done already, against what the run's baselines take.
 
-    Raises: ConfigError above ``baselines.ease.max_items``.
+    Raises: ConfigError above ``baselines.ease.max_items``; DataError below what item vectors of their length need.
     """
-    ease = run.config.baselines.ease
-    num_items = _count_items(run) if "ease" in run.config.scored_kinds else None
-    if num_items is not None and num_items > ease.max_items:
+    ease, kinds = run.config.baselines.ease, run.config.scored_kinds
+    num_items = _count_items(run) if kinds & {"ease", *CLOSED_FORM_KINDS} else None
+    if num_items is None:
+        return
+    if "ease" in kinds and num_items > ease.max_items:
         raise ConfigError(ease_too_large(num_items, ease.max_items))
+    check_dimensions(run.config, num_items)
 
 
 def _count_items(run: Run) -> int | None:

@@ -93,6 +93,17 @@ def test_fewer_items_than_dimensions_leave_zeros():
     assert not factors.input[:, 6:].any()
 
 
+@pytest.mark.parametrize("dim", [12, 64])
+def test_more_unscaled_directions_than_tell_items_apart_are_refused(dim):
+    users = sp.csr_array(random_users())
+    with pytest.raises(
+        DataError, match=r"but 23 items .* to 11 or less, or set baselines.ppmi_svd.singular_value_power"
+    ):
+        build_ppmi_svd(users, dim, PpmiSvdConfig(singular_value_power=0), seed=1)
+    build_ppmi_svd(users, 11, PpmiSvdConfig(singular_value_power=0), seed=1)
+    build_ppmi_svd(users, dim, PpmiSvdConfig(), seed=1)
+
+
 def test_histories_without_a_pair_are_refused():
     with pytest.raises(DataError, match=r"none of 0 pairs of items that share a user is above chance"):
         build_ppmi_svd(sp.csr_array(np.eye(4)), 2, PpmiSvdConfig(), seed=1)

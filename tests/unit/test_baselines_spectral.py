@@ -8,7 +8,7 @@ from scipy.sparse.linalg import ArpackNoConvergence
 from recspark.baselines import spectral
 from recspark.baselines.spectral import build_spectral_from_graph, build_spectral_from_users
 from recspark.config.baselines import SpectralConfig
-from recspark.errors import TrainingError
+from recspark.errors import DataError, TrainingError
 from tests.helpers.tiny_lake import rows_of
 
 
@@ -41,16 +41,20 @@ def leading(matrix, count):
     return values[::-1][:count], vectors[:, ::-1][:, :count]
 
 
-@pytest.mark.parametrize("dim", [3, 8, 39, 60])
-def test_vectors_are_the_leading_eigenvectors_up_to_sign(dim):
+@pytest.mark.parametrize(("dim", "power"), [(3, 0.0), (8, 0.0), (19, 0.0), (39, 1.0), (60, 1.0)])
+def test_vectors_are_the_leading_eigenvectors_up_to_sign(dim, power):
     dense = random_graph()
-    factors = build_spectral_from_graph(graph_of(dense), 40, dim, SpectralConfig(), seed=1)
-    _, expected = leading(normalised(dense), min(dim, 40))
+    factors = build_spectral_from_graph(graph_of(dense), 40, dim, SpectralConfig(eigenvalue_power=power), seed=1)
+    values, expected = leading(normalised(dense), min(dim, 40))
     expected[39] = 0
+    expected = expected * np.maximum(values, 0) ** power
     found = factors.input[:, : expected.shape[1]]
-    is_real = np.linalg.norm(expected, axis=0) > 0.5  # the isolated node's own direction is zeroed
-    cosines = np.abs((found * expected).sum(axis=0))[is_real]
+    # The isolated node's own direction is zeroed, negative eigenvalues' where they scale.
+    lengths = np.linalg.norm(expected, axis=0)
+    is_real = lengths > 1e-3
+    cosines = np.abs((found * expected).sum(axis=0))[is_real] / lengths[is_real] ** 2
     np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    np.testing.assert_allclose(found[:, ~is_real], 0, atol=1e-3)
     assert factors.input.shape == (40, dim)
     assert not factors.input[:, 40:].any()
     assert factors.is_known.tolist() == [True] * 39 + [False]
@@ -94,7 +98,7 @@ def test_a_directed_edge_counts_both_ways():
     np.testing.assert_allclose(one_way.input, both.input, atol=1e-5)
 
 
-@pytest.mark.parametrize("dim", [4, 30])
+@pytest.mark.parametrize("dim", [4, 12])
 def test_histories_give_the_leading_vectors_of_the_bipartite_graph(dim):
     random = np.random.default_rng(4)
     dense = (random.random((50, 25)) < 0.15).astype(float)
@@ -107,6 +111,52 @@ def test_histories_give_the_leading_vectors_of_the_bipartite_graph(dim):
         assert abs(factors.input[:, column] @ right[column]) == pytest.approx(1, abs=1e-4)
     assert factors.input is factors.output
     assert factors.counts == {"isolated": 1}
+
+
+@pytest.mark.parametrize(
+    ("dim", "knobs", "expected"),
+    [
+        (20, {}, r"20 directions \(model.embedding_dim\), but 39 items with an edge .* to 19 or less, or set"),
+        (64, {}, r"Lower model.embedding_dim to 19 or less, or set baselines.spectral.eigenvalue_power above 0"),
+        (
+            4,
+            {"skip": 16},
+            r"4 directions \(model.embedding_dim\) behind 16 skipped \(baselines.spectral.skip\), but 39",
+        ),
+        (4, {"skip": 300}, r"spectral.skip: 300 directions skipped, but 39 items with an edge .* have no more; low"),
+        (4, {"skip": 19}, r"Lower model.embedding_dim or baselines.spectral.skip, or set"),
+        (4, {"skip": 39, "eigenvalue_power": 1}, r"39 directions skipped, but 39 items"),
+        (
+            4,
+            {"skip": 38, "eigenvalue_power": 1},
+            r"no eigenvalue is above 0 behind 38 skipped; lower spec",
+        ),
+    ],
+)
+def test_more_directions_than_tell_items_apart_are_refused(monkeypatch, dim, knobs, expected):
+    dense = random_graph()
+    if "no eigenvalue" not in expected:
+        monkeypatch.setattr(spectral, "find_leading", None)  # told before the work
+    with pytest.raises(DataError, match=expected):
+        build_spectral_from_graph(graph_of(dense), 40, dim, SpectralConfig(**knobs), seed=1)
+    if "no eigenvalue" in expected:
+        return  # of users' items all eigenvalues are 0 or above
+    with pytest.raises(DataError, match=expected):
+        build_spectral_from_users(sp.csr_array((dense > 0).astype(float)), dim, SpectralConfig(**knobs), seed=1)
+
+
+@pytest.mark.parametrize(("dim", "power"), [(12, 0.0), (24, 0.5), (64, 0.5)])
+def test_what_is_not_refused_tells_items_apart(dim, power):
+    """Two tastes over 24 items: an item is nearer to those of its own than to the others."""
+    random, side = np.random.default_rng(7), np.arange(24) % 2
+    users = np.stack([np.where(side == u % 2, random.random(24) < 0.5, random.random(24) < 0.1) for u in range(200)])
+    rows = build_spectral_from_users(
+        sp.csr_array(users.astype(float)), dim, SpectralConfig(eigenvalue_power=power), seed=1
+    ).input
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines, same = unit @ unit.T, side[:, None] == side[None, :]
+    other = ~np.eye(24, dtype=bool)
+    assert cosines[same & other].mean() > cosines[~same].mean() + 0.05
 
 
 def test_the_same_seed_repeats_to_the_bit():

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from recspark.baselines import registry
 from recspark.baselines.ease import build_ease
 from recspark.baselines.rp3beta import build_rp3beta
 from recspark.config.baselines import Rp3BetaConfig
 from recspark.contracts import columns as c
-from recspark.errors import ConfigError, LakeError, QueryError
+from recspark.errors import ConfigError, DataError, LakeError, QueryError
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.pipeline import evaluate_stage
 from recspark.pipeline.evaluate_stage import evaluate, model_id_of
@@ -138,6 +139,15 @@ def test_a_model_that_ranks_lists_needs_no_training_and_lists_the_same(beside, t
     assert "item_embeddings" not in record.inputs
     with pytest.raises(QueryError, match=f"model.kind {kind} ranks lists without vectors; its lists are in table"):
         similar_items(run, "i0", 2)
+
+
+def test_a_baseline_with_too_many_dimensions_is_refused_before_any_is_built(tmp_path, monkeypatch):
+    run = plan(tmp_path, names=("item_knn", "spectral"), knobs={"spectral": {"skip": 10}})
+    fill(run)
+    monkeypatch.setattr(registry, "build_score_matrix", None)
+    for check in (check_catalogue, evaluate):
+        with pytest.raises(DataError, match=r"4 directions \(model.embedding_dim\) behind 10 skipped .* but 18 items"):
+            check(run)
 
 
 @pytest.mark.parametrize(("kind", "readout"), [("ppmi_svd", "input_output"), ("spectral", "input")])
