@@ -17,7 +17,9 @@ from benchmarks.paired import Timing, run_pairs
 from benchmarks.peers.venv import peer_python
 from benchmarks.worker import Worker
 
-LEARNING_RATE = 0.5
+OURS = {"learning_rate": 0.1, "shared_negatives": 32}
+"""Chosen on a corpus of another seed: row-wise Adagrad's steps are not those of plain SGD, and 32 shared negatives a block
+learn as well from this corpus as the default 64, in two thirds of the time."""
 DIM = 128
 _SEED = 1
 
@@ -75,12 +77,12 @@ class _Sides:
         """What one run does."""
         return {
             "num_items": len(self.corpus.topic), "tokens": self.corpus.tokens.size, "dim": DIM, "window": 5,
-            "num_negatives": 5, **more,
+            "num_negatives": 5, "project": OURS, **more,
         }  # fmt: skip
 
     def _ask(self, side: str, **arguments: Any) -> dict[str, float]:
         if side == "project":
-            return self.project.ask("run", learning_rate=LEARNING_RATE, seed=_SEED, **arguments)
+            return self.project.ask("run", settings=OURS, seed=_SEED, **arguments)
         return self.peer.ask("run", seed=_SEED, **arguments)
 
 

@@ -12,10 +12,12 @@ def load(tokens: str, num_items: int, dim: int) -> None:
     _held.update(tokens=np.load(tokens), num_items=num_items, dim=dim)
 
 
-def run(threads: int, epochs: int, learning_rate: float, seed: int, vectors: str | None = None) -> dict[str, float]:
+def run(
+    threads: int, epochs: int, settings: dict[str, float], seed: int, vectors: str | None = None
+) -> dict[str, float]:
     """One training; its vectors go to a file when asked for."""
     warm_up(_held["dim"], threads)
-    config = training_config(epochs=epochs, num_threads=threads, learning_rate=learning_rate)
+    config = training_config(epochs=epochs, num_threads=threads, **settings)
     found, timing = train_on_cpu(_held["tokens"], _held["num_items"], _held["dim"], config, seed)
     if vectors:
         np.save(vectors, found)
