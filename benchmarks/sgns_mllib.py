@@ -26,6 +26,8 @@ from benchmarks.paired import Timing, run_pairs
 from benchmarks.worker import ROOT, Worker
 
 DIM, EPOCHS, CORES = 128, 1, 2
+OURS = {"learning_rate": 0.1, "shared_negatives": 32}
+"""As in `sgns`."""
 _NUM_TOPICS = 100
 
 
@@ -66,7 +68,7 @@ def write_conf(folder: Path, num_walks: int) -> Path:
                 "source": source,
                 "walks": {"num_walks": num_walks, "walk_length": 20},
                 "model": {"embedding_dim": DIM},
-                "training": {"epochs": EPOCHS, "window": 5, "backend": "cpu", "num_threads": CORES},
+                "training": {"epochs": EPOCHS, "window": 5, "backend": "cpu", "num_threads": CORES, **OURS},
                 "index": None,
                 "evaluate": None,
                 "spark": {"master": f"local[{CORES}]", "driver_memory": "3g"},
@@ -99,6 +101,7 @@ class _Sides:
         paired = run_pairs(lambda: self._run_peer(num_partitions), self._run_project, runs)
         work = shape | {
             "tokens": self.tokens, "walk_length": 20, "dim": DIM, "window": 5, "epochs": EPOCHS, "cores": CORES,
+            "project": OURS,
         }  # fmt: skip
         quality = {side: self._purity(side) for side in ("project", "peer")}
         peer = f"MLlib Word2Vec, {num_partitions} partition{'s' if num_partitions > 1 else ''}"
