@@ -18,8 +18,8 @@ from benchmarks.peers.venv import peer_python
 from benchmarks.worker import Worker
 
 OURS = {"learning_rate": 0.1, "shared_negatives": 32}
-"""Chosen on a corpus of another seed: row-wise Adagrad's steps are not those of plain SGD, and 32 shared negatives a block
-learn as well from this corpus as the default 64, in two thirds of the time."""
+"""Chosen on a corpus of another seed: row-wise Adagrad's steps are not those of plain SGD, and 32 shared negatives a
+block learn as well from this corpus as the default 64, in two thirds of the time."""
 DIM = 128
 _SEED = 1
 
