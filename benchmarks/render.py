@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.lines import QUALITY, read_lines
 from benchmarks.places import RESULTS
+from benchmarks.verdicts import compare_models, compare_with_papers, find_tried, judge_bars, short
 from recspark.errors import RecsparkError
 
 Line = dict[str, Any]
@@ -32,19 +33,46 @@ def render_speed(lines: Iterable[Line]) -> str:
     return text
 
 
-def render_quality(lines: Iterable[Line]) -> str:
-    """QUALITY.md: a table a data set, one row a model and metric."""
+def render_quality(lines: Iterable[Line], trials: str = "") -> str:
+    """QUALITY.md: a data set's verdicts, its bars, and a table with one row a model and metric.
+
+    Args:
+        lines: Of quality.
+        trials: Text of TRIALS.md, which says whose settings were tried out.
+    """
     chosen = _newest(lines, ("dataset", "model", "metric"))
+    tried = find_tried(trials)
     text = f"# Quality\n\n{_HEAD}\n\n"
     text += (
         "Mean over seeds with its standard deviation. cpu-seconds are those of the first seed's whole chain, from raw "
-        "events to metrics. Settings were chosen on validation slices (`TRIALS.md`), never on test.\n"
+        "events to metrics. Settings: `trials` were chosen on validation slices (`TRIALS.md`), never on test; "
+        "`defaults` are those of the config as it stands, without trials on this data set.\n"
     )
     for dataset in dict.fromkeys(line["dataset"] for line in chosen):
         own = [line for line in chosen if line["dataset"] == dataset]
-        text += f"\n## {dataset}\n\n" + _table_head("model", "kind", "metric", "value", "seeds", "cpu-s", "command")
-        text += "".join(_quality_row(line) for line in own)
+        text += f"\n## {dataset}\n\n" + _verdicts(dataset, own) + _bars(dataset, own)
+        text += _table_head("model", "kind", "metric", "value", "seeds", "cpu-s", "settings", "command")
+        text += "".join(_quality_row(line, (dataset, line["model"]) in tried) for line in own)
     return text
+
+
+def _verdicts(dataset: str, lines: list[Line]) -> str:
+    sentences = [*compare_models(dataset, lines), compare_with_papers(dataset, lines)]
+    return "".join(f"- {sentence}\n" for sentence in sentences if sentence) + "\n"
+
+
+def _bars(dataset: str, lines: list[Line]) -> str:
+    judged = judge_bars(dataset, lines)
+    if not judged:
+        return ""
+    text = _table_head("bar", "metric", "must reach", "aim", "measured", "verdict")
+    for bar, line, verdict in judged:
+        name = f"{bar.model}, best variant" if bar.is_best_of else bar.model
+        must = short(bar.must) + (f" ± {short(bar.tolerance)}" if bar.tolerance else "")
+        aim = f"> {short(bar.aim)}" if bar.aim else "-"
+        measured = f"{line['model']} {short(line['value'])}" if line else "-"
+        text += f"| {name} | {bar.metric} | {must} | {aim} | {measured} | {verdict} |\n"
+    return text + "\n"
 
 
 def _table_head(*names: str) -> str:
@@ -68,11 +96,13 @@ def _speed_row(line: Line) -> str:
     return f"| {line['peer']} | {_flat(line['work'])} | {counted} | {line['runs']} | {kinds} | {_flat(also)} |\n"
 
 
-def _quality_row(line: Line) -> str:
+def _quality_row(line: Line, is_tried: bool) -> str:
     value = f"**{line['value']:.4f}** ± {line.get('std', 0):.4f}"
     seeds = ", ".join(map(str, line["seeds"]))
     kind, cpu = line["model_kind"], f"{line['cpu_seconds']:.0f}"
-    return f"| {line['model']} | {kind} | {line['metric']} | {value} | {seeds} | {cpu} | `{line['command']}` |\n"
+    settings = "trials" if is_tried else "defaults"
+    start = f"| {line['model']} | {kind} | {line['metric']} | {value} | {seeds} | {cpu}"
+    return f"{start} | {settings} | `{line['command']}` |\n"
 
 
 def _footnotes(lines: list[Line]) -> str:
@@ -99,7 +129,8 @@ def main() -> int:
         return 2
     speed, quality = ([line for line in lines if (line["bench"] == QUALITY) == wanted] for wanted in (False, True))
     (RESULTS.parent / "RESULTS.md").write_text(render_speed(speed))
-    (RESULTS.parent / "QUALITY.md").write_text(render_quality(quality))
+    trials = (RESULTS.parent / "TRIALS.md").read_text()
+    (RESULTS.parent / "QUALITY.md").write_text(render_quality(quality, trials))
     return 0
 
 
