@@ -1,6 +1,7 @@
 """``python -m benchmarks.render``: RESULTS.md and QUALITY.md from the lines under ``benchmarks/results``.
 
-Of lines that measure the same thing the last counts.
+Lines with ``curves`` are drawn too, as SVG files beside RESULTS.md. Of lines that measure the same thing the last
+counts.
 """
 
 import json
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.curve_plot import MEASURES, draw_curves
 from benchmarks.lines import QUALITY, read_lines
 from benchmarks.places import RESULTS
 from benchmarks.verdicts import compare_models, compare_with_papers, find_tried, judge_bars, short
@@ -29,8 +31,13 @@ def render_speed(lines: Iterable[Line]) -> str:
         own = [line for line in chosen if line["bench"] == bench]
         text += f"\n## {bench}\n\n" + _table_head("peer", "work", "ratio", "runs", "wall / cpu", "also measured")
         text += "".join(_speed_row(line) for line in own)
-        text += _footnotes(own)
+        text += _pictures(own) + _footnotes(own)
     return text
+
+
+def draw_pictures(lines: Iterable[Line]) -> dict[str, str]:
+    """{file name: SVG} of the lines that hold curves; of lines on the same corpus the last is drawn."""
+    return {_picture_name(line): _draw(line) for line in lines if "curves" in line}
 
 
 def render_quality(lines: Iterable[Line], trials: str = "") -> str:
@@ -53,6 +60,28 @@ def render_quality(lines: Iterable[Line], trials: str = "") -> str:
         text += f"\n## {dataset}\n\n" + _verdicts(dataset, own) + _bars(dataset, own)
         text += _table_head("model", "kind", "metric", "value", "seeds", "cpu-s", "settings", "command")
         text += "".join(_quality_row(line, (dataset, line["model"]) in tried) for line in own)
+    return text
+
+
+def _picture_name(line: Line) -> str:
+    return f"curves-{line['bench']}-{line['work']['num_items']}-items-{line['work']['tokens']}-tokens.svg"
+
+
+def _draw(line: Line) -> str:
+    peer, work = line["peer"].split()[0], line["work"]
+    title = f"{line['bench']}: {work['num_items']:,} items, {work['tokens']:,} tokens, dim {work['dim']}"
+    return draw_curves(line["curves"], title, {"project": "recspark", "peer": peer})
+
+
+def _pictures(lines: list[Line]) -> str:
+    """A link to each picture, and its points as a table."""
+    text = ""
+    for name, line in {_picture_name(line): line for line in lines if "curves" in line}.items():
+        text += f"\n![Quality over training seconds, both sides]({name})\n\n"
+        text += _table_head("side", "epochs", "seconds", *(measure.replace("_", " ") for measure in MEASURES))
+        for side, points in line["curves"].items():
+            cells = [[p["epochs"], f"{p['wall']:.1f}", *(f"{p[m]:.4f}" for m in MEASURES)] for p in points]
+            text += "".join(f"| {side} | {' | '.join(map(str, row))} |\n" for row in cells)
     return text
 
 
@@ -91,8 +120,9 @@ def _speed_row(line: Line) -> str:
     spread = f"**{line['ratio']:.2f}** ({line['ratio_min']:.2f} to {line['ratio_max']:.2f})"
     kinds = f"{line.get('wall_ratio', line['ratio']):.2f} / {line.get('cpu_ratio', line['ratio']):.2f}"
     known = {"bench", "peer", "ratio", "ratio_min", "ratio_max", "runs", "ratio_of", "wall_ratio", "cpu_ratio", "work"}
-    also = {k: v for k, v in line.items() if k not in known | {"versions", "command", "seconds"}}
-    counted = f"{spread} {line.get('ratio_of', '')}".strip()
+    also = {k: v for k, v in line.items() if k not in known | {"versions", "command", "seconds", "curves"}}
+    missed = ", **quality not reached**" if line.get("is_quality_reached") is False else ""
+    counted = f"{spread} {line.get('ratio_of', '')}".strip() + missed
     return f"| {line['peer']} | {_flat(line['work'])} | {counted} | {line['runs']} | {kinds} | {_flat(also)} |\n"
 
 
@@ -129,9 +159,18 @@ def main() -> int:
         return 2
     speed, quality = ([line for line in lines if (line["bench"] == QUALITY) == wanted] for wanted in (False, True))
     (RESULTS.parent / "RESULTS.md").write_text(render_speed(speed))
+    _write_pictures(draw_pictures(speed))
     trials = (RESULTS.parent / "TRIALS.md").read_text()
     (RESULTS.parent / "QUALITY.md").write_text(render_quality(quality, trials))
     return 0
+
+
+def _write_pictures(pictures: dict[str, str]) -> None:
+    """Those of lines that are gone go too."""
+    for old in RESULTS.parent.glob("curves-*.svg"):
+        old.unlink()
+    for name, picture in pictures.items():
+        (RESULTS.parent / name).write_text(picture)
 
 
 if __name__ == "__main__":
