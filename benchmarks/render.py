@@ -142,9 +142,10 @@ def _footnotes(lines: list[Line]) -> str:
 
 
 def _flat(values: Any) -> str:
-    """A dictionary in one line of a table."""
+    """A dictionary in one line of a table; those inside it in brackets."""
     if isinstance(values, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_flat(value)}" for key, value in values.items())
+        inner = {key: f"({_flat(value)})" if isinstance(value, dict) else _flat(value) for key, value in values.items()}
+        return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in inner.items())
     if isinstance(values, list):
         return "[" + "; ".join(_flat(value) for value in values) + "]"
     return f"{values:,.4g}" if isinstance(values, float) else f"{values:,}" if type(values) is int else str(values)
