@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.corpus import SENTENCE
 from benchmarks.paired import Timing, timed
 from recspark.config.schema import ModelConfig, TrainingConfig
+from recspark.training.backend import Backend
 from recspark.training.cpu_backend import CpuBackend
 from recspark.training.objective import Objective, Place, build_objective
 from recspark.training.schedule import plan_schedule
@@ -49,13 +50,18 @@ def train_on_cpu(
     """(item vectors [V, dim], seconds of the training alone) of the numba kernel; the tables' start is not timed."""
     counts = np.bincount(tokens_SL.ravel(), minlength=num_items)
     backend = CpuBackend(dim, objective_of(config, counts, seed))
-    batches = cut_batches(tokens_SL, config.batch_sequences)
+    timing = train_batches(backend, cut_batches(tokens_SL, config.batch_sequences), config)
+    return backend.part(range(num_items)).input, timing
+
+
+def train_batches(backend: Backend, batches: list[Sequences], config: TrainingConfig) -> Timing:
+    """Seconds of all epochs on one rank."""
     schedule = plan_schedule(config, len(batches))
     with timed() as timing:
         for place in places(config, len(batches)):
             prepared = backend.prepare(batches[place.step], place)
             backend.step(prepared, schedule.rate(place.global_step))
-    return backend.part(range(num_items)).input, timing
+    return timing
 
 
 def warm_up(dim: int, num_threads: int) -> None:

@@ -24,6 +24,13 @@ class Dataset:
     prepare: Prepare | None = None
     read_labels: Callable[[Path], sp.csr_array] | None = None
     """Of a graph: labels [N, L] of its nodes, whose item_id is the row's number."""
+    main: str = ""
+    """The metric that verdicts are about; the first by default."""
+
+    @property
+    def main_metric(self) -> str:
+        """One of the metrics."""
+        return self.main or self.metrics[0]
 
     @property
     def prepared(self) -> Path:
@@ -43,9 +50,11 @@ _ALL = (
     Dataset("movielens", "ml-latest-small", _RANKING),
     Dataset(
         "blogcatalog", "blogcatalog/blogcatalog.mat", graphs.f1_names(10, 50, 90), graphs.prepare_blogcatalog,
-        graphs.read_blogcatalog_labels,
+        graphs.read_blogcatalog_labels, main="micro_f1@50",
     ),
-    Dataset("dblp", "dblp-prone", graphs.f1_names(1, 5, 9), graphs.prepare_dblp, graphs.read_dblp_labels),
+    Dataset(
+        "dblp", "dblp-prone", graphs.f1_names(1, 5, 9), graphs.prepare_dblp, graphs.read_dblp_labels, main="micro_f1@5",
+    ),
 )  # fmt: skip
 DATASETS = {dataset.name: dataset for dataset in _ALL}
 

@@ -68,11 +68,16 @@ def test_the_newest_of_equal_lines_is_rendered():
     assert "`python -m benchmarks sgns`" in text
 
 
+def test_what_a_line_holds_besides_is_told_with_brackets():
+    line = SPEED | {"peak_memory_mb": {"grown": 1900, "base": 247.5}, "epochs": [1, 2]}
+    assert "| peak memory mb (grown 1,900, base 247.5), epochs [1; 2] |" in render_speed([line])
+
+
 def test_quality_is_a_table_a_data_set():
     other = QUALITY | {"dataset": "dblp", "metric": "micro_f1@5"}
     text = render_quality([QUALITY, other])
     assert text.index("## gowalla") < text.index("## dblp")
-    assert "| rp3beta | rp3beta | recall@20 | **0.1900** ± 0.0141 | 1, 2 | 12 |" in text
+    assert "| rp3beta | rp3beta | recall@20 | **0.1900** ± 0.0141 | 1, 2 | 12 | defaults |" in text
 
 
 def test_the_collected_results_are_lines():
