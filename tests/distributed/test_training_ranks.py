@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from recspark.config import Run
 from recspark.config.schema import ModelConfig, TrainingConfig
 from recspark.lake.arrow import find_done, find_table, open_table, read_table
-from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route
+from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route, plan_route
 from recspark.pipeline.evaluate_stage import evaluate
 from recspark.training import export
 from recspark.training.job import train
@@ -64,11 +64,11 @@ def update_a_table(world: World) -> np.ndarray:
     table = ShardedEmbedding(layout, DIM, world, initial_rows)
     for step in range(NUM_STEPS):
         ids, times, gradient = requests_of(step, world.world_size)[world.rank]
-        route = find_route(layout, ids, world)
+        route = find_route(layout, plan_route(layout, ids), world)
         # The gradient depends on what was looked up, so a wrong row shows.
         pull = 0.1 * table.lookup(route) * torch.from_numpy(times)[:, None]
         table.apply_gradient(route, torch.from_numpy(gradient) + pull, RowwiseAdagrad(0.1).update)
-    return table.lookup(find_route(layout, np.arange(NUM_ROWS), world)).numpy()
+    return table.lookup(find_route(layout, plan_route(layout, np.arange(NUM_ROWS)), world)).numpy()
 
 
 def update_a_dense_table() -> np.ndarray:
