@@ -34,7 +34,8 @@ class TrainState:
     """Where training stands and what it has counted, over all ranks and restarts.
 
     ``loss_sum`` and ``loss_pairs`` are those of the current epoch; ``final_loss`` is the mean a pair of the last whole
-    one, ``first_loss`` that of the first batch before anything is learned.
+    one, ``first_loss`` that of the first batch before anything is learned. Of its ``seconds`` a rank waited for batches
+    ``waited_seconds`` in the mean; ``peak_memory_mb`` is that of the largest rank.
     """
 
     step: int = 0
@@ -45,6 +46,18 @@ class TrainState:
     first_loss: float | None = None
     final_loss: float | None = None
     seconds: float = 0.0
+    waited_seconds: float = 0.0
+    peak_memory_mb: int = 0
+
+    @property
+    def speed(self) -> dict[str, float]:
+        """Tokens a second, the share of time that went by waiting for batches, the largest rank's peak memory."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "tokens_per_second": round(self.tokens / seconds),
+            "loader_share": round(self.waited_seconds / seconds, 3),
+            "peak_memory_mb": self.peak_memory_mb,
+        }
 
 
 class Trainer:
@@ -167,6 +180,8 @@ class Trainer:
         state.pairs += sum(totals.pairs)
         state.tokens += totals.tokens
         state.seconds += totals.seconds
+        state.waited_seconds += totals.loader_share * totals.seconds
+        state.peak_memory_mb = max(state.peak_memory_mb, totals.peak_memory_mb)
         self._is_stopping = totals.is_stopping
         if sum(totals.pairs):
             self._check_loss(totals)

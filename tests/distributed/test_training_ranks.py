@@ -31,7 +31,7 @@ from recspark.training.slow_momentum import SlowMomentum
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import World, find_launch, open_world
 from tests.helpers.ranks import ROOT, check_ranks, run_ranks, start_ranks, stop, wait_for_all
-from tests.helpers.training_lake import plan_training, topic_purity, vectors_of, write_topic_sessions
+from tests.helpers.training_lake import MEASURED, plan_training, topic_purity, vectors_of, write_topic_sessions
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 
@@ -196,7 +196,8 @@ def test_ranks_learn_what_one_learns(results: dict[int, Path], num_ranks: int) -
         run = plan_training(folder, **TRAINING)
         found = find_done(run.lake, run.stages["train"])
         assert found is not None
-        counts.append({k: v for k, v in found[1].counts.items() if k not in ("seconds", "final_loss")})
+        counts.append({k: v for k, v in found[1].counts.items() if k not in (*MEASURED, "final_loss")})
+        assert set(MEASURED) <= set(found[1].counts)
     assert counts[0] == counts[1]
 
 

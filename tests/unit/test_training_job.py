@@ -26,6 +26,7 @@ from recspark.training.trainer import EXIT_TERMINATED
 from tests.helpers.ranks import ROOT
 from tests.helpers.tiny_lake import plan_tiny, rows_of, write_stage
 from tests.helpers.training_lake import (
+    MEASURED,
     TRAINING,
     plan_training,
     topic_purity,
@@ -91,6 +92,9 @@ def test_the_marker_says_what_was_learned_from_what(trained: dict[str, Run], bac
         "items_without_train_events": 1, "users": 640, "users_without_history": 1, "rows_left_out": 0,
     }  # fmt: skip
     assert {name: record.counts[name] for name in expected} == expected
+    assert record.counts["tokens_per_second"] > 0
+    assert 0 <= record.counts["loader_share"] < 1
+    assert 50 < record.counts["peak_memory_mb"] < 50_000
     assert 0 < record.counts["final_loss"] < 6 * np.log(2)  # below that of vectors that know nothing
     assert record.facts == {
         "metric": "cosine", "embedding_dim": 8, "model_id": run.stages["train"].id, "model_kind": "skip_gram",
@@ -155,7 +159,8 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(
         np.testing.assert_array_equal(vectors_of(rows(run, table)), vectors_of(rows(trained[backend], table)))
     counts = [find_done(r.lake, r.stages["train"])[1].counts for r in (run, trained[backend])]  # type: ignore[index]
     for found in counts:
-        del found["seconds"]
+        for name in MEASURED:
+            del found[name]
     assert counts[0] == counts[1]
     lines = [json.loads(line) for line in (checkpoint_folder(run) / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 21))
