@@ -15,7 +15,7 @@ from recspark.errors import DataError, TrainingError
 from recspark.faults import fault_point
 from recspark.logs import log
 from recspark.training.backend import Backend
-from recspark.training.checkpoint import Checkpoints, nothing_to_resume
+from recspark.training.checkpoint import Checkpoints, describe_anew, nothing_to_resume
 from recspark.training.data import SequenceReader, prefetched
 from recspark.training.objective import Place
 from recspark.training.reports import OpenTrackers, Reports, Totals
@@ -119,11 +119,11 @@ class Trainer:
     def _start_anew(self) -> None:
         """Says which unfinished training is nearest to this one, and why it cannot be gone on with."""
         is_required = self._config.resume == "required"
-        nearest = self._checkpoints.describe_nearest() if is_required or self._world.rank == 0 else None
+        nearest = self._checkpoints.find_nearest() if is_required or self._world.rank == 0 else None
         if is_required:
             raise nothing_to_resume(self._checkpoints.uri, nearest)
         if nearest:
-            log("train", f"from the start; {nearest}")
+            log("train", describe_anew(nearest))
 
     def _train_epoch(self) -> None:
         """Trains from the current step to the end of its epoch."""
