@@ -224,7 +224,7 @@ class TrainingConfig(Section):
     """A pair d apart weighs position_decay^(d - 1)."""
     conversion_context: str | None = None
     """Event type (such as purchase) whose items count as bought: each is a positive for all windows of its session,
-    with weight 1 (Grbovic & Cheng 2018; in cbow it is predicted from its whole session). Needs `corpus: sessions`."""
+    with weight 1 (Grbovic & Cheng 2018; in cbow it is predicted from its whole session). Needs sessions in `corpus`."""
     num_negatives: PositiveInt = 5
     """Negatives each positive pair weighs against."""
     shared_negatives: PositiveInt = 64
