@@ -149,8 +149,8 @@ class Trainer:
             state.loss_sum, state.loss_pairs = 0.0, 0
         if is_checkpoint or self._is_stopping:
             self._save()
-        if self._world.rank == 0:
-            fault_point(f"train.step:{state.step}")
+        rank = f":rank{self._world.rank}" if self._world.rank > 0 else ""
+        fault_point(f"train.step:{state.step}{rank}")
         if self._is_stopping:
             self._end_early()
 

@@ -3,6 +3,7 @@
 Each number of ranks is started once and does several things: a gloo process costs seconds to start.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from recspark.config.schema import ModelConfig, TrainingConfig
 from recspark.lake.arrow import find_done, find_table, open_table, read_table
 from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route, plan_route
 from recspark.pipeline.evaluate_stage import evaluate
-from recspark.training import export
+from recspark.training import export, torch_backend
 from recspark.training.job import train
 from recspark.training.objective import build_objective
 from recspark.training.optim import RowwiseAdagrad
@@ -285,6 +287,42 @@ def test_one_rank_goes_on_where_two_stopped(
     np.testing.assert_allclose(vectors(tmp_path), vectors(results[1]), rtol=1e-5, atol=1e-5)
 
 
+def test_two_ranks_go_on_where_one_stopped(results: dict[int, Path], tmp_path: Path) -> None:
+    start_lake(tmp_path)
+    (ended,) = run_ranks(train_only, 1, {"folder": str(tmp_path)}, timeout_s=120, fault="train.step:13")
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    both = run_ranks(train_only, 2, {"folder": str(tmp_path)}, timeout_s=120)
+    assert [done.returncode for done in both] == [0, 0], both[0].stderr + both[1].stderr
+    assert "resumed at step 10" in both[0].stderr
+    np.testing.assert_allclose(losses(tmp_path), losses(results[1]), rtol=1e-5)
+    for table in ("item_embeddings", "user_embeddings"):
+        np.testing.assert_allclose(vectors(tmp_path, table), vectors(results[1], table), rtol=1e-5, atol=1e-5)
+
+
+def lose_the_numbers(folder: str) -> None:
+    """What rank 1 finds in its eighth step is no number."""
+    plain, calls = torch_backend.find_gradients, itertools.count(1)
+
+    def find(*args: Any) -> Any:
+        is_lost = os.environ["RANK"] == "1" and next(calls) == 8
+        return tuple(found * (float("nan") if is_lost else 1.0) for found in plain(*args))
+
+    torch_backend.find_gradients = find  # type: ignore[assignment]
+    train_only(folder)
+
+
+def test_a_loss_that_is_no_number_names_its_rank_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    run = start_lake(tmp_path)
+    ended = run_ranks(lose_the_numbers, 2, {"folder": str(tmp_path)}, timeout_s=120)
+    told = "training diverged at step 8 of 50 (rank 1 of 2, epoch 0, lanes 2..3, batch 7 of each): loss nan a pair"
+    for done in ended:
+        assert done.returncode == 1, done.stderr
+        assert told in done.stderr
+        assert "the checkpoint of step 5 stays" in done.stderr
+    assert latest_step(run) == 5
+    assert find_done(run.lake, run.stages["train"]) is None
+
+
 def hang(folder: str) -> None:
     """Rank 1 stops at step 3."""
     plain = World.arrive
@@ -373,7 +411,8 @@ runpy.run_path("jobs/train.py", run_name="__main__")
 """
 
 
-def test_torchrun_restarts_after_the_loss_of_a_rank(results: dict[int, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["train.step:13", "train.step:13:rank1"])
+def test_torchrun_restarts_after_the_loss_of_a_rank(results: dict[int, Path], tmp_path: Path, fault: str) -> None:
     """`kill -9` of one rank under ``torchrun --max-restarts`` ends with the undisturbed result."""
     conf = write_conf(tmp_path)
     run = start_lake(tmp_path)
@@ -381,7 +420,7 @@ def test_torchrun_restarts_after_the_loss_of_a_rank(results: dict[int, Path], tm
     script.write_text(ONCE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", str(script), str(conf)]
-    environment = os.environ | run.to_environment() | {"RECSPARK_FAULT": "train.step:13", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = os.environ | run.to_environment() | {"RECSPARK_FAULT": fault, "GLOO_SOCKET_IFNAME": "lo"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)
     (done,) = wait_for_all([process], 200)
