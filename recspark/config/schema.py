@@ -200,7 +200,8 @@ class TrainingConfig(Section):
     """Sequences: `walks` over the item graph, the `sessions`, each user's whole train part as one (`histories`), or
     several, each with its share of every batch: {walks: 1.0, sessions: 0.5}."""
     backend: Literal["auto", "cpu", "torch"] = "auto"
-    """cpu: the numba kernel, one process. torch: DDP by torchrun, gloo or NCCL. auto: says what it picked and why."""
+    """cpu: the numba kernel, one process, as its checkpoints. torch: any number of processes by torchrun, gloo or NCCL.
+    auto: says what it picked and why."""
     epochs: PositiveInt = 5
     """Passes over the corpus; as many sequences as all hold together where there are several, drawn by their shares."""
     learning_rate: PositiveFloat = 0.5
