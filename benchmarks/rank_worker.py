@@ -1,21 +1,56 @@
-"""One rank of `ranks`: trains its part of the global batches; seconds as one line of JSON."""
+"""One rank of `ranks`: trains its part of the global batches; seconds as one line of JSON.
+
+With ``{"tables": "plain"}`` the same steps without ranks: two tensors, no `ShardedEmbedding`.
+"""
 
 import json
 import sys
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.corpus import SENTENCE, make_corpus
 from benchmarks.paired import timed
 from benchmarks.skip_gram_runs import objective_of, training_config
 from recspark.contracts.shards import shard_range
-from recspark.training.objective import Place
+from recspark.training.batches import StepBatch, StepBatches
+from recspark.training.gradients import find_gradients
+from recspark.training.init import init_rows
+from recspark.training.objective import Objective, Place
+from recspark.training.optim import RowwiseAdagrad
 from recspark.training.sequence_files import Sequences
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import find_launch, open_world
 
 _WARM_UP_STEPS = 3
+
+
+class PlainTensors:
+    """The step of `TorchBackend` as one would write it for one process: rows by id, updated in place."""
+
+    def __init__(self, dim: int, objective: Objective, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        ids = np.arange(objective.num_items)
+        self.input = torch.from_numpy(init_rows(ids, dim, objective.config.init_scale, objective.seed))
+        self.output = torch.zeros_like(self.input)
+        self._squares = torch.zeros(2, objective.num_items)
+        self._batches = StepBatches(objective)
+        self._loss = torch.zeros((), dtype=torch.float64)
+
+    def prepare(self, batch: Sequences, place: Place) -> StepBatch:
+        """Tokens, windows, rows and negatives of a batch."""
+        return self._batches.prepare(batch, place)
+
+    def step(self, batch: StepBatch, rate: float) -> None:
+        """Learns from a batch."""
+        rows = torch.from_numpy(batch.tokens.items), torch.from_numpy(batch.outputs)
+        found = self.input.index_select(0, rows[0]), self.output.index_select(0, rows[1])
+        loss, *gradients = find_gradients(batch, *found)
+        update = RowwiseAdagrad(rate).update
+        update(self.input, self._squares[0], rows[0], gradients[0])
+        update(self.output, self._squares[1], rows[1], gradients[1])
+        self._loss += loss
 
 
 def main(work: dict[str, Any]) -> dict[str, float]:
@@ -25,7 +60,11 @@ def main(work: dict[str, Any]) -> dict[str, float]:
     config = training_config(epochs=1, batch_sequences=rows, backend="torch", num_lanes=2, num_threads=work["threads"])
     objective = objective_of(config, corpus.counts)
     with open_world(find_launch(), "cpu", timeout_seconds=120) as world:
-        backend = TorchBackend(work["dim"], objective, world, work["threads"])
+        backend: TorchBackend | PlainTensors
+        if work.get("tables") == "plain":
+            backend = PlainTensors(work["dim"], objective, work["threads"])
+        else:
+            backend = TorchBackend(work["dim"], objective, world, work["threads"])
         own = shard_range(world.rank, world.world_size, rows)
 
         def step(number: int) -> None:

@@ -1,7 +1,10 @@
-"""`ranks`: the torch path on two gloo ranks against one, one intra-op thread a rank in both.
+"""`ranks`: what ranks cost and give on the torch path, one intra-op thread a rank unless a line says otherwise.
 
-One rank with two threads stands beside it: what the second core gives without a second process. Wall time counts: two
-ranks use two cores on purpose. Steps before the clock starts are left out.
+- one rank against the same step on plain tensors, without row-sharded tables: about 1, one rank pays nothing for them;
+- two gloo ranks against one;
+- one rank with two threads against one: what the second core gives without a second process.
+
+Wall time counts where two cores are used on purpose. Steps before the clock starts are left out.
 """
 
 import json
@@ -20,10 +23,12 @@ _TIMEOUT_S = 900
 
 
 def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
-    """A line for two ranks, and one for two threads, both against one rank with one thread."""
+    """A line for one rank against plain tensors; one for two ranks and one for two threads, against one rank."""
     work = {"num_items": 50_000, "dim": 128, "batch_sequences": 1024, "steps": 20 if quick else 60}
     runs = 2 if quick else 3
     versions = find_versions("torch", "numpy", "numba")
+    plain = run_pairs(lambda: train(1, 1, work | {"tables": "plain"}), lambda: train(1, 1, work), 2 * runs)
+    yield speed_line("ranks", "plain tensors", plain, work | {"ranks": 1, "threads_per_rank": 1}, versions, command)
     for peer, ranks, threads in (("one rank", 2, 1), ("one rank, two threads instead", 1, 2)):
         paired = run_pairs(lambda: train(1, 1, work), lambda r=ranks, t=threads: train(r, t, work), runs)  # type: ignore[misc]
         shape = {"ranks": ranks, "threads_per_rank": threads}

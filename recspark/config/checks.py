@@ -300,9 +300,9 @@ def _check_conversions(config: "RunConfig") -> Iterator[_Problem]:
     key, bought, kept = "training.conversion_context", config.training.conversion_context, config.clean.event_types
     if bought is None or not config.model.has_corpus:
         return
-    if set(config.training.corpus) != {"sessions"}:
-        others = " and ".join(name for name in config.training.corpus if name != "sessions")
-        line = f"{key}: {others} know no event types; set training.corpus to sessions"
+    if "sessions" not in config.training.corpus:
+        others = " and ".join(config.training.corpus)
+        line = f"{key}: {others} know no event types; set training.corpus to sessions, or mix them in"
         yield _Problem(line, key, "training.corpus", "model.kind")
     if config.training.window == "session":
         line = f"{key}: under window session every item is in all windows; leave one of them out"

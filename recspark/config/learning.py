@@ -89,6 +89,10 @@ class ReadoutSearchConfig(Section):
     """What decides: recall, ndcg, hr, mrr or map at a cut-off. Of equals, the earlier combination is taken."""
     max_users: PositiveInt = 5_000
     """Users scored, chosen by hash; fewer are faster and noisier."""
+    max_scores: PositiveInt = 200_000_000_000
+    """Scores computed at most (users x items x combinations), by all ranks together; a core makes 200 to 500 million a
+    second. Where all combinations on all users are more, half of it goes to all combinations on fewer users, the rest
+    to the best ones."""
     mask_seen: bool = True
     """Leave out a user's train items, from the list and from the relevant ones; as `evaluate.mask_seen`."""
     readouts: Annotated[tuple[ReadoutName, ...], Field(min_length=1)] = ("input", "output", "sum", "input_output")

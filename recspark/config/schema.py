@@ -200,7 +200,8 @@ class TrainingConfig(Section):
     """Sequences: `walks` over the item graph, the `sessions`, each user's whole train part as one (`histories`), or
     several, each with its share of every batch: {walks: 1.0, sessions: 0.5}."""
     backend: Literal["auto", "cpu", "torch"] = "auto"
-    """cpu: the numba kernel, one process. torch: DDP by torchrun, gloo or NCCL. auto: says what it picked and why."""
+    """cpu: the numba kernel, one process, as its checkpoints. torch: any number of processes by torchrun, gloo or NCCL.
+    auto: says what it picked and why."""
     epochs: PositiveInt = 5
     """Passes over the corpus; as many sequences as all hold together where there are several, drawn by their shares."""
     learning_rate: PositiveFloat = 0.5
@@ -224,7 +225,7 @@ class TrainingConfig(Section):
     """A pair d apart weighs position_decay^(d - 1)."""
     conversion_context: str | None = None
     """Event type (such as purchase) whose items count as bought: each is a positive for all windows of its session,
-    with weight 1 (Grbovic & Cheng 2018; in cbow it is predicted from its whole session). Needs `corpus: sessions`."""
+    with weight 1 (Grbovic & Cheng 2018; in cbow it is predicted from its whole session). Needs sessions in `corpus`."""
     num_negatives: PositiveInt = 5
     """Negatives each positive pair weighs against."""
     shared_negatives: PositiveInt = 64

@@ -4,7 +4,8 @@
 asks the owners for the distinct rows of its batch and sends their gradients back, both by one all-to-all.
 
     layout = RowLayout(num_rows, world_size)
-    route = find_route(layout, ids, ranks)        once a batch, good for every table of the layout
+    plan = plan_route(layout, ids)                once a batch, ahead of its step
+    route = find_route(layout, plan, ranks)       good for every table of the layout
     rows = table.lookup(route)                    float32 [len(ids), dim]
     table.apply_gradient(route, gradient, update) the owner adds up what all ranks send and updates its rows
 """
@@ -12,7 +13,7 @@ asks the owners for the distinct rows of its batch and sends their gradients bac
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -98,24 +99,42 @@ class Route:
     inverse: Tensor | None = None
 
 
-def find_route(layout: RowLayout, ids: NDArray[np.int64], ranks: Ranks) -> Route:
-    """The route of distinct ``ids`` (int64 [r]); collective: every rank calls it for every batch."""
+class RoutePlan(NamedTuple):
+    """What a rank knows of a route without the others: plain arrays, made ahead of the step.
+
+    ``positions`` int64 [r] are in the order of the ids with one rank, else sorted, which ``order`` int64 [r] does;
+    ``send_counts`` int64 [world_size] is how many of them each rank owns.
+    """
+
+    positions: NDArray[np.int64]
+    order: NDArray[np.int64] | None = None
+    send_counts: NDArray[np.int64] | None = None
+
+
+def plan_route(layout: RowLayout, ids: NDArray[np.int64]) -> RoutePlan:
+    """The plan of distinct ``ids`` (int64 [r])."""
     positions = layout.positions(ids)
-    if ranks.world_size == 1:
-        return Route(torch.from_numpy(positions).to(ranks.device))
+    if layout.world_size == 1:
+        return RoutePlan(positions)
     order = np.argsort(positions, kind="stable")
-    owners = positions[order] // layout.rows_per_rank
-    send_counts = np.bincount(owners, minlength=layout.world_size)
-    ones = [1] * layout.world_size
-    receive_counts = ranks.exchange(torch.from_numpy(send_counts), ones, ones).tolist()
-    asked = ranks.exchange(torch.from_numpy(positions[order]), send_counts.tolist(), receive_counts)
+    positions = positions[order]
+    return RoutePlan(positions, order, np.bincount(positions // layout.rows_per_rank, minlength=layout.world_size))
+
+
+def find_route(layout: RowLayout, plan: RoutePlan, ranks: Ranks) -> Route:
+    """The route of a plan; collective: every rank calls it for every batch. With one rank, one copy to the device."""
+    device = ranks.device
+    if plan.order is None or plan.send_counts is None:
+        return Route(torch.from_numpy(plan.positions).to(device, non_blocking=True))
+    ones, send_counts = [1] * layout.world_size, plan.send_counts.tolist()
+    receive_counts = ranks.exchange(torch.from_numpy(plan.send_counts), ones, ones).tolist()
+    asked = ranks.exchange(torch.from_numpy(plan.positions), send_counts, receive_counts)
     local_rows = asked - layout.range_of(ranks.rank).start
     distinct_rows, inverse = torch.unique(local_rows, return_inverse=True)
-    device = ranks.device
     return Route(
         local_rows.to(device),
-        torch.from_numpy(order).to(device),
-        tuple(send_counts.tolist()),
+        torch.from_numpy(plan.order).to(device, non_blocking=True),
+        tuple(send_counts),
         tuple(receive_counts),
         distinct_rows.to(device),
         inverse.to(device),

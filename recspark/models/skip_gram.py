@@ -10,7 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recspark.models.sharded_embedding import Ranks, Route, RowLayout, RowUpdate, ShardedEmbedding, find_route
+from recspark.models.sharded_embedding import (
+    Ranks,
+    Route,
+    RoutePlan,
+    RowLayout,
+    RowUpdate,
+    ShardedEmbedding,
+    find_route,
+    plan_route,
+)
 
 
 class SkipGram:
@@ -27,9 +36,13 @@ class SkipGram:
         self.input = ShardedEmbedding(self.layout, dim, ranks, initial_rows)
         self.output = ShardedEmbedding(self.layout, dim, ranks)
 
-    def route(self, ids: NDArray[np.int64]) -> Route:
-        """The route of distinct rows of either table. Collective."""
-        return find_route(self.layout, ids, self.ranks)
+    def plan(self, ids: NDArray[np.int64]) -> RoutePlan:
+        """What can be known ahead of the route of distinct rows of either table."""
+        return plan_route(self.layout, ids)
+
+    def route(self, plan: RoutePlan) -> Route:
+        """The route of a plan. Collective."""
+        return find_route(self.layout, plan, self.ranks)
 
     def lookup(self, input_route: Route, output_route: Route) -> tuple[Tensor, Tensor]:
         """(input rows, output rows), float32 [r, dim] each. Collective."""

@@ -11,7 +11,7 @@ name is no checkpoint. What training depends on (`facts`) is recorded and compar
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.fs as pafs
 
@@ -26,6 +26,33 @@ if TYPE_CHECKING:  # what `recspark run` asks at its start needs no engine
 
 FORMAT_VERSION = 1
 _LATEST, _METRICS = "LATEST", "metrics.jsonl"
+_SHOWN_DIFFERENCES, _SHOWN_CHARACTERS = 4, 40
+_ELSEWHERE = "its source, or a stage that it reads, is another one"
+
+
+class Difference(NamedTuple):
+    """A fact that a checkpoint was made from and this run has otherwise, such as config.training.window."""
+
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"  {self.name}: the checkpoint has {self.old}, this run has {self.new}"
+
+    @property
+    def short(self) -> str:
+        """The same in a few words."""
+        old, new = (text if len(text) <= _SHOWN_CHARACTERS else "..." for text in (str(self.old), str(self.new)))
+        return f"{self.name} {old} -> {new}"
+
+
+class Nearest(NamedTuple):
+    """The unfinished training beside this one that differs least, and in what."""
+
+    uri: str
+    step: int
+    differences: list[Difference]
 
 
 def checkpoint_uri(run: Run) -> str:
@@ -41,18 +68,31 @@ def check_resume(run: Run) -> None:
     uri = checkpoint_uri(run)
     if run.config.training.resume == "required" and read_bytes(join(uri, _LATEST)) is None:
         found = Checkpoints(uri, 1, {"config": run.stages["train"].sections})
-        raise nothing_to_resume(uri, found.describe_nearest(only=("config",)))
+        raise nothing_to_resume(uri, found.find_nearest(only=("config",)))
 
 
-def nothing_to_resume(uri: str, nearest: str | None) -> TrainingError:
-    """What is said where `training.resume` is required and there is no checkpoint; ``nearest``: `describe_nearest`."""
+def nothing_to_resume(uri: str, nearest: Nearest | None) -> TrainingError:
+    """What is said where `training.resume` is required and there is no checkpoint."""
     if nearest is None:
         return TrainingError(
             f"training.resume is required, but {uri} has no checkpoint yet, nor is there one of another training "
             f"beside it; set training.resume to auto, which trains from the start"
         )
-    return TrainingError(
-        f"{nearest}\nundo the change to go on from it, or leave training.resume=required out to train from the start"
+    where = f"{uri}: no checkpoint; that of step {nearest.step} in {nearest.uri} is of another training:"
+    differences = [str(d) for d in nearest.differences] or [f"  {_ELSEWHERE}"]
+    advice = "undo the change to go on from it, or leave training.resume=required out to train from the start"
+    return TrainingError("\n".join([where, *differences, advice]))
+
+
+def describe_anew(nearest: Nearest) -> str:
+    """The warning where `training.resume` is auto and only another training has a checkpoint; one line."""
+    shown = [d.short for d in nearest.differences[:_SHOWN_DIFFERENCES]] or [_ELSEWHERE]
+    num_more = len(nearest.differences) - len(shown)
+    more = f", and {num_more} more" if num_more > 0 else ""
+    return (
+        f"warning: begins anew, though a training stopped at step {nearest.step} ({nearest.uri}), which was made from "
+        f"something else: {', '.join(shown)}{more}. Undo the change to go on from it; with training.resume=required "
+        f"such a change is refused"
     )
 
 
@@ -87,18 +127,14 @@ class Checkpoints:
             raise TrainingError(f"{self.uri}/{_LATEST}: not a checkpoint record; {self._advice()}")
         differences = _compare(found["facts"], self._facts)
         if differences:
-            raise TrainingError(
-                "\n".join([f"{self.uri}: cannot resume, the checkpoint was made from something else:", *differences])
-                + f"\nundo the change, or {self._advice()}"
-            )
+            where = f"{self.uri}: cannot resume, the checkpoint was made from something else:"
+            advice = f"undo the change, or {self._advice()}"
+            raise TrainingError("\n".join([where, *map(str, differences), advice]))
         self._check_files(found)
         return found
 
-    def describe_nearest(self, only: tuple[str, ...] = ()) -> str | None:
-        """The unfinished training beside this one that differs least, and in what; None where there is none.
-
-        ``only`` these facts are compared where not all are known yet.
-        """
+    def find_nearest(self, only: tuple[str, ...] = ()) -> Nearest | None:
+        """None where there is none; ``only`` these facts are compared where not all are known yet."""
         folder, own = self.uri.rsplit("/", 1)
         own_facts = {key: value for key, value in self._facts.items() if not only or key in only}
         others = []
@@ -107,16 +143,10 @@ class Checkpoints:
             if found and found["state"]["step"] < found["facts"].get("num_steps", 0):
                 known = {key: value for key, value in found["facts"].items() if not only or key in only}
                 differences = _compare(known, own_facts, ignored=("key", "num_steps"))
-                others.append((len(differences), name, found["state"]["step"], differences))
-        if not others:
-            return None
-        _, name, step, differences = min(others)
-        return "\n".join(
-            [
-                f"{self.uri}: no checkpoint; that of step {step} in {join(folder, name)} is of another training:",
-                *(differences or ["  its source, or a stage that it reads, is another one"]),
-            ]
-        )
+                others.append(
+                    (len(differences), name, Nearest(join(folder, name), found["state"]["step"], differences))
+                )
+        return min(others, key=lambda other: other[:2])[2] if others else None
 
     def load(self, latest: dict[str, Any], backend: "Backend") -> None:
         """Brings a backend to the state of a checkpoint. Collective."""
@@ -181,16 +211,16 @@ def _parse_latest(content: bytes | None) -> dict[str, Any] | None:
 
 def _compare(
     found: dict[str, Any], wanted: dict[str, Any], prefix: str = "", ignored: tuple[str, ...] = ()
-) -> list[str]:
-    """One line a fact that differs."""
-    lines = []
+) -> list[Difference]:
+    """The facts that differ, by name."""
+    differences = []
     for name in sorted((set(found) | set(wanted)) - set(ignored)):
         old, new = found.get(name), wanted.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += _compare(old, new, f"{prefix}{name}.")
+            differences += _compare(old, new, f"{prefix}{name}.")
         elif old != new:
-            lines.append(f"  {prefix}{name}: the checkpoint has {old}, this run has {new}")
-    return lines
+            differences.append(Difference(f"{prefix}{name}", old, new))
+    return differences
 
 
 def _write_at_once(uri: str, content: bytes) -> None:

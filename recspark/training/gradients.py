@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recspark.training.batches import SharedNegatives, StepBatch, Targets
-from recspark.training.losses import Masked, negative_gradients, positive_gradients, sum_by_row, target_gradients
+from recspark.training.losses import (
+    Masked,
+    find_borders,
+    negative_gradients,
+    positive_gradients,
+    sum_by_row,
+    target_gradients,
+)
 from recspark.training.token_windows import Windows
 
 # A CPU scores as many rows at a time as its cache holds, a GPU as many as keep it busy.
@@ -70,9 +77,10 @@ class _Step:
         """The negatives of the whole batch: by item in skip-gram, whose tokens share a hidden vector, else by token."""
         hidden_HD = self._hidden_TD if self._batch.is_cbow else self._input_rows
         row, weight, hidden_weight, *masked = (_put(array, hidden_HD) for array in negatives)
+        chunk_rows = _CUDA_CHUNK_ROWS if hidden_HD.is_cuda else _CPU_CHUNK_ROWS
         loss, wanted_HD, gradient_ND = negative_gradients(
             hidden_HD, self._output_rows.index_select(0, row), hidden_weight, weight, Masked(*masked),
-            chunk_rows=_CUDA_CHUNK_ROWS if hidden_HD.is_cuda else _CPU_CHUNK_ROWS,
+            find_borders(negatives.masked_hidden, len(hidden_HD), chunk_rows), chunk_rows,
         )  # fmt: skip
         self._add(loss, wanted_HD if self._batch.is_cbow else None)
         if not self._batch.is_cbow:

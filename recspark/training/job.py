@@ -90,7 +90,8 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str,
     state = trainer.train()
     left_out = reader.rows_left_out(config.batch_sequences)
     counts = _counts(state, trainer.schedule.num_steps, config.epochs, left_out)
-    _say(launch, "trained", loss=counts["final_loss"], seconds=round(time.monotonic() - started, 1))
+    seconds = round(time.monotonic() - started, 1)
+    _say(launch, "trained", loss=counts["final_loss"], seconds=seconds, **state.speed)
     facts = _facts(run, name) | ({"warm_start": start.to_facts()} if start else {})
     facts |= find_readout(run.config.model, inputs, backend.part, world)
     items = own_items(len(inputs.num_events), world)
@@ -165,6 +166,7 @@ def _counts(state: TrainState, num_steps: int, epochs: int, rows_left_out: int) 
         "rows_left_out": rows_left_out,
         "final_loss": state.final_loss,
         "seconds": round(state.seconds, 1),
+        **state.speed,
     }
 
 

@@ -4,9 +4,12 @@ Shapes: T = tokens of a batch, D = embedding_dim, H = hidden vectors, U = distin
 N = negatives, L = targets of a token.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,12 +71,20 @@ class Masked(NamedTuple):
     weight: Tensor
 
 
+def find_borders(masked_hidden_M: NDArray[np.int64], num_hidden: int, chunk_rows: int = 512) -> list[int]:
+    """Where the chunks of `negative_gradients` begin among the ascending ``masked_hidden``, and where the last ends."""
+    starts = [*range(0, num_hidden, chunk_rows), num_hidden]
+    borders: list[int] = np.searchsorted(masked_hidden_M, starts).tolist()
+    return borders
+
+
 def negative_gradients(
     hidden_HD: Tensor,
     negative_ND: Tensor,
     weight_H: Tensor,
     weight_N: Tensor,
     masked: Masked,
+    borders: Sequence[int],
     chunk_rows: int = 512,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, hidden gradient [H, D], negative gradient [N, D]) of shared negatives, summed.
@@ -81,20 +92,16 @@ def negative_gradients(
     Each hidden vector costs weight_H x weight_N x -log sigmoid(-hidden_h . negative_n) for every negative that is not
     ``masked``. Pairs with the same hidden vector share one score, so in skip-gram the GEMM is over distinct items, not
     tokens; weights go onto its sides, not onto the scores. ``chunk_rows`` at a time, so that the scores stay in the
-    cache.
+    cache; ``borders`` are those of `find_borders`, which a GPU would have to be waited for.
 
     Source: Mikolov et al. 2013, eq. 4, second term, with its expectation taken over shared draws (Ji et al. 2016).
     """
     hidden_gradient, negative_gradient = torch.empty_like(hidden_HD), torch.zeros_like(negative_ND)
     loss = torch.zeros((), dtype=torch.float64, device=hidden_HD.device)
     weighted_negative_ND, weighted_hidden_HD = negative_ND * weight_N[:, None], hidden_HD * weight_H[:, None]
-    starts = range(0, len(hidden_HD), chunk_rows)
-    stops = torch.searchsorted(
-        masked.hidden, torch.tensor([*starts, len(hidden_HD)], device=masked.hidden.device)
-    ).tolist()
-    for chunk, start in enumerate(starts):
+    for chunk, start in enumerate(range(0, len(hidden_HD), chunk_rows)):
         rows = slice(start, start + chunk_rows)
-        part = Masked(*(values[stops[chunk] : stops[chunk + 1]] for values in masked))
+        part = Masked(*(values[borders[chunk] : borders[chunk + 1]] for values in masked))
         cell = (part.hidden - start) * len(negative_ND) + part.negative
         scores = hidden_HD[rows] @ negative_ND.T
         costs = F.softplus(scores)

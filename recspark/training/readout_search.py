@@ -5,44 +5,57 @@
     input         cosine  false    1.0            0.0               .1204
     input_output  ip      false    0.8            0.1               .1489     <- chosen
 
-Of a user only train and validation events are looked at: whatever lies behind them decides nothing.
+Of a user only train and validation events are looked at: whatever lies behind them decides nothing. All ranks share
+the users; what is chosen from the same tables does not depend on how many there are.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from recspark.config.learning import ReadoutSearchConfig
 from recspark.config.schema import ModelConfig
-from recspark.contracts import columns as c
-from recspark.errors import DataError
-from recspark.evaluate.histories import TRAIN_ONLY, Cases, CaseSpec, build_cases
-from recspark.evaluate.ranking import RANKING_METRICS, find_hits
-from recspark.evaluate.top_k import BLOCK_BYTES, blocks, mask_scores, top_k
-from recspark.lake.arrow import TableAt, read_table
+from recspark.lake.arrow import TableAt
 from recspark.logs import Progress, log
 from recspark.training.inputs import TrainInputs
-from recspark.training.readout import Readout, ReadoutSpec, mean_user_vectors, popularity_bias, read_vectors, unit_rows
+from recspark.training.readout import ReadoutSpec
+from recspark.training.readout_cases import first_by_hash, read_valid_cases
+from recspark.training.readout_scores import ReadoutScorer
 from recspark.training.tables import SkipGramTables
 from recspark.training.world import World
 
 METRICS, SWITCHES = ("cosine", "ip"), (False, True)
-_COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT]
+_FINALISTS = 8
+"""At least so many combinations are compared on the larger number of users."""
+
+
+class SearchRound(NamedTuple):
+    """So many combinations, the best of the round before, are scored on so many users."""
+
+    num_candidates: int
+    num_users: int
 
 
 @dataclass(frozen=True)
 class ReadoutChoice:
-    """What was chosen, the value of each combination in the order they were tried, and on how many users."""
+    """What was chosen, the value of each combination in the order they were listed, and on how many users each.
+
+    ``rounds`` are one or two; of a combination its last one counts, and only those of the last one can be chosen.
+    """
 
     spec: ReadoutSpec
     tried: dict[ReadoutSpec, float]
-    num_users: int
+    users_of: dict[ReadoutSpec, int]
+    rounds: list[SearchRound]
     metric: str
+
+    @property
+    def num_users(self) -> int:
+        """On how many users the chosen one is the best."""
+        return self.users_of[self.spec]
 
     def to_facts(self) -> dict[str, Any]:
         """The table of results, as manifest and record carry it."""
@@ -51,53 +64,121 @@ class ReadoutChoice:
             "value": self.tried[self.spec],
             "users": self.num_users,
             "candidates": len(self.tried),
-            "results": [spec.to_facts() | {"value": value} for spec, value in self.tried.items()],
+            "rounds": [found._asdict() for found in self.rounds],
+            "results": [s.to_facts() | {"value": value, "users": self.users_of[s]} for s, value in self.tried.items()],
         }
 
 
 def find_readout(
     config: ModelConfig, inputs: TrainInputs, part: Callable[[range], SkipGramTables], world: World
 ) -> dict[str, Any]:
-    """The facts of what is exported: as the config gives it, or as rank 0 chooses it on the validation slice.
+    """The facts of what is exported: as the config gives it, or as the validation slice chooses it.
 
-    ``part`` gives the trained rows of a range of items, as `Backend.part` does. Collective.
+    ``part`` gives the trained rows of a range of items, as `Backend.part` does. Collective; the same on every rank,
+    each of which holds both tables meanwhile.
 
     Raises: DataError when no user has both train and validation items.
     """
     if not config.autos:
         return ReadoutSpec.from_config(config).to_facts()
     assert inputs.user_histories, "the config is checked for users"
-    tables = part(range(len(inputs.num_events) if world.rank == 0 else 0))
-    chosen: dict[str, Any] = {}
-    if world.rank == 0:
-        choice = choose_readout(tables, inputs.user_histories, inputs.num_events, config)
-        chosen = choice.spec.to_facts() | {"readout_search": choice.to_facts()}
-    found: dict[str, Any] = world.gather_objects(chosen)[0]
-    return found
+    tables = part(range(len(inputs.num_events)))
+    choice = choose_readout(tables, inputs.user_histories, inputs.num_events, config, world)
+    return choice.spec.to_facts() | {"readout_search": choice.to_facts()}
 
 
 def choose_readout(
-    tables: SkipGramTables, user_histories: TableAt, num_events: NDArray[np.int64], config: ModelConfig
+    tables: SkipGramTables,
+    user_histories: TableAt,
+    num_events: NDArray[np.int64],
+    config: ModelConfig,
+    world: World = World(),  # noqa: B008
 ) -> ReadoutChoice:
-    """The best of `list_candidates` on the validation slice; of equals the one listed first.
+    """The best of `list_candidates` on the validation slice; of equals the one listed first. Collective.
 
     Raises: DataError when no user has both train and validation items.
     """
-    search, candidates = config.readout_search, list_candidates(config)
-    cases = read_valid_cases(user_histories, num_events, search)
-    progress = Progress("train", len(candidates), "readouts")
+    search, left = config.readout_search, list_candidates(config)
+    cases = read_valid_cases(user_histories, num_events, search, world)
+    rounds = plan_search(len(cases), len(num_events), len(left), search.max_scores)
+    report = _Report(rounds, search.metric, is_speaking=world.rank == 0)
+    report.say_plan(len(cases), len(num_events), search.max_scores)
+    scorer = ReadoutScorer(tables, num_events, search.metric, world)
     tried: dict[ReadoutSpec, float] = {}
-    for space, alike in itertools.groupby(candidates, _space_of):
-        specs = list(alike)
-        for spec, value in zip(specs, _score(tables, num_events, cases, specs, search.metric), strict=True):
-            tried[spec] = value
-        progress.update(len(tried))
-        values = {f"at {s.popularity_term:g}": round(tried[s], 5) for s in specs}
-        log("train", f"{search.metric} of {_describe_space(space)}, by popularity_term", **values)
-    chosen = max(tried, key=lambda spec: tried[spec])  # max takes the first of equals
-    log("train", f"chosen: {describe(chosen)}, best of {len(tried)} on {len(cases):,} users of the validation slice",
-        **{search.metric: round(tried[chosen], 5)})  # fmt: skip
-    return ReadoutChoice(chosen, tried, len(cases), search.metric)
+    users_of: dict[ReadoutSpec, int] = {}
+    for num_candidates, num_users in rounds:
+        left = _keep_best(left, tried, num_candidates)
+        for specs, values in scorer.score(first_by_hash(cases, num_users), left):
+            tried |= zip(specs, values, strict=True)
+            users_of |= dict.fromkeys(specs, num_users)
+            report.say_space(specs, values)
+    chosen = max(left, key=lambda spec: tried[spec])  # max takes the first of equals
+    choice = ReadoutChoice(chosen, tried, users_of, rounds, search.metric)
+    report.say_choice(choice)
+    return choice
+
+
+def plan_search(num_users: int, num_items: int, num_candidates: int, max_scores: int) -> list[SearchRound]:
+    """All combinations on all users where that is within ``max_scores`` (users x items x combinations).
+
+    Else coarse to fine: half of it goes to all combinations on fewer users, the rest to the best ones on as many users
+    as it serves. A few combinations are tried at once, on fewer users. At least one user is scored.
+    """
+    affordable = max_scores // num_items  # users x combinations
+    if num_users * num_candidates <= affordable or num_candidates <= _FINALISTS:
+        return [SearchRound(num_candidates, _clamp(affordable // num_candidates, num_users))]
+    coarse = _clamp(affordable // 2 // num_candidates, num_users)
+    left = affordable - coarse * num_candidates
+    finalists = max(_FINALISTS, _clamp(left // num_users, num_candidates))
+    return [SearchRound(num_candidates, coarse), SearchRound(finalists, _clamp(left // finalists, num_users))]
+
+
+def _clamp(value: int, highest: int) -> int:
+    return max(1, min(value, highest))
+
+
+def _keep_best(specs: list[ReadoutSpec], tried: dict[ReadoutSpec, float], count: int) -> list[ReadoutSpec]:
+    """The best ``count`` of them in the order they came, of equals the first; all where nothing was tried yet."""
+    if not tried:
+        return specs
+    best = set(sorted(specs, key=lambda spec: -tried[spec])[:count])
+    return [spec for spec in specs if spec in best]
+
+
+class _Report:
+    """What rank 0 says of a search."""
+
+    def __init__(self, rounds: list[SearchRound], metric: str, is_speaking: bool) -> None:
+        self._rounds, self._metric, self._is_speaking = rounds, metric, is_speaking
+        self._progress = Progress("train", sum(r.num_candidates for r in rounds), "readouts")
+        self._done = 0
+
+    def say_plan(self, num_users: int, num_items: int, max_scores: int) -> None:
+        """How the work was cut down, where it was."""
+        if not self._is_speaking or self._rounds == [(self._rounds[0].num_candidates, num_users)]:
+            return
+        parts = [f"{r.num_candidates} of them on {r.num_users:,}" for r in self._rounds]
+        log(
+            "train",
+            f"{self._rounds[0].num_candidates} readouts x {num_users:,} users x {num_items:,} items are more than "
+            f"model.readout_search.max_scores {max_scores:,}: {', then the best '.join(parts)} users, chosen by hash",
+        )
+
+    def say_space(self, specs: list[ReadoutSpec], values: list[float]) -> None:
+        """The values of one space."""
+        if not self._is_speaking:
+            return
+        self._done += len(specs)
+        self._progress.update(self._done)
+        shown = {f"at {s.popularity_term:g}": round(value, 5) for s, value in zip(specs, values, strict=True)}
+        log("train", f"{self._metric} of {_describe_space(specs[0])}, by popularity_term", **shown)
+
+    def say_choice(self, choice: ReadoutChoice) -> None:
+        """What was chosen from how much."""
+        if self._is_speaking:
+            of = f"best of {len(choice.tried)} on {choice.num_users:,} users of the validation slice"
+            value = {self._metric: round(choice.tried[choice.spec], 5)}
+            log("train", f"chosen: {describe(choice.spec)}, {of}", **value)
 
 
 def list_candidates(config: ModelConfig) -> list[ReadoutSpec]:
@@ -119,68 +200,10 @@ def list_candidates(config: ModelConfig) -> list[ReadoutSpec]:
 
 def describe(spec: ReadoutSpec) -> str:
     """A spec for people."""
-    return f"{_describe_space(_space_of(spec))}, popularity_term {spec.popularity_term:g}"
-
-
-def read_valid_cases(user_histories: TableAt, num_events: NDArray[np.int64], search: ReadoutSearchConfig) -> Cases:
-    """The users to choose by: train items as history, validation items as relevant.
-
-    Raises: DataError when there are none.
-    """
-    rows = read_table(user_histories, _COLUMNS)
-    # Without a context nothing behind the validation items is history: the slice is scored from train alone.
-    place = rows.schema.get_field_index(c.NUM_CONTEXT)
-    rows = rows.set_column(place, c.NUM_CONTEXT, pa.array(np.zeros(len(rows), np.int32)))
-    spec = CaseSpec(c.VALID, TRAIN_ONLY, search.mask_seen, search.max_users)
-    try:
-        return build_cases(rows, num_events, spec)
-    except DataError as error:
-        raise DataError(
-            f"model.readout, metric, centred, history_decay, popularity_term: auto is chosen on the validation slice, "
-            f"but {error}; or set split.valid to another slice, or give values"
-        ) from error
-
-
-def _space_of(spec: ReadoutSpec) -> ReadoutSpec:
-    """What candidates have to share to be scored together: they differ in the popularity term alone."""
-    return replace(spec, popularity_term=0.0)
+    return f"{_describe_space(spec)}, popularity_term {spec.popularity_term:g}"
 
 
 def _describe_space(spec: ReadoutSpec) -> str:
     centred = "true" if spec.centred else "false"
     found = f"readout {spec.readout}, metric {spec.metric}, centred {centred}, history_decay {spec.history_decay:g}"
     return found if spec.history_items is None else f"{found}, history_items {spec.history_items}"
-
-
-def _score(
-    tables: SkipGramTables, num_events: NDArray[np.int64], cases: Cases, specs: list[ReadoutSpec], label: str
-) -> list[float]:
-    """The metric of each spec, all of one space: a GEMM serves all popularity terms."""
-    name, k = label.split("@")
-    biases = [popularity_bias(num_events, tables.is_trained, spec.popularity_term) for spec in specs]
-    totals = np.zeros(len(specs))
-    for start, stop, scores_BN in _score_blocks(tables, num_events, cases, specs[0]):
-        relevant, biased_BN = cases.relevant.block(start, stop), np.empty_like(scores_BN)
-        for place, bias in enumerate(biases):
-            np.add(scores_BN, bias, out=biased_BN)
-            hits_BK = find_hits(top_k(biased_BN, int(k)).ids, relevant)
-            totals[place] += RANKING_METRICS[name](hits_BK, relevant.lengths, int(k)).sum()
-    return [float(total) for total in totals / len(cases)]
-
-
-def _score_blocks(
-    tables: SkipGramTables, num_events: NDArray[np.int64], cases: Cases, spec: ReadoutSpec
-) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """(first user, last + 1, similarities [B, V]) block by block; -inf for what must not be listed."""
-    vectors, query = read_vectors(tables, spec.readout, spec.centred)
-    items = Readout(vectors, query, np.zeros(len(vectors), np.float32), tables.is_trained, spec.history_weights)
-    lengths = cases.history.lengths.astype(np.int32)
-    users, _ = mean_user_vectors(cases.history.values, cases.history.offsets[:-1], lengths, items)
-    if spec.metric == "cosine":
-        vectors, users = unit_rows(vectors), unit_rows(users)
-    barred = np.flatnonzero(~tables.is_trained)
-    for start, stop in blocks(len(cases), max(1, BLOCK_BYTES // (4 * len(num_events)))):
-        scores_BN = users[start:stop] @ vectors.T
-        scores_BN[:, barred] = -np.inf
-        mask_scores(scores_BN, cases.masked.block(start, stop))
-        yield start, stop, scores_BN

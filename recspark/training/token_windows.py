@@ -83,7 +83,7 @@ class Windows:
         distance = distance.abs()
         is_near = sentence == stream.as_strided((num_blocks, 1, span), (block, 0, 1))
         is_near &= distance <= centers(found.reach, 0)
-        weights = torch.from_numpy(found.decay).to(device)[distance.clamp_max(len(found.decay) - 1)]
+        weights = torch.from_numpy(found.decay).to(device, non_blocking=True)[distance.clamp_max(len(found.decay) - 1)]
         if found.share is not None:
             weights = weights * centers(found.share, 0)
         if found.is_flat is not None:

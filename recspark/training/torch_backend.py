@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
-from recspark.models.sharded_embedding import look_up
+from recspark.models.sharded_embedding import RoutePlan, look_up
 from recspark.models.skip_gram import SkipGram
 from recspark.training.backend import TORCH
 from recspark.training.batches import StepBatch, StepBatches
@@ -32,6 +32,14 @@ from recspark.training.world import World
 
 _PART_ROWS = 1 << 20
 """Rows that are fetched from their owners at once."""
+
+
+class PreparedStep(NamedTuple):
+    """A step's work, and the way to its input and output rows as far as this rank knows it alone."""
+
+    batch: StepBatch
+    inputs: RoutePlan
+    outputs: RoutePlan
 
 
 class TorchBackend:
@@ -65,22 +73,27 @@ class TorchBackend:
         for name, values in rows.items():
             state[name][torch.from_numpy(places)] = torch.from_numpy(values).to(self._world.device)
 
-    def prepare(self, batch: Sequences, place: Place) -> StepBatch:
-        """Tokens, windows, rows and negatives of a batch."""
-        return stage(self._batches.prepare(batch, place), self._world.device)
+    def prepare(self, batch: Sequences, place: Place) -> PreparedStep:
+        """Tokens, windows, rows and negatives of a batch, and where the rows are."""
+        found = self._batches.prepare(batch, place)
+        prepared = PreparedStep(found, self._model.plan(found.tokens.items), self._model.plan(found.outputs))
+        return stage(prepared, self._world.device)
 
     def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
         """(loss sum, pairs) of this rank's part of a batch before anything is learned."""
         return self._objective.untrained_loss(batch, place)
 
-    def step(self, prepared: StepBatch, learning_rate: float) -> None:
-        """Looks up the batch's rows, finds their gradients, sends those to the owners. Collective."""
-        routes = self._model.route(prepared.tokens.items), self._model.route(prepared.outputs)
+    def step(self, prepared: PreparedStep, learning_rate: float) -> None:
+        """Looks up the batch's rows, finds their gradients, sends those to the owners. Collective.
+
+        One rank reads nothing back from its device, so that a GPU never waits for the next step's orders.
+        """
+        routes = self._model.route(prepared.inputs), self._model.route(prepared.outputs)
         input_rows, output_rows = self._model.lookup(*routes)
-        loss, input_gradient, output_gradient = find_gradients(prepared, input_rows, output_rows)
+        loss, input_gradient, output_gradient = find_gradients(prepared.batch, input_rows, output_rows)
         self._model.apply_gradient(*routes, input_gradient, output_gradient, RowwiseAdagrad(learning_rate).update)
         self._loss += loss
-        self._pairs += prepared.num_pairs
+        self._pairs += prepared.batch.num_pairs
 
     def take_loss(self) -> tuple[float, int]:
         """(loss sum, pairs) of this rank since the last call; waits for the device."""
@@ -117,7 +130,7 @@ class TorchBackend:
         for piece in range(num_pieces):
             start = min(items.start + piece * _PART_ROWS, items.stop)
             ids = np.arange(start, min(start + _PART_ROWS, items.stop))
-            route = self._model.route(ids)
+            route = self._model.route(self._model.plan(ids))
             pieces.append({n: look_up(t, route, self._world).cpu() for n, t in self._model.state().items()})
         own = {n: t[:0].cpu() for n, t in self._model.state().items()}  # where no rank asks for anything
         rows = {n: torch.cat([own[n], *(piece[n] for piece in pieces)]).numpy() for n in own}

@@ -15,7 +15,7 @@ from recspark.errors import DataError, TrainingError
 from recspark.faults import fault_point
 from recspark.logs import log
 from recspark.training.backend import Backend
-from recspark.training.checkpoint import Checkpoints, nothing_to_resume
+from recspark.training.checkpoint import Checkpoints, describe_anew, nothing_to_resume
 from recspark.training.data import SequenceReader, prefetched
 from recspark.training.objective import Place
 from recspark.training.reports import OpenTrackers, Reports, Totals
@@ -34,7 +34,8 @@ class TrainState:
     """Where training stands and what it has counted, over all ranks and restarts.
 
     ``loss_sum`` and ``loss_pairs`` are those of the current epoch; ``final_loss`` is the mean a pair of the last whole
-    one, ``first_loss`` that of the first batch before anything is learned.
+    one, ``first_loss`` that of the first batch before anything is learned. Of its ``seconds`` a rank waited for batches
+    ``waited_seconds`` in the mean; ``peak_memory_mb`` is that of the largest rank.
     """
 
     step: int = 0
@@ -45,6 +46,18 @@ class TrainState:
     first_loss: float | None = None
     final_loss: float | None = None
     seconds: float = 0.0
+    waited_seconds: float = 0.0
+    peak_memory_mb: int = 0
+
+    @property
+    def speed(self) -> dict[str, float]:
+        """Tokens a second, the share of time that went by waiting for batches, the largest rank's peak memory."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "tokens_per_second": round(self.tokens / seconds),
+            "loader_share": round(self.waited_seconds / seconds, 3),
+            "peak_memory_mb": self.peak_memory_mb,
+        }
 
 
 class Trainer:
@@ -106,11 +119,11 @@ class Trainer:
     def _start_anew(self) -> None:
         """Says which unfinished training is nearest to this one, and why it cannot be gone on with."""
         is_required = self._config.resume == "required"
-        nearest = self._checkpoints.describe_nearest() if is_required or self._world.rank == 0 else None
+        nearest = self._checkpoints.find_nearest() if is_required or self._world.rank == 0 else None
         if is_required:
             raise nothing_to_resume(self._checkpoints.uri, nearest)
         if nearest:
-            log("train", f"from the start; {nearest}")
+            log("train", describe_anew(nearest))
 
     def _train_epoch(self) -> None:
         """Trains from the current step to the end of its epoch."""
@@ -136,8 +149,8 @@ class Trainer:
             state.loss_sum, state.loss_pairs = 0.0, 0
         if is_checkpoint or self._is_stopping:
             self._save()
-        if self._world.rank == 0:
-            fault_point(f"train.step:{state.step}")
+        rank = f":rank{self._world.rank}" if self._world.rank > 0 else ""
+        fault_point(f"train.step:{state.step}{rank}")
         if self._is_stopping:
             self._end_early()
 
@@ -167,6 +180,8 @@ class Trainer:
         state.pairs += sum(totals.pairs)
         state.tokens += totals.tokens
         state.seconds += totals.seconds
+        state.waited_seconds += totals.loader_share * totals.seconds
+        state.peak_memory_mb = max(state.peak_memory_mb, totals.peak_memory_mb)
         self._is_stopping = totals.is_stopping
         if sum(totals.pairs):
             self._check_loss(totals)

@@ -3,6 +3,7 @@
 Each number of ranks is started once and does several things: a gloo process costs seconds to start.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +23,9 @@ from safetensors.numpy import load_file
 from recspark.config import Run
 from recspark.config.schema import ModelConfig, TrainingConfig
 from recspark.lake.arrow import find_done, find_table, open_table, read_table
-from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route
+from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route, plan_route
 from recspark.pipeline.evaluate_stage import evaluate
-from recspark.training import export
+from recspark.training import export, torch_backend
 from recspark.training.job import train
 from recspark.training.objective import build_objective
 from recspark.training.optim import RowwiseAdagrad
@@ -31,7 +33,7 @@ from recspark.training.slow_momentum import SlowMomentum
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import World, find_launch, open_world
 from tests.helpers.ranks import ROOT, check_ranks, run_ranks, start_ranks, stop, wait_for_all
-from tests.helpers.training_lake import plan_training, topic_purity, vectors_of, write_topic_sessions
+from tests.helpers.training_lake import MEASURED, plan_training, topic_purity, vectors_of, write_topic_sessions
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 
@@ -64,11 +66,11 @@ def update_a_table(world: World) -> np.ndarray:
     table = ShardedEmbedding(layout, DIM, world, initial_rows)
     for step in range(NUM_STEPS):
         ids, times, gradient = requests_of(step, world.world_size)[world.rank]
-        route = find_route(layout, ids, world)
+        route = find_route(layout, plan_route(layout, ids), world)
         # The gradient depends on what was looked up, so a wrong row shows.
         pull = 0.1 * table.lookup(route) * torch.from_numpy(times)[:, None]
         table.apply_gradient(route, torch.from_numpy(gradient) + pull, RowwiseAdagrad(0.1).update)
-    return table.lookup(find_route(layout, np.arange(NUM_ROWS), world)).numpy()
+    return table.lookup(find_route(layout, plan_route(layout, np.arange(NUM_ROWS)), world)).numpy()
 
 
 def update_a_dense_table() -> np.ndarray:
@@ -196,7 +198,8 @@ def test_ranks_learn_what_one_learns(results: dict[int, Path], num_ranks: int) -
         run = plan_training(folder, **TRAINING)
         found = find_done(run.lake, run.stages["train"])
         assert found is not None
-        counts.append({k: v for k, v in found[1].counts.items() if k not in ("seconds", "final_loss")})
+        counts.append({k: v for k, v in found[1].counts.items() if k not in (*MEASURED, "final_loss")})
+        assert set(MEASURED) <= set(found[1].counts)
     assert counts[0] == counts[1]
 
 
@@ -282,6 +285,42 @@ def test_one_rank_goes_on_where_two_stopped(
     train_only(str(tmp_path))
     assert "resumed at step 10" in capsys.readouterr().err
     np.testing.assert_allclose(vectors(tmp_path), vectors(results[1]), rtol=1e-5, atol=1e-5)
+
+
+def test_two_ranks_go_on_where_one_stopped(results: dict[int, Path], tmp_path: Path) -> None:
+    start_lake(tmp_path)
+    (ended,) = run_ranks(train_only, 1, {"folder": str(tmp_path)}, timeout_s=120, fault="train.step:13")
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    both = run_ranks(train_only, 2, {"folder": str(tmp_path)}, timeout_s=120)
+    assert [done.returncode for done in both] == [0, 0], both[0].stderr + both[1].stderr
+    assert "resumed at step 10" in both[0].stderr
+    np.testing.assert_allclose(losses(tmp_path), losses(results[1]), rtol=1e-5)
+    for table in ("item_embeddings", "user_embeddings"):
+        np.testing.assert_allclose(vectors(tmp_path, table), vectors(results[1], table), rtol=1e-5, atol=1e-5)
+
+
+def lose_the_numbers(folder: str) -> None:
+    """What rank 1 finds in its eighth step is no number."""
+    plain, calls = torch_backend.find_gradients, itertools.count(1)
+
+    def find(*args: Any) -> Any:
+        is_lost = os.environ["RANK"] == "1" and next(calls) == 8
+        return tuple(found * (float("nan") if is_lost else 1.0) for found in plain(*args))
+
+    torch_backend.find_gradients = find  # type: ignore[assignment]
+    train_only(folder)
+
+
+def test_a_loss_that_is_no_number_names_its_rank_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    run = start_lake(tmp_path)
+    ended = run_ranks(lose_the_numbers, 2, {"folder": str(tmp_path)}, timeout_s=120)
+    told = "training diverged at step 8 of 50 (rank 1 of 2, epoch 0, lanes 2..3, batch 7 of each): loss nan a pair"
+    for done in ended:
+        assert done.returncode == 1, done.stderr
+        assert told in done.stderr
+        assert "the checkpoint of step 5 stays" in done.stderr
+    assert latest_step(run) == 5
+    assert find_done(run.lake, run.stages["train"]) is None
 
 
 def hang(folder: str) -> None:
@@ -372,7 +411,8 @@ runpy.run_path("jobs/train.py", run_name="__main__")
 """
 
 
-def test_torchrun_restarts_after_the_loss_of_a_rank(results: dict[int, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["train.step:13", "train.step:13:rank1"])
+def test_torchrun_restarts_after_the_loss_of_a_rank(results: dict[int, Path], tmp_path: Path, fault: str) -> None:
     """`kill -9` of one rank under ``torchrun --max-restarts`` ends with the undisturbed result."""
     conf = write_conf(tmp_path)
     run = start_lake(tmp_path)
@@ -380,7 +420,7 @@ def test_torchrun_restarts_after_the_loss_of_a_rank(results: dict[int, Path], tm
     script.write_text(ONCE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", str(script), str(conf)]
-    environment = os.environ | run.to_environment() | {"RECSPARK_FAULT": "train.step:13", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = os.environ | run.to_environment() | {"RECSPARK_FAULT": fault, "GLOO_SOCKET_IFNAME": "lo"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)
     (done,) = wait_for_all([process], 200)

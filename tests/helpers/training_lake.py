@@ -16,6 +16,8 @@ TRAINING = {
     "corpus": "sessions", "backend": "torch", "epochs": 2, "batch_sequences": 64, "num_lanes": 4, "num_threads": 1,
     "shared_negatives": 8, "checkpoint_steps": 5, "window": 3,
 }  # fmt: skip
+MEASURED = ("seconds", "tokens_per_second", "loader_share", "peak_memory_mb")
+"""Counts of a training that differ from run to run."""
 
 
 def plan_training(

@@ -233,11 +233,12 @@ BOUGHT = ("training.conversion_context=purchase", "training.corpus=sessions", "s
         ),
         (
             [*BOUGHT, "training.corpus=walks"],
-            "training.conversion_context: walks know no event types; set training.corpus to sessions",
+            "training.conversion_context: walks know no event types; set training.corpus to sessions, or mix them in",
         ),
         (
-            [*BOUGHT, "training.corpus={sessions: 1, walks: 1, histories: 1}"],
-            "training.conversion_context: walks and histories know no event types; set training.corpus to sessions",
+            [*BOUGHT, "training.corpus={walks: 1, histories: 1}"],
+            "training.conversion_context: walks and histories know no event types; set training.corpus to sessions, or "
+            "mix them in",
         ),
         (
             ["model.objective=hierarchical_softmax", "model.readout=auto", "split.valid.kind=user_share"],

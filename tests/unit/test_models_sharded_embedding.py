@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recspark.models import sharded_embedding
-from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route
+from recspark.models.sharded_embedding import RowLayout, ShardedEmbedding, find_route, plan_route
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.world import World
 
@@ -48,14 +48,27 @@ def test_one_rank_looks_up_and_updates_what_a_plain_table_would() -> None:
     layout = RowLayout(50, 1)
     table = ShardedEmbedding(layout, 3, World(), initial_rows=lambda ids: plain[ids])
     ids = np.array([49, 0, 7])
-    route = find_route(layout, ids, World())
+    route = find_route(layout, plan_route(layout, ids), World())
     np.testing.assert_array_equal(table.lookup(route).numpy(), plain[ids])
     gradient = torch.from_numpy(random.normal(size=(3, 3)).astype(np.float32))
     table.apply_gradient(route, gradient, RowwiseAdagrad(0.1).update)
     expected, squares = torch.from_numpy(plain.copy()), torch.zeros(50)
     RowwiseAdagrad(0.1).update(expected, squares, torch.from_numpy(ids), gradient)
-    everything = find_route(layout, np.arange(50), World())
+    everything = find_route(layout, plan_route(layout, np.arange(50)), World())
     torch.testing.assert_close(table.lookup(everything), expected, rtol=0, atol=0)
+
+
+def test_a_plan_sorts_rows_by_owner_and_counts_them() -> None:
+    layout, ids = RowLayout(50, 4), np.array([49, 0, 7, 31, 12])
+    plan = plan_route(layout, ids)
+    assert plan.order is not None
+    assert plan.send_counts is not None
+    np.testing.assert_array_equal(plan.positions, layout.positions(ids)[plan.order])
+    owners = np.repeat(np.arange(4), plan.send_counts)
+    assert all(place in layout.range_of(owner) for place, owner in zip(plan.positions, owners, strict=True))
+    alone = plan_route(RowLayout(50, 1), ids)
+    np.testing.assert_array_equal(alone.positions, RowLayout(50, 1).positions(ids))
+    assert (alone.order, alone.send_counts) == (None, None)
 
 
 def test_rows_left_out_of_initial_rows_start_at_zero() -> None:

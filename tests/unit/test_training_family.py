@@ -19,8 +19,8 @@ from recspark.training.objective import Objective, Place, build_objective
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import World
 from tests.helpers.family_oracle import ragged
-from tests.helpers.tiny_lake import rows_of, write_stage
-from tests.helpers.training_lake import plan_training
+from tests.helpers.tiny_lake import plan_tiny, rows_of, write_stage
+from tests.helpers.training_lake import TRAINING, plan_training
 from tests.unit.test_training_cpu_kernel import FAMILY, neighbour_purity, topic_corpus
 
 BACKENDS = ("cpu", "torch")
@@ -106,6 +106,43 @@ def test_what_a_session_buys_is_a_positive_of_all_its_items(tmp_path: Path, back
     assert (found["plain"][0], found["bought"][0]) == (1500 * 8, 1500 * 11)
     assert found["plain"][1] < 0.5  # by chance .23
     assert found["bought"][1] > 0.95
+
+
+def test_in_a_mixture_sessions_alone_know_what_is_bought(tmp_path: Path) -> None:
+    """Walks and sessions in equal parts, trained end to end: walks tie a topic's items, sessions add what it buys."""
+    runs = [
+        plan_tiny(
+            tmp_path,
+            model={"embedding_dim": 16},
+            sessions={"collapse_repeats": False},
+            training=TRAINING | {"backend": "cpu", "corpus": {"walks": 1.0, "sessions": 1.0}, "epochs": 4, "window": 1,
+                                 "dynamic_window": False, "conversion_context": bought},
+            evaluate=None,
+            run={"seed": 7},
+        )
+        for bought in (None, "purchase")
+    ]  # fmt: skip
+    write_shopping(runs[0])
+    walks = topic_walks(1500)
+    rows = [{"epoch": 0, "shard": 0, "start_idx": walk[0], "walk": walk} for walk in walks]
+    write_stage(runs[0], "walks", {"walks": rows_of("walks", rows)})
+    pairs = []
+    for run in runs:
+        train(run)
+        _, record = find_done(run.lake, run.stages["train"]) or (0, None)
+        assert record is not None
+        assert set(record.inputs) >= {"walks", "sessions"}
+        pairs.append(record.counts["pairs"] / 4)
+    # A walk of 3 has 4 pairs, a session of 5 has 8, and 11 where its bought item is a positive of all.
+    assert pairs == [1500 * (4 + 8), 1500 * (4 + 11)]
+    vectors = read_vectors(runs[1])
+    assert neighbour_purity(vectors[:VIEWED], NUM_TOPICS) > 0.95
+
+
+def topic_walks(num_walks: int) -> list[list[int]]:
+    """Three viewed items of one topic."""
+    random, size = np.random.default_rng(4), VIEWED // NUM_TOPICS
+    return [(random.choice(size, 3, replace=False) * NUM_TOPICS + w % NUM_TOPICS).tolist() for w in range(num_walks)]
 
 
 def test_sessions_without_the_type_that_counts_as_bought_are_refused(tmp_path: Path) -> None:

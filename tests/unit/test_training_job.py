@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from recspark.training.trainer import EXIT_TERMINATED
 from tests.helpers.ranks import ROOT
 from tests.helpers.tiny_lake import plan_tiny, rows_of, write_stage
 from tests.helpers.training_lake import (
+    MEASURED,
     TRAINING,
     plan_training,
     topic_purity,
@@ -91,6 +93,9 @@ def test_the_marker_says_what_was_learned_from_what(trained: dict[str, Run], bac
         "items_without_train_events": 1, "users": 640, "users_without_history": 1, "rows_left_out": 0,
     }  # fmt: skip
     assert {name: record.counts[name] for name in expected} == expected
+    assert record.counts["tokens_per_second"] > 0
+    assert 0 <= record.counts["loader_share"] < 1
+    assert 50 < record.counts["peak_memory_mb"] < 50_000
     assert 0 < record.counts["final_loss"] < 6 * np.log(2)  # below that of vectors that know nothing
     assert record.facts == {
         "metric": "cosine", "embedding_dim": 8, "model_id": run.stages["train"].id, "model_kind": "skip_gram",
@@ -155,7 +160,8 @@ def test_killed_and_resumed_equals_undisturbed_to_the_bit(
         np.testing.assert_array_equal(vectors_of(rows(run, table)), vectors_of(rows(trained[backend], table)))
     counts = [find_done(r.lake, r.stages["train"])[1].counts for r in (run, trained[backend])]  # type: ignore[index]
     for found in counts:
-        del found["seconds"]
+        for name in MEASURED:
+            del found[name]
     assert counts[0] == counts[1]
     lines = [json.loads(line) for line in (checkpoint_folder(run) / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 21))
@@ -338,6 +344,53 @@ def test_another_backend_is_refused_with_the_difference(tmp_path: Path, monkeypa
     monkeypatch.setattr(job, "choose_backend", lambda *_: ("torch", "cpu", "test"))
     with pytest.raises(TrainingError, match="backend: the checkpoint has cpu, this run has torch"):
         train(run)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with a training that was killed behind its first checkpoint."""
+    folder = tmp_path_factory.mktemp("stopped")
+    write_topic_sessions(plan_training(folder, backend="cpu"))
+    killed = train_in_child(folder, "train.step:7", backend="cpu")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    return folder
+
+
+def test_a_changed_config_begins_anew_with_a_warning(
+    stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(stopped / "lake", tmp_path / "lake")
+    train(plan_training(tmp_path, backend="cpu", window=2))
+    said = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    (warning,) = [
+        line for line in said if line.startswith("warning: begins anew, though a training stopped at step 5 ")
+    ]
+    assert "made from something else: config.training.window 3 -> 2. Undo the change to go on" in warning
+    assert "training.resume=required" in warning
+
+
+@pytest.mark.parametrize(
+    ("num_items", "differences"),
+    [
+        (60, []),
+        (59, ["vocabulary: the checkpoint has [0-9a-f]{12}, this run has [0-9a-f]{12}", "num_items: the .* 60, .* 59"]),
+    ],
+)
+def test_another_table_version_or_vocabulary_is_refused_where_a_resume_is_required(
+    stopped: Path, tmp_path: Path, num_items: int, differences: list[str]
+) -> None:
+    """The sessions stage is built again under the same key, alike or with an item less."""
+    shutil.copytree(stopped / "lake", tmp_path / "lake")
+    run = plan_training(tmp_path, backend="cpu", resume="required")
+    write_topic_sessions(run, num_items=num_items)
+    with pytest.raises(TrainingError, match="cannot resume, the checkpoint was made from something else") as caught:
+        train(run)
+    lines = str(caught.value).splitlines()
+    versions = [f"tables.{t}: the checkpoint has 0, this run has 1" for t in ("items", "sessions", "user_histories")]
+    for expected in [*versions, *differences]:
+        assert any(re.fullmatch(f"  {expected}", line) for line in lines), (expected, lines)
+    assert any("  vocabulary" in line for line in lines) == bool(differences)
+    assert find_done(run.lake, run.stages["train"]) is None
 
 
 def test_missing_inputs_are_named(tmp_path: Path) -> None:

@@ -7,7 +7,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recspark.training.batches import TokenWindows
-from recspark.training.losses import Masked, negative_gradients, positive_gradients, sum_by_row, target_gradients
+from recspark.training.losses import (
+    Masked,
+    find_borders,
+    negative_gradients,
+    positive_gradients,
+    sum_by_row,
+    target_gradients,
+)
 from recspark.training.token_windows import Windows
 
 
@@ -108,7 +115,9 @@ def test_negative_gradients_are_those_of_autograd(chunk_rows: int) -> None:
     assert counted[5, 0] == 0
     expected = -(F.logsigmoid(-(x @ z.T)) * counted * weight).sum()
     expected.backward()
-    loss, dx, dz = negative_gradients(x.detach(), z.detach(), pairs, weight, masked, chunk_rows)
+    loss, dx, dz = negative_gradients(
+        x.detach(), z.detach(), pairs, weight, masked, find_borders(masked.hidden.numpy(), 10, chunk_rows), chunk_rows
+    )
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-6)
     torch.testing.assert_close(dx, _grad(x), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(dz, _grad(z), rtol=1e-5, atol=1e-5)

@@ -1,5 +1,6 @@
 """The readout chosen on the validation slice: brute force as oracle, nothing seen of the test part, exact ties."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 from recspark.config import Run
 from recspark.config.schema import ModelConfig
 from recspark.errors import DataError
+from recspark.evaluate.top_k import top_k
 from recspark.lake.arrow import TableAt, find_done, find_table, read_table
 from recspark.pipeline.evaluate_stage import evaluate
 from recspark.training.job import train
 from recspark.training.readout import ReadoutSpec
-from recspark.training.readout_search import ReadoutChoice, choose_readout, list_candidates
+from recspark.training.readout_search import ReadoutChoice, choose_readout, list_candidates, plan_search
 from recspark.training.tables import SkipGramTables
 from tests.helpers.tiny_lake import Parts, build_histories, plan_tiny, write_sessions, write_stage
 from tests.helpers.training_lake import TRAINING, topic_sequences
@@ -152,6 +154,63 @@ def test_a_sample_of_users_is_the_same_every_time(tmp_path):
     assert first.num_users == 7
 
 
+def test_a_search_never_scores_more_than_it_may():
+    sizes = itertools.product((1, 40, 5_000), (30, 1_000_000), (1, 6, 96, 576), (10**6, 10**9, 2 * 10**11))
+    for num_users, num_items, num_candidates, most in sizes:
+        rounds = plan_search(num_users, num_items, num_candidates, most)
+        scores = num_items * sum(r.num_users * r.num_candidates for r in rounds)
+        fewest = num_items * sum(r.num_candidates for r in rounds)  # one user each
+        assert scores <= max(most, fewest), (num_users, num_items, num_candidates, most)
+        assert rounds[0].num_candidates == num_candidates
+        assert all(1 <= r.num_users <= num_users and r.num_candidates >= 1 for r in rounds)
+        if num_users * num_items * num_candidates <= most:
+            assert rounds == [(num_candidates, num_users)]
+        else:
+            assert scores > most / 2 or fewest > most / 2  # what it may is used
+
+
+def test_a_large_search_goes_from_coarse_to_fine():
+    # 200,000 users x combinations: half of it for all, the rest for the best.
+    assert plan_search(5_000, 1_000_000, 576, 2 * 10**11) == [(576, 173), (20, 5_000)]
+    assert plan_search(5_000, 1_000_000, 6, 2 * 10**10) == [(6, 3_333)]
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """How many scores were ranked, list by list."""
+    counts = []
+
+    def count(scores, k):
+        counts.append(scores.size)
+        return top_k(scores, k)
+
+    monkeypatch.setattr("recspark.training.readout_scores.top_k", count)
+    return counts
+
+
+def test_beyond_the_bound_the_best_of_few_users_are_compared_on_many(tmp_path, scored, capsys):
+    users = random_users()
+    whole = choose(tmp_path / "whole", users)
+    assert sum(scored) == whole.num_users * NUM_ITEMS * 96
+    assert "max_scores" not in capsys.readouterr().err
+    scored.clear()
+    bound = NUM_ITEMS * 700
+    choice = choose(tmp_path / "cut", users, max_scores=bound)
+    assert choice.rounds == [(96, 3), (12, whole.num_users)]
+    assert sum(scored) == NUM_ITEMS * (96 * 3 + 12 * whole.num_users) <= bound
+    said = capsys.readouterr().err
+    assert f"96 readouts x {whole.num_users} users x 30 items are more than model.readout_search.max_scores" in said
+    assert f"96 of them on 3, then the best 12 of them on {whole.num_users} users, chosen by hash" in said
+    # Those of the last round have their exact values, and the best of them is taken.
+    finalists = [spec for spec, num in choice.users_of.items() if num == whole.num_users]
+    assert len(finalists) == 12
+    assert {spec: choice.tried[spec] for spec in finalists} == {spec: whole.tried[spec] for spec in finalists}
+    assert choice.spec == max(finalists, key=lambda spec: whole.tried[spec])
+    facts = choice.to_facts()
+    assert (facts["users"], facts["value"]) == (whole.num_users, whole.tried[choice.spec])
+    assert sorted({r["users"] for r in facts["results"]}) == [3, whole.num_users]
+
+
 def test_seen_items_may_count(tmp_path):
     users = [([0, 1], [1], [], [])] * 3
     with pytest.raises(
@@ -219,6 +278,8 @@ def test_the_record_says_what_was_chosen_from_what(trained):
     search = record.facts["readout_search"]
     spec = ReadoutSpec.from_facts(record.facts)
     assert search["candidates"] == len(search["results"]) == 96
+    assert {r.pop("users") for r in search["results"]} == {search["users"]}
+    assert search["rounds"] == [{"num_candidates": 96, "num_users": search["users"]}]
     values = {json.dumps(r, sort_keys=True): r.pop("value") for r in search["results"]}
     assert max(values.values()) == search["value"]
     assert ReadoutSpec(**search["results"][list(values.values()).index(search["value"])]) == spec

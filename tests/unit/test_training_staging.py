@@ -9,7 +9,8 @@ import torch
 
 from recspark.config.schema import ModelConfig, TrainingConfig
 from recspark.training import staging
-from recspark.training.objective import build_objective
+from recspark.training.objective import Place, build_objective
+from recspark.training.sequence_files import Sequences
 from recspark.training.staging import stage
 from recspark.training.torch_backend import TorchBackend
 from recspark.training.world import World
@@ -56,6 +57,26 @@ def test_every_array_is_copied_once_and_the_rest_is_kept(monkeypatch: pytest.Mon
     for copy, original in zip(copies, originals, strict=True):
         np.testing.assert_array_equal(copy, original)
         assert copy.dtype == original.dtype
+
+
+@pytest.mark.parametrize("kind", ["skip_gram", "cbow"])
+def test_a_step_of_one_rank_reads_nothing_back_from_its_device(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """What a step has to know on the host is made ahead of it: on a GPU each look would wait for all work before."""
+    objective = build_objective(ModelConfig(kind=kind), TrainingConfig(shared_negatives=2), np.arange(1, 31), 0)
+    backend = TorchBackend(4, objective, World(), num_threads=1)
+    items = np.random.default_rng(0).integers(0, 30, 60).astype(np.int32)
+    prepared = backend.prepare(Sequences(items, np.arange(0, 61, 6)), Place(0, 0, 0, 0))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a look at the device")
+
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "nonzero"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    backend.step(prepared, 0.1)
+    monkeypatch.undo()
+    loss, pairs = backend.take_loss()
+    assert loss > 0
+    assert pairs == prepared.batch.num_pairs > 0
 
 
 def test_precision_is_lowered_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from recspark.config.schema import TrainingConfig
 from recspark.errors import TrainingError
-from recspark.training.checkpoint import Checkpoints
+from recspark.training.checkpoint import Checkpoints, Difference, Nearest, describe_anew
 from recspark.training.sequence_files import Sequences
 from recspark.training.trainer import Trainer
 from recspark.training.world import World
@@ -210,7 +210,18 @@ def test_a_start_from_nothing_names_the_unfinished_training_beside_it(
     settings = TrainingConfig(epochs=2, num_lanes=4)
     state = Trainer(Steps(), Batches(), other, settings, World()).train()  # type: ignore[arg-type]
     assert state.step == 12
-    assert "from the start" in (said := capsys.readouterr().err)
-    assert "window: the checkpoint has None, this run has 3" in said
+    said = capsys.readouterr().err
+    assert f"warning: begins anew, though a training stopped at step 4 ({tmp_path}/key), which was made from" in said
+    assert "window None -> 3. Undo the change to go on from it; with training.resume=required such a change" in said
     third = Checkpoints(str(tmp_path / "third"), 2, {"num_steps": 12, "window": 3})  # `other` is finished
-    assert "/key is of another training" in (third.describe_nearest() or "")
+    nearest = third.find_nearest()
+    assert nearest is not None
+    assert nearest.uri == f"{tmp_path}/key"
+
+
+def test_a_warning_of_many_differences_stays_short() -> None:
+    differences = [Difference(f"config.training.k{i}", "x" * 100, i) for i in range(7)]
+    said = describe_anew(Nearest("lake/checkpoints/key", 5, differences))
+    assert "k0 ... -> 0, config.training.k1 ... -> 1, " in said
+    assert "k3 ... -> 3, and 3 more. Undo" in said
+    assert "a stage that it reads, is another one. Undo" in describe_anew(Nearest("key", 5, []))
