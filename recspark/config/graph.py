@@ -12,9 +12,10 @@ class GraphConfig(Section):
 
     group: Literal["session", "user"] = "session"
     """What two items must share to count as co-occurring; also the unit of support."""
-    score: Literal["count", "cosine", "jaccard", "ppmi"] = "cosine"
-    """count: the weighted sum. cosine: c / (n_i n_j)^.5, see the exponents. jaccard: c / (n_i + n_j - c). ppmi:
-    positive pointwise mutual information with context smoothing."""
+    score: Literal["count", "cosine", "jaccard", "lift", "ppmi", "llr"] = "cosine"
+    """count: the weighted sum. cosine: c / (n_i n_j)^.5, see the exponents. jaccard: c / (n_i + n_j - c). lift:
+    c N / (n_i n_j). ppmi: positive pointwise mutual information with context smoothing. llr: Dunning's log-likelihood
+    ratio of the supports, whatever pairs weigh."""
     num_neighbours: PositiveInt | None = 50
     """Neighbours kept an item; ties go to the smaller id. None keeps all."""
     source_exponent: NonNegativeFloat = 0.5

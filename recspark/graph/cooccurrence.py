@@ -95,7 +95,7 @@ def plan_graph(units: DataFrame, stats: UnitStats, config: GraphConfig) -> Graph
     )
     num_items = len(stats.costs)
     row_sums = sum_rows(units, shape, weights, num_items) if config.score == "ppmi" else None
-    return GraphPlan(shape, weights, blocks, score_rule(config, stats.unit_counts, row_sums))
+    return GraphPlan(shape, weights, blocks, score_rule(config, stats.unit_counts, stats.num_units, row_sums))
 
 
 def build_edges(units: DataFrame, plan: GraphPlan) -> DataFrame:

@@ -24,6 +24,6 @@ def compile_kernels() -> None:
     sum_partition([batch], shape, weights, 3)
     # Items 0 and 1 in a block, 2 hot: both ways are run.
     blocks = BlockPlan(np.array([0, 0, -1], np.int32), 1, np.array([2], np.int32), 0, 0)
-    plan = GraphPlan(shape, weights, blocks, score_rule(config, stats.unit_counts))
+    plan = GraphPlan(shape, weights, blocks, score_rule(config, stats.unit_counts, stats.num_units))
     rows = sum(b.num_rows for b in reduce_batches(pack_batches([batch], plan), plan))
     assert rows == 3

@@ -74,6 +74,10 @@ def build_graph(units, config):
             return weight * (holders[i] ** -config.source_exponent * holders[j] ** -config.candidate_exponent)
         if config.score == "jaccard":
             return weight / (holders[i] + holders[j] - weight)
+        if config.score == "lift":
+            return weight * len([u for u in units if u.items]) / (holders[i] * holders[j])
+        if config.score == "llr":
+            return log_likelihood_ratio(supports[i, j], holders[i], holders[j], len(units))
         # The textbook form: P(i,j) / (P(i) P_s(j)).
         joint = weight / sum(row_sums.values())
         alone = row_sums[i] / sum(row_sums.values())
@@ -87,6 +91,15 @@ def build_graph(units, config):
             rows[i].append((j, value, supports[i, j]))
     limit = config.num_neighbours
     return {i: sorted(row, key=lambda e: (-e[1], e[0]))[:limit] for i, row in rows.items()}
+
+
+def log_likelihood_ratio(both, source, candidate, total):
+    """From the four cells of the table, as the G test is taught; 0 for pairs that avoid each other."""
+    if both * total <= source * candidate:
+        return 0.0
+    table = np.array([[both, source - both], [candidate - both, total - source - candidate + both]], float)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return float(2 * sum(k * math.log(k / e) for k, e in zip(table.ravel(), expected.ravel(), strict=True) if k))
 
 
 def rows_of(table):

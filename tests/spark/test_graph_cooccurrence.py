@@ -17,6 +17,8 @@ COLD, HOT = 1e9, 1 / 7
 CONFIGS = {
     "default": {},
     "ppmi": {"score": "ppmi", "length_power": 0},
+    "llr": {"score": "llr", "window": 3},
+    "lift": {"score": "lift"},
     "all_weights": {"half_life_days": 20, "use_event_weights": True, "distance_decay": 0.8, "window": 4},
 }
 
@@ -45,6 +47,8 @@ def build_on_spark(spark, some_units, config, num_partitions):
         ("default", 7, HOT),
         ("all_weights", 2, HOT),
         ("ppmi", 3, HOT),
+        ("llr", 2, HOT),
+        ("lift", 2, HOT),
     ],
 )
 def test_the_graph_equals_brute_force(spark, monkeypatch, name, number, hot_share):

@@ -31,6 +31,8 @@ SCORES = {
     "cosine": {"score": "cosine"},
     "asymmetric": {"score": "cosine", "source_exponent": 0.75, "candidate_exponent": 0.3},
     "jaccard": {"score": "jaccard"},
+    "lift": {"score": "lift"},
+    "llr": {"score": "llr"},
     "ppmi": {"score": "ppmi"},
     "shifted": {"score": "ppmi", "ppmi_shift": 1.5, "ppmi_smoothing": 1.0},
 }
@@ -79,7 +81,9 @@ def run(some_units, config, num_items=NUM_ITEMS, num_partitions=1, num_blocks=1)
     if config.score == "ppmi":
         partial = [stats.sum_batches(p, shape, weights, num_items) for p in partitions]
         row_sums = stats.read_sums(merge(partial, num_items, 1), num_items, 1)[0][0] / weights.rule.scale
-    graph_plan = shuffle.GraphPlan(shape, weights, plan, score_rule(config, counted.unit_counts, row_sums))
+    graph_plan = shuffle.GraphPlan(
+        shape, weights, plan, score_rule(config, counted.unit_counts, counted.num_units, row_sums)
+    )
     graph_plan = pickle.loads(pickle.dumps(graph_plan))  # as broadcast
     packed = [b for p in partitions for b in shuffle.pack_batches(p, graph_plan)]
     rows = pa.Table.from_batches(packed, schema=packed[0].schema)
