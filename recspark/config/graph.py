@@ -38,8 +38,13 @@ class GraphConfig(Section):
     """Multiply a pair by the weights of its two events."""
     min_support: PositiveInt = 1
     """Pairs with fewer distinct sessions (or users) are dropped."""
+    support: Literal["unit", "user"] = "unit"
+    """What `min_support`, column `count` and the score llr count: the units of `group`, or the distinct users behind
+    sessions, so that one busy user is no support."""
     max_session_items: PositiveInt = 1000
     """Newest events of a session (or user) that pair with each other; what is cut is counted."""
+    max_user_events: PositiveInt | None = None
+    """Of `group` session: newest train events of a user whose sessions pair, the oldest of them cut; counted."""
     num_blocks: PositiveInt | None = None
     """Blocks of equal cost in the shuffle; planned from cores and memory by default."""
     task_memory_mb: PositiveInt = 1024
@@ -49,4 +54,10 @@ class GraphConfig(Section):
     def _check_score(self) -> "GraphConfig":
         if self.score == "jaccard" and self.use_event_weights:
             raise ValueError("score: jaccard needs pairs that weigh at most 1; turn use_event_weights off")
+        return self
+
+    @model_validator(mode="after")
+    def _check_cap(self) -> "GraphConfig":
+        if self.group == "user" and self.max_user_events:
+            raise ValueError("max_user_events goes with group session; with group user, max_session_items is the cap")
         return self

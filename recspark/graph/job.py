@@ -66,8 +66,8 @@ def build_graph(spark: SparkSession, run: Run, stage: str = "graph") -> None:
 
 def read_units(spark: SparkSession, source: TableAt, config: GraphConfig) -> DataFrame:
     """The units of ``graph.group``: train sessions, or the train part of each user's history."""
-    build = session_units if config.group == "session" else user_units
-    return build(read_table(spark, source), unit_shape(config))
+    rows, shape = read_table(spark, source), unit_shape(config)
+    return session_units(rows, shape, config.max_user_events) if config.group == "session" else user_units(rows, shape)
 
 
 def check_stats(stats: UnitStats, config: GraphConfig) -> None:
@@ -114,6 +114,8 @@ def count_graph(edges: DataFrame, stats: UnitStats) -> dict[str, Any]:
         "pair_cost": stats.pair_cost,
         "capped_units": stats.capped_units,
         "capped_events": stats.capped_events,
+        "capped_users": stats.capped_users,
+        "capped_user_events": stats.capped_user_events,
         "num_rows": int(found["rows"]),
         "num_edges": int(found["edges"] or 0),
     }
@@ -133,6 +135,9 @@ def log_plan(stage: str, stats: UnitStats, blocks: BlockPlan) -> None:
         biggest_items="; ".join(shown),
         longest_unit=stats.longest,
         capped_units=stats.capped_units,
+        capped_events=stats.capped_events,
+        capped_users=stats.capped_users,
+        capped_user_events=stats.capped_user_events,
         shuffle_mb=round(blocks.shuffle_bytes / MB, 1),
         task_mb=round(blocks.task_bytes / MB, 1),
     )

@@ -15,7 +15,8 @@ two different items of a unit are a pair when d(i,j) <= ``window`` (always, with
 once a unit, however often its items repeat. Over all units
 
     c(i,j)       = sum of w(i,j)                  the weighted sum scores are made of
-    support(i,j) = number of units with the pair  column `count`, and what `min_support` looks at
+    support(i,j) = number of units with the pair  column `count`, and what `min_support` looks at; distinct users of
+                   such units with ``support: user``
     n(i)         = number of units that hold i    unweighted, units without a pair included
     r(i)         = sum over j of c(i,j)           before any pruning; only for PPMI
 
@@ -48,6 +49,10 @@ class UnitShape:
     """Places matter (decay or window): repeats stay, and distances are measured."""
     use_event_weights: bool
     use_times: bool
+    by_user: bool = False
+    """Support counts users: units carry theirs, and come sorted by it."""
+    has_user_cap: bool = False
+    """Units say what the cap on their user's events has cut."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ def unit_shape(config: "GraphConfig") -> UnitShape:
         ordered=config.distance_decay < 1 or config.window is not None,
         use_event_weights=config.use_event_weights,
         use_times=config.half_life_days is not None,
+        by_user=config.group == "session" and config.support == "user",
+        has_user_cap=config.max_user_events is not None,
     )
 
 
@@ -122,6 +129,7 @@ def _mode(config: "GraphConfig") -> int:
         return kernel.ORDERED
     if config.use_event_weights:
         return kernel.ITEM_WEIGHTS
-    if config.length_power > 0 or config.half_life_days is not None:
+    # PLAIN has one number for weight and support; users and units are two.
+    if config.length_power > 0 or config.half_life_days is not None or unit_shape(config).by_user:
         return kernel.UNIT_WEIGHTS
     return kernel.PLAIN

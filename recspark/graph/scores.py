@@ -11,6 +11,7 @@ weights the cosine is the textbook's), N = units that hold an item, a = ``source
     llr      Dunning's G^2 of the table [k, n(i) - k; n(j) - k, N - n(i) - n(j) + k] with k = support(i,j); 0 where
              k N <= n(i) n(j)
 
+With ``support: user``, llr counts users throughout (n and N too), all other scores divide by units as ever.
 The table of llr holds counts, never weights: G^2 is a test on independent units, and a sum of weights is no number of
 them. Weights then only decide which pairs there are (window; a pair of weight 0 is none).
 
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recspark.graph import top_n
+from recspark.graph.blocks import UnitStats
 
 if TYPE_CHECKING:  # workers import this module: no pydantic there
     from recspark.config.graph import GraphConfig
@@ -43,29 +45,36 @@ KINDS = {
 
 def score_rule(
     config: "GraphConfig",
-    unit_counts: NDArray[np.int64],
-    num_units: int,
+    counts: NDArray[np.int64],
+    total: int,
     row_sums: NDArray[np.float64] | None = None,
 ) -> top_n.ScoreRule:
-    """The score of a config over items in so many of ``num_units`` units [num_items]; ``row_sums`` only for PPMI."""
-    source_terms, candidate_terms = _terms(config, unit_counts.astype(np.float64), num_units, row_sums)
+    """The score of a config over items with these counts [num_items] (`score_counts`); ``row_sums`` only for PPMI."""
+    source_terms, candidate_terms = _terms(config, counts.astype(np.float64), total, row_sums)
     return top_n.ScoreRule(
         kind=KINDS[config.score],
         source_terms=source_terms,
         candidate_terms=candidate_terms,
-        total=float(num_units),
+        total=float(total),
         min_support=config.min_support,
-        limit=min(config.num_neighbours or len(unit_counts), len(unit_counts)),
+        limit=min(config.num_neighbours or len(counts), len(counts)),
     )
 
 
+def score_counts(config: "GraphConfig", stats: UnitStats) -> tuple[NDArray[np.int64], int]:
+    """(count of each item, total) that scores divide by: of units; of users for llr where support counts users."""
+    if config.score == "llr" and stats.user_counts is not None:
+        return stats.user_counts, stats.num_users
+    return stats.unit_counts, stats.num_units
+
+
 def _terms(
-    config: "GraphConfig", counts: NDArray[np.float64], num_units: int, row_sums: NDArray[np.float64] | None
+    config: "GraphConfig", counts: NDArray[np.float64], total: int, row_sums: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if config.score == "cosine":
         return _power(counts, -config.source_exponent), _power(counts, -config.candidate_exponent)
     if config.score == "lift":
-        return num_units * _power(counts, -1.0), _power(counts, -1.0)
+        return total * _power(counts, -1.0), _power(counts, -1.0)
     if config.score in ("jaccard", "llr"):
         return counts, counts
     if config.score == "ppmi":

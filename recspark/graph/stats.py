@@ -52,16 +52,25 @@ def count_batches(batches: Iterable[pa.RecordBatch], shape: UnitShape, num_items
     stats = count_partition(batches, shape, num_items)
     if stats.num_units:
         totals = {f.name: getattr(stats, f.name) for f in fields(stats) if f.type in (int, float)}
-        yield from _partial_rows(np.stack([stats.unit_counts, stats.costs]), stats.lengths, totals)
+        values = [stats.unit_counts, stats.costs, *([] if stats.user_counts is None else [stats.user_counts])]
+        yield from _partial_rows(np.stack(values), stats.lengths, totals)
 
 
 def count_partition(batches: Iterable[pa.RecordBatch], shape: UnitShape, num_items: int) -> UnitStats:
     """The stats of one partition's units."""
     stats = UnitStats(np.zeros(num_items, np.int64), np.zeros(num_items, np.int64), _NO_LENGTHS)
     slots = np.full(num_items, -1, np.int32)
+    if shape.by_user:
+        stats.user_counts = np.zeros(num_items, np.int64)
+    last_user, last = np.full(num_items if shape.by_user else 0, -1, np.int32), -1
     for batch in prepared_batches(batches, shape, num_items):
         kernel.count_units(batch.indptr, batch.items, batch.distinct, slots, stats.unit_counts, stats.costs)
         _add_totals(stats, batch, shape.max_items)
+        if shape.by_user:
+            kernel.count_user_items(batch.indptr, batch.items, batch.users, last_user, stats.user_counts)
+            users = batch.users[np.diff(batch.indptr) > 0]
+            stats.num_users += int(np.count_nonzero(np.diff(users, prepend=last)))
+            last = int(users[-1]) if len(users) else last
     return stats
 
 
@@ -70,7 +79,9 @@ def _add_totals(stats: UnitStats, batch: PreparedBatch, max_items: int) -> None:
     distinct = batch.distinct.astype(np.int64)
     cut = np.maximum(batch.lengths_before - max_items, 0)
     stats.num_units += int(np.count_nonzero(lengths))
-    stats.num_events += int(batch.lengths_before.sum())
+    stats.num_events += int(batch.lengths_before.sum()) + batch.cut_events
+    stats.capped_users += batch.cut_users
+    stats.capped_user_events += batch.cut_events
     stats.num_pairs += int((distinct * (distinct - 1) // 2).sum())
     stats.capped_units += int(np.count_nonzero(cut))
     stats.capped_events += int(cut.sum())
@@ -96,7 +107,7 @@ def sum_partition(
 ) -> NDArray[np.int64]:
     """Total fixed-point weight of each item's pairs in one partition's units [num_items]."""
     row_sums = np.zeros(num_items, np.int64)
-    row = kernel.new_accumulator(num_items, weights.rule.mode)
+    row = kernel.new_accumulator(num_items, weights.rule.mode, by_user=False)
     for batch in prepared_batches(batches, shape, num_items):
         kernel.add_row_sums(batch.units(weights), batch.distinct, weights.rule, row, row_sums)
     return row_sums
@@ -135,10 +146,15 @@ def read_sums(merged: pa.Table, num_items: int, num_values: int) -> tuple[NDArra
     return values, lengths, totals
 
 
-def read_stats(merged: pa.Table, num_items: int) -> UnitStats:
+def num_values(shape: UnitShape) -> int:
+    """Values an item in the partial rows of `count_batches`."""
+    return 3 if shape.by_user else 2
+
+
+def read_stats(merged: pa.Table, shape: UnitShape, num_items: int) -> UnitStats:
     """The stats of all units, from the merged rows of `count_batches`."""
-    (unit_counts, costs), lengths, totals = read_sums(merged, num_items, 2)
-    return UnitStats(unit_counts, costs, lengths, **totals)
+    (unit_counts, costs, *user_counts), lengths, totals = read_sums(merged, num_items, num_values(shape))
+    return UnitStats(unit_counts, costs, lengths, user_counts=user_counts[0] if user_counts else None, **totals)
 
 
 def _partial_rows(values: NDArray[np.int64], lengths: NDArray[np.int64], totals: Totals) -> Iterator[pa.RecordBatch]:

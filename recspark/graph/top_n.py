@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from recspark.graph.kernel import PLAIN, add_pairs
+from recspark.graph.kernel import PLAIN, add_pairs, count_users
 
 COUNT, PRODUCT, JACCARD, PPMI, LLR = range(5)
 """Scores; their terms are made by `recspark.graph.scores`. PRODUCT is of cosine and of lift."""
@@ -165,6 +165,21 @@ def select_row(item: int, num_touched: int, pair: Any, rule: Any, row: Any, rows
 
 
 @njit(cache=True, nogil=True)
+def add_row(item: int, posting: Any, units: Any, pair: Any, row: Any) -> int:
+    """Fills an empty row with all pairs of an item; the number of touched items. Its counts are of units, or of users
+    where the units have them.
+    """
+    num_touched = add_pairs(item, posting, units, pair, row, 0)
+    if len(units.users):
+        for other in row.touched[:num_touched]:
+            row.counts[other] = 0
+        count_users(item, posting, units, pair.window, row.last_user, row.counts)
+        for other in row.touched[:num_touched]:
+            row.last_user[other] = -1
+    return num_touched
+
+
+@njit(cache=True, nogil=True)
 def build_rows(
     first: int, items: Any, ptr: Any, posting: Any, units: Any, pair: Any, rule: Any, row: Any, rows: Any
 ) -> Any:
@@ -177,7 +192,7 @@ def build_rows(
     for local in range(first, len(items)):
         if used + room > len(rows.dst):
             return local, used
-        num_touched = add_pairs(items[local], posting[ptr[local] : ptr[local + 1]], units, pair, row, 0)
+        num_touched = add_row(items[local], posting[ptr[local] : ptr[local + 1]], units, pair, row)
         size = select_row(items[local], num_touched, pair, rule, row, rows, used)
         rows.sizes[local] = size
         used += size

@@ -16,6 +16,7 @@ class Unit:
     items: list
     weights: list
     time_us: int
+    user: int = 0
 
 
 def random_units(seed, num_units=150, num_items=40, longest=12, repeats=True):
@@ -31,15 +32,32 @@ def random_units(seed, num_units=150, num_items=40, longest=12, repeats=True):
             items[int(random.integers(len(items)))] = 0
         # Multiples of 1/4 are exact in float32.
         weights = [float(w) / 4 for w in random.integers(1, 20, len(items))]
-        units.append(Unit(items, weights, int(random.integers(0, 60)) * DAY_US + int(random.integers(DAY_US))))
+        time_us = int(random.integers(0, 60)) * DAY_US + int(random.integers(DAY_US))
+        units.append(Unit(items, weights, time_us, user=len(units) % 17))
     return units
+
+
+def cap_users(units, max_user_events):
+    """Units cut to the newest events of their user."""
+    room, cut = defaultdict(lambda: max_user_events), []
+    for unit in sorted(units, key=lambda u: -u.time_us):
+        kept = min(len(unit.items), room[unit.user])
+        room[unit.user] -= kept
+        first = len(unit.items) - kept
+        cut.append(Unit(unit.items[first:], unit.weights[first:], unit.time_us, unit.user))
+    return cut
+
+
+def support_unit(number, unit, config):
+    """What counts once: the unit, or its user."""
+    return unit.user if config.support == "user" else number
 
 
 def count_pairs(units, config):
     """(weighted sums, supports) by (i, j), and the number of units that hold each item."""
-    sums, supports, holders = defaultdict(float), defaultdict(int), defaultdict(int)
+    sums, supporters, holders = defaultdict(float), defaultdict(set), defaultdict(int)
     newest = max(u.time_us for u in units)
-    for unit in units:
+    for number, unit in enumerate(units):
         items, weights = unit.items[-config.max_session_items :], unit.weights[-config.max_session_items :]
         distinct = sorted(set(items))
         places = {i: [p for p, x in enumerate(items) if x == i] for i in distinct}
@@ -54,12 +72,13 @@ def count_pairs(units, config):
                 if i == j or (config.window and distance > config.window):
                     continue
                 sums[i, j] += unit_weight * config.distance_decay ** (distance - 1) * (total[i] * total[j])
-                supports[i, j] += 1
-    return sums, supports, holders
+                supporters[i, j].add(support_unit(number, unit, config))
+    return sums, {pair: len(who) for pair, who in supporters.items()}, holders
 
 
 def build_graph(units, config):
     """{src: [(dst, score, count), ...]}, best first."""
+    units = cap_users(units, config.max_user_events) if config.max_user_events else units
     sums, supports, holders = count_pairs(units, config)
     row_sums = defaultdict(float)
     for (i, _), weight in sums.items():
@@ -77,7 +96,9 @@ def build_graph(units, config):
         if config.score == "lift":
             return weight * len([u for u in units if u.items]) / (holders[i] * holders[j])
         if config.score == "llr":
-            return log_likelihood_ratio(supports[i, j], holders[i], holders[j], len(units))
+            who = {i: {support_unit(n, u, config) for n, u in enumerate(units) if i in u.items} for i in (i, j)}
+            total = len({support_unit(n, u, config) for n, u in enumerate(units) if u.items})
+            return log_likelihood_ratio(supports[i, j], len(who[i]), len(who[j]), total)
         # The textbook form: P(i,j) / (P(i) P_s(j)).
         joint = weight / sum(row_sums.values())
         alone = row_sums[i] / sum(row_sums.values())

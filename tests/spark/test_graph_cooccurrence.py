@@ -19,6 +19,7 @@ CONFIGS = {
     "ppmi": {"score": "ppmi", "length_power": 0},
     "llr": {"score": "llr", "window": 3},
     "lift": {"score": "lift"},
+    "by_user": {"support": "user", "min_support": 2, "score": "llr"},
     "all_weights": {"half_life_days": 20, "use_event_weights": True, "distance_decay": 0.8, "window": 4},
 }
 
@@ -30,6 +31,10 @@ def units_frame(spark, some_units, config, num_partitions):
         columns["weight"] = pa.array([u.weights for u in some_units], pa.list_(pa.float32()))
     if shape.use_times:
         columns["time_us"] = pa.array([u.time_us for u in some_units], pa.int64())
+    if shape.by_user:
+        columns["user_idx"] = pa.array([u.user for u in some_units], pa.int32())
+        by_user = spark.createDataFrame(pa.table(columns)).repartition(num_partitions, "user_idx")
+        return by_user.sortWithinPartitions("user_idx")
     return spark.createDataFrame(pa.table(columns)).repartition(num_partitions)
 
 
@@ -49,6 +54,7 @@ def build_on_spark(spark, some_units, config, num_partitions):
         ("ppmi", 3, HOT),
         ("llr", 2, HOT),
         ("lift", 2, HOT),
+        ("by_user", 3, HOT),
     ],
 )
 def test_the_graph_equals_brute_force(spark, monkeypatch, name, number, hot_share):

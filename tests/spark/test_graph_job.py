@@ -28,7 +28,7 @@ def session_rows(units, split):
     return [
         {
             "session_id": f"{split}{n}",
-            "user_idx": n,
+            "user_idx": unit.user,
             "start_ts": EPOCH,
             "end_ts": EPOCH + dt.timedelta(microseconds=unit.time_us),
             "item_idx": unit.items,
@@ -108,9 +108,32 @@ def check_record(record, rows, units):
     assert counts["num_items"] == len({i for u in units for i in u.items})
     assert counts["num_pairs"] == sum(n * (n - 1) // 2 for n in sizes)
     assert counts["pair_cost"] == sum(n * n for n in sizes if n > 1)
-    assert counts["capped_units"] == counts["capped_events"] == 0
+    assert not any(counts[f"capped_{what}"] for what in ("units", "events", "users", "user_events"))
     assert counts["num_rows"] == rows.num_rows
     assert counts["num_edges"] == graph_from_table(rows, record.facts["num_items"]).num_edges
+
+
+def test_caps_and_support_by_user_equal_brute_force(spark, tmp_path, capfd):
+    """What both caps cut stands in the record and in the plan's line."""
+    run = plan(tmp_path, support="user", min_support=2, max_user_events=30, max_session_items=8, num_neighbours=None)
+    units, later = random_units(seed=33), random_units(seed=34)
+    write_lake(run, units, later)
+    build_graph(spark, run)
+    table, rows = read_graph(run, "graph")
+    assert_same_graph(rows_of(rows), graph_oracle.build_graph(units, run.config.graph))
+    by_user = [sum(len(u.items) for u in units if u.user == user) for user in range(17)]
+    kept = graph_oracle.cap_users(units, 30)
+    expected = {
+        "num_events": sum(by_user),
+        "capped_users": sum(n > 30 for n in by_user),
+        "capped_user_events": sum(max(n - 30, 0) for n in by_user),
+        "capped_units": sum(len(u.items) > 8 for u in kept),
+        "capped_events": sum(max(len(u.items) - 8, 0) for u in kept),
+    }
+    assert {name: table.record.counts[name] for name in expected} == expected
+    line = next(json.loads(line) for line in capfd.readouterr().err.splitlines() if '"plan"' in line)
+    assert {name: line[name] for name in expected if name in line} == {k: expected[k] for k in expected if k in line}
+    assert {"capped_users", "capped_user_events", "capped_units", "capped_events"} <= set(line)
 
 
 def refused(spark, run, stage="graph"):

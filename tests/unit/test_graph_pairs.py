@@ -115,6 +115,11 @@ def test_the_log_likelihood_ratio_equals_the_entropy_form():
         assert found == pytest.approx(expected if is_attraction else 0.0, abs=1e-6)
 
 
+def test_the_cap_on_users_goes_with_sessions():
+    with pytest.raises(ValueError, match="with group user, max_session_items is the cap"):
+        GraphConfig(group="user", max_user_events=5)
+
+
 def test_jaccard_refuses_event_weights():
     with pytest.raises(ValueError, match="jaccard needs pairs that weigh at most 1; turn use_event_weights off"):
         GraphConfig(score="jaccard", use_event_weights=True)
