@@ -45,6 +45,9 @@ class GraphConfig(Section):
     """Newest events of a session (or user) that pair with each other; what is cut is counted."""
     max_user_events: PositiveInt | None = None
     """Of `group` session: newest train events of a user whose sessions pair, the oldest of them cut; counted."""
+    incremental: bool = False
+    """Keep all pair sums in table item_pair_sums, so that new, changed and expired days of sessions cost their own
+    pairs only. Needs group session and support unit, without half_life_days and max_user_events."""
     num_blocks: PositiveInt | None = None
     """Blocks of equal cost in the shuffle; planned from cores and memory by default."""
     task_memory_mb: PositiveInt = 1024
@@ -60,4 +63,19 @@ class GraphConfig(Section):
     def _check_cap(self) -> "GraphConfig":
         if self.group == "user" and self.max_user_events:
             raise ValueError("max_user_events goes with group session; with group user, max_session_items is the cap")
+        return self
+
+    @model_validator(mode="after")
+    def _check_incremental(self) -> "GraphConfig":
+        """What a day contributes must not hang on other days."""
+        if not self.incremental:
+            return self
+        found = {
+            "group user (a history grows by the day)": self.group == "user",
+            "half_life_days (every weight changes with the newest day)": self.half_life_days is not None,
+            "support user (a user's days overlap)": self.support == "user",
+            "max_user_events (a new day cuts old ones)": self.max_user_events is not None,
+        }
+        if reasons := [name for name, is_set in found.items() if is_set]:
+            raise ValueError(f"incremental does not go with {', '.join(reasons)}; change that, or turn it off")
         return self

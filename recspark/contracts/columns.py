@@ -30,6 +30,11 @@ DST_IDX = "dst_idx"
 SCORE = "score"
 COUNT = "count"
 
+LINEAGE = "lineage"
+NUM_UNITS = "num_units"
+ROW_SUM = "row_sum"
+SUM = "sum"
+
 EPOCH = "epoch"
 SHARD = "shard"
 START_IDX = "start_idx"

@@ -8,7 +8,7 @@ than a share of a block is *hot*: map tasks sum its row themselves and send part
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +26,18 @@ PACK_VALUES = 8_000_000
 """Items that one packed batch may hold (32 MB)."""
 ROW_BUFFER = 1 << 20
 """Neighbours that a reduce task gathers before it hands a batch on."""
-ROW_BYTES = 12
-"""Of a neighbour: id, score, count."""
+ROW_BYTES = 16
+"""Of a neighbour: id, score or sum, count."""
 POSTING_BYTES = 4
 POINTER_BYTES = 8
 MB = 1 << 20
+NUM_SHOWN = 5
+"""Items, units and users that the plan names, biggest first."""
 
 
 @dataclass
 class UnitStats:
-    """Counts over all units, additive over partitions; ``newest_us`` and the ``max_`` ones join by maximum."""
+    """Counts over all units, additive over partitions; ``newest_us``, ``longest`` and ``max_`` join by maximum."""
 
     unit_counts: NDArray[np.int64]
     """Units that hold each item [num_items]."""
@@ -55,10 +57,13 @@ class UnitStats:
     bad_weights: int = 0
     """Event weights that are negative or no number."""
     longest: int = 0
+    """Events of the longest unit, after the caps."""
     max_item_weight: float = 0.0
     newest_us: int = -(2**62)
     num_users: int = 0
     """Where support counts users."""
+    largest: list[int] = field(default_factory=list)
+    """Events of the `NUM_SHOWN` largest units before the cap on units, largest first."""
     user_counts: NDArray[np.int64] | None = None
     """Where support counts users: those that hold each item [num_items]."""
 

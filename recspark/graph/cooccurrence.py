@@ -3,15 +3,18 @@
     item_idx [4, 9, 4]  ->  src_idx 4, dst_idx [9], score [0.7], count [1]
                             src_idx 9, dst_idx [4], score [0.7], count [1]
 
-`session_units` or `user_units` -> `count_units` -> `plan_graph` -> `build_edges`. A self-join would ship every pair;
-here each unit travels once to each block of items that it touches, and pairs exist only in a kernel's accumulator.
+`session_units` or `user_units` -> `count_units` -> `plan_work` -> `plan_graph` -> `build_edges`. A self-join would
+ship every pair; here each unit travels once to each block of items that it touches, and pairs exist only in a kernel's
+accumulator.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyspark import Broadcast
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -19,7 +22,7 @@ from recspark.config.graph import GraphConfig
 from recspark.contracts import columns as c
 from recspark.contracts.tables import ITEM_GRAPH
 from recspark.graph import stats as st
-from recspark.graph.blocks import UnitStats, byte_costs, plan_blocks
+from recspark.graph.blocks import BlockPlan, UnitStats, byte_costs, plan_blocks
 from recspark.graph.kernel import PLAIN
 from recspark.graph.pairs import PairWeights, UnitShape, pair_weights, unit_shape
 from recspark.graph.scores import score_counts, score_rule
@@ -32,6 +35,20 @@ if TYPE_CHECKING:
 
     Batches = Iterator[pa.RecordBatch]
     Work = Callable[[Batches], Batches]
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """Rows of `item_graph`, not yet computed, and what goes into the commit beside them."""
+
+    edges: DataFrame
+    stats: UnitStats
+    tables: dict[str, int] = field(default_factory=dict)
+    """Side tables, committed already."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    held: tuple[DataFrame, ...] = ()
+    """Frames to let go of after the commit."""
 
 
 def session_units(sessions: DataFrame, shape: UnitShape, max_user_events: int | None = None) -> DataFrame:
@@ -113,31 +130,43 @@ def _merge(units: DataFrame, work: "Work", num_items: int, num_values: int) -> "
     ).toArrow()
 
 
-def plan_graph(units: DataFrame, stats: UnitStats, config: GraphConfig) -> GraphPlan:
-    """Blocks, weights and scores for these units; for PPMI, one more scan.
+def plan_work(units: DataFrame, stats: UnitStats, config: GraphConfig) -> tuple[PairWeights, BlockPlan]:
+    """Weights and blocks for these units; reads nothing.
 
     Raises: DataError when a task cannot stay within ``graph.task_memory_mb``.
     """
     shape = unit_shape(config)
     max_weight = stats.max_item_weight if shape.use_event_weights else 1.0
     weights = pair_weights(config, stats.num_units, stats.longest, max_weight, stats.newest_us)
-    costs = byte_costs(shape.ordered, weights.rule.mode != PLAIN, shape.use_event_weights, shape.by_user)
     blocks = plan_blocks(
         stats,
-        costs,
+        byte_costs(shape.ordered, weights.rule.mode != PLAIN, shape.use_event_weights, shape.by_user),
         num_cores=units.sparkSession.sparkContext.defaultParallelism,
         task_memory_mb=config.task_memory_mb,
         num_blocks=config.num_blocks,
     )
-    num_items = len(stats.costs)
-    row_sums = sum_rows(units, shape, weights, num_items) if config.score == "ppmi" else None
+    return weights, blocks
+
+
+def plan_graph(
+    units: DataFrame, stats: UnitStats, config: GraphConfig, work: tuple[PairWeights, BlockPlan]
+) -> GraphPlan:
+    """All that map and reduce tasks need; for PPMI, one more scan."""
+    weights, blocks = work
+    shape = unit_shape(config)
+    row_sums = sum_rows(units, shape, weights, len(stats.costs)) if config.score == "ppmi" else None
     return GraphPlan(shape, weights, blocks, score_rule(config, *score_counts(config, stats), row_sums))
 
 
 def build_edges(units: DataFrame, plan: GraphPlan) -> DataFrame:
     """Rows of `item_graph`, not yet computed: pack, one shuffle with exactly one block a task, reduce."""
+    by_block, shared = shuffle_units(units, plan)
+    return by_block.mapInArrow(lambda batches: reduce_batches(batches, shared.value), spark_schema(ITEM_GRAPH))
+
+
+def shuffle_units(units: DataFrame, plan: GraphPlan) -> tuple[DataFrame, Broadcast[GraphPlan]]:
+    """(packed units, one block or hot item a partition; the plan for the workers)."""
     shared = units.sparkSession.sparkContext.broadcast(plan)
     packed = units.mapInArrow(lambda batches: pack_batches(batches, shared.value), PACKED_SCHEMA)
     # The column must be INT; other partitionings put blocks together and leave tasks empty.
-    by_block = packed.repartitionById(plan.blocks.num_tasks, "block")
-    return by_block.mapInArrow(lambda batches: reduce_batches(batches, shared.value), spark_schema(ITEM_GRAPH))
+    return packed.repartitionById(plan.blocks.num_tasks, "block"), shared

@@ -21,7 +21,7 @@ once a unit, however often its items repeat. Over all units
     r(i)         = sum over j of c(i,j)           before any pruning; only for PPMI
 
 Weights are summed as 64-bit integers, ``floor(w * 2^shift + .5)``, with the largest shift (at most 52) that cannot
-overflow: the sums do not depend on the order of arrival. A pair whose sum is 0 is no edge.
+overflow (28 with ``incremental``): the sums do not depend on the order of arrival. A pair whose sum is 0 is no edge.
 """
 
 import math
@@ -31,12 +31,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.errors import DataError
 from recspark.graph import kernel
 
 if TYPE_CHECKING:  # workers import this module: no pydantic there
     from recspark.config.graph import GraphConfig
 
 MAX_SHIFT = 52
+DAILY_SHIFT = 28
+"""Of ``incremental``: the same for all days to come, so that their sums can be added."""
 DAY_US = 86_400_000_000
 
 
@@ -92,6 +95,8 @@ def pair_weights(
 ) -> PairWeights:
     """The weights of a config over units whose counts are known.
 
+    Raises: DataError when, with ``incremental``, sums of so many units could overflow.
+
     Args:
         config: The graph section.
         num_units: Units that hold an item.
@@ -112,7 +117,7 @@ def pair_weights(
         has_item_weights=config.use_event_weights,
         window=min(config.window or longest, longest),
         decay=decay,
-        scale=1.0 if mode == kernel.PLAIN else 2.0 ** fixed_point_shift(num_units, largest),
+        scale=1.0 if mode == kernel.PLAIN else 2.0 ** _shift_of(config, fixed_point_shift(num_units, largest)),
     )
     half_life_us = config.half_life_days and config.half_life_days * DAY_US
     return PairWeights(rule, length_weights, half_life_us, newest_us)
@@ -122,6 +127,17 @@ def fixed_point_shift(num_terms: int, largest_term: float) -> int:
     """Binary places of the fixed-point weights: as many as 63 bits hold when every term is the largest."""
     bound = max(num_terms * largest_term, 1e-300)
     return min(MAX_SHIFT, 61 - math.ceil(math.log2(bound)))
+
+
+def _shift_of(config: "GraphConfig", possible: int) -> int:
+    if not config.incremental:
+        return possible
+    if possible < DAILY_SHIFT:
+        raise DataError(
+            "graph.incremental: the sums of so many sessions of such weights need more than 63 bits; raise "
+            "graph.length_power, lower the event weights, or turn graph.incremental off"
+        )
+    return DAILY_SHIFT
 
 
 def _mode(config: "GraphConfig") -> int:

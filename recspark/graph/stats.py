@@ -6,6 +6,7 @@ merge_batches   partial rows of a part -> one dense row a part
 read_sums       dense rows -> arrays over all items, on the driver
 """
 
+import heapq
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from recspark.contracts.shards import shard_range
 from recspark.graph import kernel
-from recspark.graph.blocks import UnitStats
+from recspark.graph.blocks import NUM_SHOWN, UnitStats
 from recspark.graph.pairs import PairWeights, UnitShape
 from recspark.graph.units import PreparedBatch, prepared_batches
 
@@ -51,7 +52,8 @@ def count_batches(batches: Iterable[pa.RecordBatch], shape: UnitShape, num_items
     """Partial `UnitStats` of one partition; nothing for an empty one."""
     stats = count_partition(batches, shape, num_items)
     if stats.num_units:
-        totals = {f.name: getattr(stats, f.name) for f in fields(stats) if f.type in (int, float)}
+        totals: Totals = {f.name: getattr(stats, f.name) for f in fields(stats) if f.type in (int, float)}
+        totals["largest"] = stats.largest
         values = [stats.unit_counts, stats.costs, *([] if stats.user_counts is None else [stats.user_counts])]
         yield from _partial_rows(np.stack(values), stats.lengths, totals)
 
@@ -86,6 +88,7 @@ def _add_totals(stats: UnitStats, batch: PreparedBatch, max_items: int) -> None:
     stats.capped_units += int(np.count_nonzero(cut))
     stats.capped_events += int(cut.sum())
     stats.bad_weights += batch.num_bad_weights
+    stats.largest = _find_largest([*stats.largest, *batch.lengths_before.tolist()])
     stats.longest = max(stats.longest, int(lengths.max(initial=0)))
     stats.max_item_weight = max(stats.max_item_weight, float(batch.item_weights.max(initial=0.0)))
     if batch.times_us is not None:
@@ -189,9 +192,15 @@ def _join_totals(totals: Totals, more: Totals) -> Totals:
     for name, value in more.items():
         if name not in joined:
             joined[name] = value
+        elif name == "largest":
+            joined[name] = _find_largest(joined[name] + value)
         else:
             joined[name] = max(joined[name], value) if name in _MAXIMA else joined[name] + value
     return joined
+
+
+def _find_largest(lengths: list[int]) -> list[int]:
+    return heapq.nlargest(NUM_SHOWN, lengths)
 
 
 def _add_padded(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:

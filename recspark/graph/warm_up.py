@@ -6,6 +6,7 @@ import pyarrow as pa
 from recspark.config.graph import GraphConfig
 from recspark.contracts import columns as c
 from recspark.graph.blocks import BlockPlan
+from recspark.graph.pair_sums import ScorePlan, merge_sums, reduce_to_sums, score_sums
 from recspark.graph.pairs import pair_weights, unit_shape
 from recspark.graph.scores import score_counts, score_rule
 from recspark.graph.shuffle import GraphPlan, pack_batches, reduce_batches
@@ -32,3 +33,6 @@ def _run_all(config: GraphConfig) -> None:
     plan = GraphPlan(shape, weights, blocks, score_rule(config, *score_counts(config, stats)))
     rows = sum(b.num_rows for b in reduce_batches(pack_batches([batch], plan), plan))
     assert rows == 3
+    sums = pa.Table.from_batches(reduce_to_sums(pack_batches([batch], plan), plan))
+    scored = score_sums(merge_sums(sums.sort_by(c.SRC_IDX).to_batches()), ScorePlan(weights.rule, plan.scores, 3))
+    assert sum(b.num_rows for b in scored) == 3

@@ -53,6 +53,13 @@ def support_unit(number, unit, config):
     return unit.user if config.support == "user" else number
 
 
+def count_supporters(units, config, item):
+    """Units (or users) that hold an item among the events that count; any item for None."""
+    newest = [unit.items[-config.max_session_items :] for unit in units]
+    held = (n for n, items in enumerate(newest) if (items if item is None else item in items))
+    return len({support_unit(n, units[n], config) for n in held})
+
+
 def count_pairs(units, config):
     """(weighted sums, supports) by (i, j), and the number of units that hold each item."""
     sums, supporters, holders = defaultdict(float), defaultdict(set), defaultdict(int)
@@ -96,9 +103,8 @@ def build_graph(units, config):
         if config.score == "lift":
             return weight * len([u for u in units if u.items]) / (holders[i] * holders[j])
         if config.score == "llr":
-            who = {i: {support_unit(n, u, config) for n, u in enumerate(units) if i in u.items} for i in (i, j)}
-            total = len({support_unit(n, u, config) for n, u in enumerate(units) if u.items})
-            return log_likelihood_ratio(supports[i, j], len(who[i]), len(who[j]), total)
+            n_i, n_j, total = (count_supporters(units, config, item) for item in (i, j, None))
+            return log_likelihood_ratio(supports[i, j], n_i, n_j, total)
         # The textbook form: P(i,j) / (P(i) P_s(j)).
         joint = weight / sum(row_sums.values())
         alone = row_sums[i] / sum(row_sums.values())

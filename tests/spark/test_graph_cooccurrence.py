@@ -6,7 +6,7 @@ import pytest
 from recspark.config.graph import GraphConfig
 from recspark.contracts.tables import ITEM_GRAPH
 from recspark.graph import blocks
-from recspark.graph.cooccurrence import build_edges, count_units, plan_graph
+from recspark.graph.cooccurrence import build_edges, count_units, plan_graph, plan_work
 from recspark.graph.pairs import unit_shape
 from recspark.lake.spark import spark_schema
 from tests.helpers.graph_oracle import assert_same_graph, build_graph, random_units, rows_of
@@ -40,7 +40,8 @@ def units_frame(spark, some_units, config, num_partitions):
 
 def build_on_spark(spark, some_units, config, num_partitions):
     units = units_frame(spark, some_units, config, num_partitions)
-    plan = plan_graph(units, count_units(units, unit_shape(config), NUM_ITEMS), config)
+    stats = count_units(units, unit_shape(config), NUM_ITEMS)
+    plan = plan_graph(units, stats, config, plan_work(units, stats, config))
     return build_edges(units, plan), plan
 
 

@@ -11,7 +11,8 @@ from recspark.config.graph import GraphConfig
 from recspark.errors import DataError
 from recspark.graph.blocks import UnitStats
 from recspark.graph.csr import graph_from_table
-from recspark.graph.job import build_graph, check_stats
+from recspark.graph.job import build_graph
+from recspark.graph.report import check_stats
 from recspark.lake.arrow import find_done, find_table, read_table
 from tests.helpers import graph_oracle
 from tests.helpers.graph_oracle import Unit, assert_same_graph, random_units, rows_of
@@ -56,8 +57,10 @@ def history_rows(units, later):
 def write_lake(run, units, later):
     items = [{"item_idx": i, "item_id": f"i{i}", "num_events": 1, "active": True} for i in range(NUM_ITEMS)]
     sessions = session_rows(units, "train") + session_rows(later, "test") + session_rows(later, "valid")
+    users = [{"user_idx": u, "user_id": f"u{u}", "num_events": n} for u, n in enumerate((3, 70))]
     tables = {
         "items": rows_of_table("items", items),
+        "users": rows_of_table("users", users),
         "sessions": rows_of_table("sessions", sessions),
         "user_histories": rows_of_table("user_histories", history_rows(units, later)),
     }
@@ -95,6 +98,8 @@ def test_both_graphs_see_train_events_only(spark, tmp_path, capfd):
     assert plan_line["hot_items"] == 1
     share = sum(0 in u.items for u in units) / len(units)
     assert plan_line["biggest_items"].startswith(f"item 0 in {share:.1%}; ")
+    assert plan_line["biggest_units"].startswith("12 events; 12 events; ")
+    assert plan_line["biggest_users"] == "user 1: 70 events; user 0: 3 events"
     assert {"pair_cost", "shuffle_mb", "task_mb", "longest_unit"} <= set(plan_line)
     assert done_line["message"] == f"done at version {read_graph(run, 'graph')[0].version}"
 

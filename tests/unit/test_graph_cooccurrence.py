@@ -168,6 +168,11 @@ def test_what_the_cap_cuts_is_counted():
     assert counted.capped_units == sum(n > 3 for n in lengths)
     assert counted.capped_events == sum(max(n - 3, 0) for n in lengths)
     assert counted.longest == 3
+    assert counted.largest == sorted(lengths, reverse=True)[:5]
+    partials = [stats.count_batches(part, unit_shape(GraphConfig()), NUM_ITEMS) for part in split(some_units, 4)]
+    assert (
+        stats.read_stats(merge(partials, NUM_ITEMS, 2), unit_shape(GraphConfig()), NUM_ITEMS).largest == counted.largest
+    )
 
 
 @pytest.mark.parametrize("use_event_weights", [False, True])
