@@ -48,6 +48,8 @@ class GraphConfig(Section):
     incremental: bool = False
     """Keep all pair sums in table item_pair_sums, so that new, changed and expired days of sessions cost their own
     pairs only. Needs group session and support unit, without half_life_days and max_user_events."""
+    edge_table: bool = False
+    """Also write the run's graph as table item_graph_edges, a row an edge, for GraphFrames and Spark SQL."""
     num_blocks: PositiveInt | None = None
     """Blocks of equal cost in the shuffle; planned from cores and memory by default."""
     task_memory_mb: PositiveInt = 1024

@@ -59,6 +59,7 @@ INGEST_EDGES = StageSpec("ingest", SPARK, ("quarantine", "items", "item_graph"))
 SESSIONS = StageSpec("sessions", SPARK, ("quarantine", "items", "users", "user_histories", "sessions"))
 GRAPH = StageSpec("graph", SPARK, ("item_graph",))
 ITEM_KNN_GRAPH = StageSpec("item_knn_graph", SPARK, ("item_graph",))
+GRAPH_EDGES = StageSpec("graph_edges", SPARK, ("item_graph_edges",))
 SUMS_TABLE = "item_pair_sums"
 """Side table of a graph that is kept up to date by days."""
 WALKS = StageSpec("walks", SPARK, ("walks",))
@@ -66,7 +67,7 @@ TRAIN = StageSpec("train", TORCH, ("user_embeddings", "item_embeddings"), side_f
 INDEX_BUILD = StageSpec("index", INDEX, folder="indexes")
 EVALUATE = StageSpec("evaluate", INDEX, ("recommendations", "metrics"))
 
-STAGE_NAMES = ("ingest", "sessions", "graph", "item_knn_graph", "walks", "train", "index", "evaluate")
+STAGE_NAMES = ("ingest", "sessions", "graph", "graph_edges", "item_knn_graph", "walks", "train", "index", "evaluate")
 
 
 def with_sums(graph: StageSpec) -> StageSpec:

@@ -129,6 +129,19 @@ ITEM_GRAPH = _table(
     },
 )
 
+ITEM_GRAPH_EDGES = _table(
+    "item_graph_edges",
+    (c.SRC, c.DST),
+    {
+        c.SRC: _INT,  # item_idx; the names are GraphFrames'
+        c.DST: _INT,
+        c.WEIGHT: pa.float32(),  # `score` of item_graph
+        c.COUNT: _INT,
+        c.SRC_ID: pa.string(),  # item_id
+        c.DST_ID: pa.string(),
+    },
+)
+
 ITEM_PAIR_SUMS = _table(
     "item_pair_sums",
     (c.LINEAGE, c.SRC_IDX),
@@ -200,6 +213,7 @@ TABLES = {
         SESSIONS,
         USER_HISTORIES,
         ITEM_GRAPH,
+        ITEM_GRAPH_EDGES,
         ITEM_PAIR_SUMS,
         WALKS,
         ITEM_EMBEDDINGS,

@@ -11,6 +11,7 @@ from recspark.config.graph import GraphConfig
 from recspark.errors import DataError
 from recspark.graph.blocks import UnitStats
 from recspark.graph.csr import graph_from_table
+from recspark.graph.edges import build_graph_edges
 from recspark.graph.job import build_graph
 from recspark.graph.report import check_stats
 from recspark.lake.arrow import find_done, find_table, read_table
@@ -139,6 +140,24 @@ def test_caps_and_support_by_user_equal_brute_force(spark, tmp_path, capfd):
     line = next(json.loads(line) for line in capfd.readouterr().err.splitlines() if '"plan"' in line)
     assert {name: line[name] for name in expected if name in line} == {k: expected[k] for k in expected if k in line}
     assert {"capped_users", "capped_user_events", "capped_units", "capped_events"} <= set(line)
+
+
+def test_edges_are_a_table_of_their_own(spark, tmp_path):
+    """One row an edge, with both ids; asking for it changes no other stage's key."""
+    run = plan(tmp_path, num_neighbours=4, edge_table=True)
+    assert {n: s.key for n, s in run.stages.items() if n != "graph_edges"} == {
+        name: stage.key for name, stage in plan(tmp_path, num_neighbours=4).stages.items()
+    }
+    write_lake(run, random_units(seed=35), random_units(seed=36))
+    build_graph(spark, run)
+    build_graph_edges(spark, run)
+    rows = rows_of(read_graph(run, "graph")[1])
+    expected = {(i, j, score, count, f"i{i}", f"i{j}") for i, row in rows.items() for j, score, count in row}
+    table = find_table(run.lake, run.stages["graph_edges"], "item_graph_edges")
+    found = read_table(table)
+    assert found.column_names == ["src", "dst", "weight", "count", "src_id", "dst_id"]
+    assert {tuple(row.values()) for row in found.to_pylist()} == expected
+    assert found.num_rows == len(expected) == table.record.counts["num_edges"]
 
 
 def refused(spark, run, stage="graph"):
