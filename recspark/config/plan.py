@@ -20,7 +20,7 @@ RUN_VARIABLE = "RECSPARK_RUN"
 
 _NOT_IN_KEY: dict[str, AbstractSet[str]] = {
     "source": {"max_bad_ratio", "version"},  # the version read is part of the source's fingerprint
-    "graph": {"num_blocks", "task_memory_mb"},
+    "graph": {"num_blocks", "task_memory_mb", "edge_table"},
     "walks": {"mode"},
     "training": NOT_IN_KEY,
 }
@@ -122,10 +122,14 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
         add(s.SESSIONS, section("clean", "sessions", "vocabulary", "split", "features"), ("ingest",))
         if config.graph and model.has_corpus:
             graph = "graph"
-            add(s.GRAPH, section("graph"), ("sessions",))
+            add(s.with_sums(s.GRAPH) if config.graph.incremental else s.GRAPH, section("graph"), ("sessions",))
         if config.evaluate and "item_knn" in config.scored_kinds:
-            own_graph = _without(config.baselines.item_knn.graph.model_dump(mode="json"), _NOT_IN_KEY["graph"])
-            add(s.ITEM_KNN_GRAPH, {"graph": own_graph}, ("sessions",))
+            knobs = config.baselines.item_knn.graph
+            own_graph = _without(knobs.model_dump(mode="json"), _NOT_IN_KEY["graph"])
+            spec = s.with_sums(s.ITEM_KNN_GRAPH) if knobs.incremental else s.ITEM_KNN_GRAPH
+            add(spec, {"graph": own_graph}, ("sessions",))
+    if config.graph and config.graph.edge_table and ("graph" in planned or not has_events):
+        add(s.GRAPH_EDGES, {}, (graph,))
     if config.walks and model.has_corpus and (config.graph or not has_events):
         add(s.WALKS, section("walks") | seed, (graph,))
     if model.is_closed_form:

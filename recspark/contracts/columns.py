@@ -30,6 +30,16 @@ DST_IDX = "dst_idx"
 SCORE = "score"
 COUNT = "count"
 
+SRC = "src"
+DST = "dst"
+SRC_ID = "src_id"
+DST_ID = "dst_id"
+
+LINEAGE = "lineage"
+NUM_UNITS = "num_units"
+ROW_SUM = "row_sum"
+SUM = "sum"
+
 EPOCH = "epoch"
 SHARD = "shard"
 START_IDX = "start_idx"

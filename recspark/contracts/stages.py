@@ -6,7 +6,7 @@ two configs share work exactly as far as they agree.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recspark.contracts.tables import TABLES
@@ -59,12 +59,20 @@ INGEST_EDGES = StageSpec("ingest", SPARK, ("quarantine", "items", "item_graph"))
 SESSIONS = StageSpec("sessions", SPARK, ("quarantine", "items", "users", "user_histories", "sessions"))
 GRAPH = StageSpec("graph", SPARK, ("item_graph",))
 ITEM_KNN_GRAPH = StageSpec("item_knn_graph", SPARK, ("item_graph",))
+GRAPH_EDGES = StageSpec("graph_edges", SPARK, ("item_graph_edges",))
+SUMS_TABLE = "item_pair_sums"
+"""Side table of a graph that is kept up to date by days."""
 WALKS = StageSpec("walks", SPARK, ("walks",))
 TRAIN = StageSpec("train", TORCH, ("user_embeddings", "item_embeddings"), side_folder="models")
 INDEX_BUILD = StageSpec("index", INDEX, folder="indexes")
 EVALUATE = StageSpec("evaluate", INDEX, ("recommendations", "metrics"))
 
-STAGE_NAMES = ("ingest", "sessions", "graph", "item_knn_graph", "walks", "train", "index", "evaluate")
+STAGE_NAMES = ("ingest", "sessions", "graph", "graph_edges", "item_knn_graph", "walks", "train", "index", "evaluate")
+
+
+def with_sums(graph: StageSpec) -> StageSpec:
+    """A graph's stage that keeps its sums."""
+    return replace(graph, tables=(SUMS_TABLE, *graph.tables))
 
 
 def stage_key(spec: StageSpec, sections: dict[str, Any], upstream: dict[str, str]) -> str:

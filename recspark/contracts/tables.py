@@ -129,6 +129,34 @@ ITEM_GRAPH = _table(
     },
 )
 
+ITEM_GRAPH_EDGES = _table(
+    "item_graph_edges",
+    (c.SRC, c.DST),
+    {
+        c.SRC: _INT,  # item_idx; the names are GraphFrames'
+        c.DST: _INT,
+        c.WEIGHT: pa.float32(),  # `score` of item_graph
+        c.COUNT: _INT,
+        c.SRC_ID: pa.string(),  # item_id
+        c.DST_ID: pa.string(),
+    },
+)
+
+ITEM_PAIR_SUMS = _table(
+    "item_pair_sums",
+    (c.LINEAGE, c.SRC_IDX),
+    {
+        c.LINEAGE: pa.string(),  # source and graph settings; one slice each, added to from run to run
+        c.SRC_IDX: _INT,
+        c.NUM_UNITS: pa.int64(),  # sessions that hold the item
+        c.ROW_SUM: pa.int64(),  # of `sum`
+        c.DST_IDX: _INTS,  # ascending; every pair, unpruned
+        c.SUM: _LONGS,  # weight in fixed point
+        c.COUNT: _INTS,  # support
+    },
+    partition_by=(c.LINEAGE,),
+)
+
 WALKS = _table(
     "walks",
     (),  # a start has `num_walks` rows an epoch
@@ -185,6 +213,8 @@ TABLES = {
         SESSIONS,
         USER_HISTORIES,
         ITEM_GRAPH,
+        ITEM_GRAPH_EDGES,
+        ITEM_PAIR_SUMS,
         WALKS,
         ITEM_EMBEDDINGS,
         USER_EMBEDDINGS,

@@ -8,7 +8,7 @@ than a share of a block is *hot*: map tasks sum its row themselves and send part
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +26,18 @@ PACK_VALUES = 8_000_000
 """Items that one packed batch may hold (32 MB)."""
 ROW_BUFFER = 1 << 20
 """Neighbours that a reduce task gathers before it hands a batch on."""
-ROW_BYTES = 12
-"""Of a neighbour: id, score, count."""
+ROW_BYTES = 16
+"""Of a neighbour: id, score or sum, count."""
 POSTING_BYTES = 4
 POINTER_BYTES = 8
 MB = 1 << 20
+NUM_SHOWN = 5
+"""Items, units and users that the plan names, biggest first."""
 
 
 @dataclass
 class UnitStats:
-    """Counts over all units, additive over partitions; ``newest_us`` and the ``max_`` ones join by maximum."""
+    """Counts over all units, additive over partitions; ``newest_us``, ``longest`` and ``max_`` join by maximum."""
 
     unit_counts: NDArray[np.int64]
     """Units that hold each item [num_items]."""
@@ -45,16 +47,25 @@ class UnitStats:
     """Units that have a pair, by number of events (after the cap)."""
     num_units: int = 0
     num_events: int = 0
-    """Events of all units, before the cap."""
+    """Events of all units, before the caps."""
     num_pairs: int = 0
     """Unordered pairs of different items, without regard to a window."""
     capped_units: int = 0
     capped_events: int = 0
+    capped_users: int = 0
+    capped_user_events: int = 0
     bad_weights: int = 0
     """Event weights that are negative or no number."""
     longest: int = 0
+    """Events of the longest unit, after the caps."""
     max_item_weight: float = 0.0
     newest_us: int = -(2**62)
+    num_users: int = 0
+    """Where support counts users."""
+    largest: list[int] = field(default_factory=list)
+    """Events of the `NUM_SHOWN` largest units before the cap on units, largest first."""
+    user_counts: NDArray[np.int64] | None = None
+    """Where support counts users: those that hold each item [num_items]."""
 
     @property
     def pair_cost(self) -> int:
@@ -94,14 +105,14 @@ class Costs:
     """Of one hot item's dense row, for each item."""
 
 
-def byte_costs(ordered: bool, has_unit_weights: bool, has_item_weights: bool) -> Costs:
-    """What packed units and dense rows take, by the weights in use."""
-    accumulator = 8 + (8 if has_unit_weights else 0) + (12 if ordered else 0)
+def byte_costs(ordered: bool, has_unit_weights: bool, has_item_weights: bool, by_user: bool = False) -> Costs:
+    """What packed units and dense rows take, by the weights in use and what support counts."""
+    accumulator = 8 + (8 if has_unit_weights else 0) + (12 if ordered else 0) + (4 if by_user else 0)
     return Costs(
         per_event=4 + (4 if has_item_weights else 0),
-        per_unit=4 + (8 if has_unit_weights else 0),
+        per_unit=4 + (8 if has_unit_weights else 0) + (4 if by_user else 0),
         per_item=accumulator + 2 * 8 + 4 + 4,
-        per_hot_item=4 + (8 if has_unit_weights else 0),
+        per_hot_item=accumulator + (4 if by_user else 0),
     )
 
 

@@ -27,6 +27,8 @@ class Units(NamedTuple):
     """Beside ``items``: the item's total event weight in its unit; empty where event weights are not used."""
     weights: NDArray[np.float64]
     """One a unit: length and recency; empty in PLAIN mode."""
+    users: NDArray[np.int32]
+    """One a unit, where support counts users; else empty."""
 
 
 class PairRule(NamedTuple):
@@ -54,10 +56,12 @@ class Accumulator(NamedTuple):
     """Of ORDERED: smallest distance in the unit at hand by item, 0 = not seen."""
     found: NDArray[np.int64]
     """Of ORDERED: where each item of the unit at hand was first seen."""
+    last_user: NDArray[np.int32]
+    """Where support counts users: the user that last counted by item, -1 = none."""
 
 
-def new_accumulator(num_items: int, mode: int) -> Accumulator:
-    """An empty accumulator; costs 8 bytes an item in PLAIN mode, 16 with weights, 28 with order."""
+def new_accumulator(num_items: int, mode: int, by_user: bool) -> Accumulator:
+    """An empty accumulator; costs 8 bytes an item in PLAIN mode, 16 with weights, 28 with order, 4 more by user."""
     ordered = mode == ORDERED
     return Accumulator(
         np.zeros(1 if mode == PLAIN else num_items, np.int64),
@@ -65,6 +69,7 @@ def new_accumulator(num_items: int, mode: int) -> Accumulator:
         np.empty(num_items + 1, np.int32),
         np.zeros(num_items if ordered else 1, np.int32),
         np.empty(num_items if ordered else 1, np.int64),
+        np.full(num_items if by_user else 1, -1, np.int32),
     )
 
 
@@ -124,11 +129,24 @@ def count_units(indptr: Any, items: Any, distinct: Any, slots: Any, unit_counts:
 
 
 @njit(cache=True, nogil=True)
+def count_user_items(indptr: Any, items: Any, users: Any, last_user: Any, user_counts: Any) -> None:
+    """Adds to each item the users that hold it; a user's units follow one another, over several calls too.
+
+    ``last_user`` int32 [num_items] is all -1 before the first call.
+    """
+    for unit in range(len(indptr) - 1):
+        for item in items[indptr[unit] : indptr[unit + 1]]:
+            if last_user[item] != users[unit]:
+                last_user[item] = users[unit]
+                user_counts[item] += 1
+
+
+@njit(cache=True, nogil=True)
 def pack_units(units: Any, distinct: Any, first: int, last: int, block_of: Any, num_blocks: int) -> Any:
     """Copies units first..last-1 to every block that owns one of their items; ``block_of`` < 0: in no block.
 
-    Returns (unit_ptr, item_ptr, lengths, items, item_weights, weights), the last four concatenated by block; those
-    of block b are ``lengths[unit_ptr[b]:unit_ptr[b + 1]]`` and ``items[item_ptr[b]:item_ptr[b + 1]]``.
+    Returns (unit_ptr, item_ptr, lengths, items, item_weights, weights, users), the last five concatenated by block;
+    those of block b are ``lengths[unit_ptr[b]:unit_ptr[b + 1]]`` and ``items[item_ptr[b]:item_ptr[b + 1]]``.
     """
     last_unit = np.full(num_blocks, -1, np.int64)
     unit_ptr = np.zeros(num_blocks + 1, np.int64)
@@ -147,8 +165,10 @@ def pack_units(units: Any, distinct: Any, first: int, last: int, block_of: Any, 
         unit_ptr[block + 1] += unit_ptr[block]
         item_ptr[block + 1] += item_ptr[block]
     has_weights, has_item_weights = len(units.weights) > 0, len(units.item_weights) > 0
+    has_users = len(units.users) > 0
     lengths = np.empty(unit_ptr[num_blocks], np.int32)
     weights = np.empty(unit_ptr[num_blocks] if has_weights else 0, np.float64)
+    users = np.empty(unit_ptr[num_blocks] if has_users else 0, np.int32)
     items = np.empty(item_ptr[num_blocks], np.int32)
     item_weights = np.empty(item_ptr[num_blocks] if has_item_weights else 0, np.float32)
     next_unit, next_item = unit_ptr[:-1].copy(), item_ptr[:-1].copy()
@@ -165,6 +185,8 @@ def pack_units(units: Any, distinct: Any, first: int, last: int, block_of: Any, 
             lengths[next_unit[block]] = stop - start
             if has_weights:
                 weights[next_unit[block]] = units.weights[unit]
+            if has_users:
+                users[next_unit[block]] = units.users[unit]
             next_unit[block] += 1
             to = next_item[block]
             for source in range(start, stop):
@@ -173,12 +195,13 @@ def pack_units(units: Any, distinct: Any, first: int, last: int, block_of: Any, 
                     item_weights[to] = units.item_weights[source]
                 to += 1
             next_item[block] = to
-    return unit_ptr, item_ptr, lengths, items, item_weights, weights
+    return unit_ptr, item_ptr, lengths, items, item_weights, weights, users
 
 
 @njit(cache=True, nogil=True)
-def build_postings(indptr: Any, items: Any, local_of: Any, num_local: int) -> Any:
-    """(ptr, units): the units of each local item, ascending; a unit that repeats an item stands there repeatedly.
+def build_postings(indptr: Any, items: Any, order: Any, local_of: Any, num_local: int) -> Any:
+    """(ptr, units): the units of each local item in ``order``, a permutation of the units, or ascending where it is
+    empty; a unit that repeats an item stands there repeatedly.
 
     ``local_of`` int32 [num_items]: an item's place among the local ones, or < 0.
     """
@@ -190,7 +213,8 @@ def build_postings(indptr: Any, items: Any, local_of: Any, num_local: int) -> An
         ptr[local + 1] += ptr[local]
     place = ptr[:-1].copy()
     units = np.empty(ptr[num_local], np.int32)
-    for unit in range(len(indptr) - 1):
+    for number in range(len(indptr) - 1):
+        unit = order[number] if len(order) else number
         for event in range(indptr[unit], indptr[unit + 1]):
             local = local_of[items[event]]
             if local >= 0:
@@ -307,6 +331,24 @@ def add_pairs(item: int, posting: Any, units: Any, rule: Any, row: Any, num_touc
     if rule.mode == ITEM_WEIGHTS:
         return _add_by_item(item, posting, units, rule.scale, row, num_touched)
     return _add_by_distance(item, posting, units, rule, row, num_touched)
+
+
+@njit(cache=True, nogil=True)
+def count_users(item: int, posting: Any, units: Any, window: int, last_user: Any, user_counts: Any) -> None:
+    """Adds the distinct users that pair one item with each other; ``posting`` has a user's units one after the other.
+
+    ``last_user`` holds over calls with more units of the same item.
+    """
+    for unit in posting:
+        start, stop = units.indptr[unit], units.indptr[unit + 1]
+        for place in range(start, stop):
+            if units.items[place] != item:
+                continue
+            for near in range(max(start, place - window), min(stop, place + window + 1)):
+                other = units.items[near]
+                if other != item and last_user[other] != units.users[unit]:
+                    last_user[other] = units.users[unit]
+                    user_counts[other] += 1
 
 
 @njit(cache=True, nogil=True)

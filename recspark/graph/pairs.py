@@ -15,12 +15,13 @@ two different items of a unit are a pair when d(i,j) <= ``window`` (always, with
 once a unit, however often its items repeat. Over all units
 
     c(i,j)       = sum of w(i,j)                  the weighted sum scores are made of
-    support(i,j) = number of units with the pair  column `count`, and what `min_support` looks at
+    support(i,j) = number of units with the pair  column `count`, and what `min_support` looks at; distinct users of
+                   such units with ``support: user``
     n(i)         = number of units that hold i    unweighted, units without a pair included
     r(i)         = sum over j of c(i,j)           before any pruning; only for PPMI
 
 Weights are summed as 64-bit integers, ``floor(w * 2^shift + .5)``, with the largest shift (at most 52) that cannot
-overflow: the sums do not depend on the order of arrival. A pair whose sum is 0 is no edge.
+overflow (28 with ``incremental``): the sums do not depend on the order of arrival. A pair whose sum is 0 is no edge.
 """
 
 import math
@@ -30,12 +31,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.errors import DataError
 from recspark.graph import kernel
 
 if TYPE_CHECKING:  # workers import this module: no pydantic there
     from recspark.config.graph import GraphConfig
 
 MAX_SHIFT = 52
+DAILY_SHIFT = 28
+"""Of ``incremental``: the same for all days to come, so that their sums can be added."""
 DAY_US = 86_400_000_000
 
 
@@ -48,6 +52,10 @@ class UnitShape:
     """Places matter (decay or window): repeats stay, and distances are measured."""
     use_event_weights: bool
     use_times: bool
+    by_user: bool = False
+    """Support counts users: units carry theirs, and come sorted by it."""
+    has_user_cap: bool = False
+    """Units say what the cap on their user's events has cut."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,8 @@ def unit_shape(config: "GraphConfig") -> UnitShape:
         ordered=config.distance_decay < 1 or config.window is not None,
         use_event_weights=config.use_event_weights,
         use_times=config.half_life_days is not None,
+        by_user=config.group == "session" and config.support == "user",
+        has_user_cap=config.max_user_events is not None,
     )
 
 
@@ -84,6 +94,8 @@ def pair_weights(
     config: "GraphConfig", num_units: int, longest: int, max_item_weight: float, newest_us: int
 ) -> PairWeights:
     """The weights of a config over units whose counts are known.
+
+    Raises: DataError when, with ``incremental``, sums of so many units could overflow.
 
     Args:
         config: The graph section.
@@ -105,7 +117,7 @@ def pair_weights(
         has_item_weights=config.use_event_weights,
         window=min(config.window or longest, longest),
         decay=decay,
-        scale=1.0 if mode == kernel.PLAIN else 2.0 ** fixed_point_shift(num_units, largest),
+        scale=1.0 if mode == kernel.PLAIN else 2.0 ** _shift_of(config, fixed_point_shift(num_units, largest)),
     )
     half_life_us = config.half_life_days and config.half_life_days * DAY_US
     return PairWeights(rule, length_weights, half_life_us, newest_us)
@@ -117,11 +129,23 @@ def fixed_point_shift(num_terms: int, largest_term: float) -> int:
     return min(MAX_SHIFT, 61 - math.ceil(math.log2(bound)))
 
 
+def _shift_of(config: "GraphConfig", possible: int) -> int:
+    if not config.incremental:
+        return possible
+    if possible < DAILY_SHIFT:
+        raise DataError(
+            "graph.incremental: the sums of so many sessions of such weights need more than 63 bits; raise "
+            "graph.length_power, lower the event weights, or turn graph.incremental off"
+        )
+    return DAILY_SHIFT
+
+
 def _mode(config: "GraphConfig") -> int:
     if config.distance_decay < 1 or config.window is not None:
         return kernel.ORDERED
     if config.use_event_weights:
         return kernel.ITEM_WEIGHTS
-    if config.length_power > 0 or config.half_life_days is not None:
+    # PLAIN has one number for weight and support; users and units are two.
+    if config.length_power > 0 or config.half_life_days is not None or unit_shape(config).by_user:
         return kernel.UNIT_WEIGHTS
     return kernel.PLAIN

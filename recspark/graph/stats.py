@@ -6,6 +6,7 @@ merge_batches   partial rows of a part -> one dense row a part
 read_sums       dense rows -> arrays over all items, on the driver
 """
 
+import heapq
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from recspark.contracts.shards import shard_range
 from recspark.graph import kernel
-from recspark.graph.blocks import UnitStats
+from recspark.graph.blocks import NUM_SHOWN, UnitStats
 from recspark.graph.pairs import PairWeights, UnitShape
 from recspark.graph.units import PreparedBatch, prepared_batches
 
@@ -51,17 +52,27 @@ def count_batches(batches: Iterable[pa.RecordBatch], shape: UnitShape, num_items
     """Partial `UnitStats` of one partition; nothing for an empty one."""
     stats = count_partition(batches, shape, num_items)
     if stats.num_units:
-        totals = {f.name: getattr(stats, f.name) for f in fields(stats) if f.type in (int, float)}
-        yield from _partial_rows(np.stack([stats.unit_counts, stats.costs]), stats.lengths, totals)
+        totals: Totals = {f.name: getattr(stats, f.name) for f in fields(stats) if f.type in (int, float)}
+        totals["largest"] = stats.largest
+        values = [stats.unit_counts, stats.costs, *([] if stats.user_counts is None else [stats.user_counts])]
+        yield from _partial_rows(np.stack(values), stats.lengths, totals)
 
 
 def count_partition(batches: Iterable[pa.RecordBatch], shape: UnitShape, num_items: int) -> UnitStats:
     """The stats of one partition's units."""
     stats = UnitStats(np.zeros(num_items, np.int64), np.zeros(num_items, np.int64), _NO_LENGTHS)
     slots = np.full(num_items, -1, np.int32)
+    if shape.by_user:
+        stats.user_counts = np.zeros(num_items, np.int64)
+    last_user, last = np.full(num_items if shape.by_user else 0, -1, np.int32), -1
     for batch in prepared_batches(batches, shape, num_items):
         kernel.count_units(batch.indptr, batch.items, batch.distinct, slots, stats.unit_counts, stats.costs)
         _add_totals(stats, batch, shape.max_items)
+        if shape.by_user:
+            kernel.count_user_items(batch.indptr, batch.items, batch.users, last_user, stats.user_counts)
+            users = batch.users[np.diff(batch.indptr) > 0]
+            stats.num_users += int(np.count_nonzero(np.diff(users, prepend=last)))
+            last = int(users[-1]) if len(users) else last
     return stats
 
 
@@ -70,11 +81,14 @@ def _add_totals(stats: UnitStats, batch: PreparedBatch, max_items: int) -> None:
     distinct = batch.distinct.astype(np.int64)
     cut = np.maximum(batch.lengths_before - max_items, 0)
     stats.num_units += int(np.count_nonzero(lengths))
-    stats.num_events += int(batch.lengths_before.sum())
+    stats.num_events += int(batch.lengths_before.sum()) + batch.cut_events
+    stats.capped_users += batch.cut_users
+    stats.capped_user_events += batch.cut_events
     stats.num_pairs += int((distinct * (distinct - 1) // 2).sum())
     stats.capped_units += int(np.count_nonzero(cut))
     stats.capped_events += int(cut.sum())
     stats.bad_weights += batch.num_bad_weights
+    stats.largest = _find_largest([*stats.largest, *batch.lengths_before.tolist()])
     stats.longest = max(stats.longest, int(lengths.max(initial=0)))
     stats.max_item_weight = max(stats.max_item_weight, float(batch.item_weights.max(initial=0.0)))
     if batch.times_us is not None:
@@ -96,7 +110,7 @@ def sum_partition(
 ) -> NDArray[np.int64]:
     """Total fixed-point weight of each item's pairs in one partition's units [num_items]."""
     row_sums = np.zeros(num_items, np.int64)
-    row = kernel.new_accumulator(num_items, weights.rule.mode)
+    row = kernel.new_accumulator(num_items, weights.rule.mode, by_user=False)
     for batch in prepared_batches(batches, shape, num_items):
         kernel.add_row_sums(batch.units(weights), batch.distinct, weights.rule, row, row_sums)
     return row_sums
@@ -135,10 +149,15 @@ def read_sums(merged: pa.Table, num_items: int, num_values: int) -> tuple[NDArra
     return values, lengths, totals
 
 
-def read_stats(merged: pa.Table, num_items: int) -> UnitStats:
+def num_values(shape: UnitShape) -> int:
+    """Values an item in the partial rows of `count_batches`."""
+    return 3 if shape.by_user else 2
+
+
+def read_stats(merged: pa.Table, shape: UnitShape, num_items: int) -> UnitStats:
     """The stats of all units, from the merged rows of `count_batches`."""
-    (unit_counts, costs), lengths, totals = read_sums(merged, num_items, 2)
-    return UnitStats(unit_counts, costs, lengths, **totals)
+    (unit_counts, costs, *user_counts), lengths, totals = read_sums(merged, num_items, num_values(shape))
+    return UnitStats(unit_counts, costs, lengths, user_counts=user_counts[0] if user_counts else None, **totals)
 
 
 def _partial_rows(values: NDArray[np.int64], lengths: NDArray[np.int64], totals: Totals) -> Iterator[pa.RecordBatch]:
@@ -173,9 +192,15 @@ def _join_totals(totals: Totals, more: Totals) -> Totals:
     for name, value in more.items():
         if name not in joined:
             joined[name] = value
+        elif name == "largest":
+            joined[name] = _find_largest(joined[name] + value)
         else:
             joined[name] = max(joined[name], value) if name in _MAXIMA else joined[name] + value
     return joined
+
+
+def _find_largest(lengths: list[int]) -> list[int]:
+    return heapq.nlargest(NUM_SHOWN, lengths)
 
 
 def _add_padded(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -10,10 +10,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from recspark.graph.kernel import PLAIN, add_pairs
+from recspark.graph.kernel import PLAIN, add_pairs, count_users
 
-COUNT, COSINE, JACCARD, PPMI = range(4)
-"""Scores; their terms are made by `recspark.graph.scores`."""
+COUNT, PRODUCT, JACCARD, PPMI, LLR = range(5)
+"""Scores; their terms are made by `recspark.graph.scores`. PRODUCT is of cosine and of lift."""
 
 
 class ScoreRule(NamedTuple):
@@ -22,6 +22,8 @@ class ScoreRule(NamedTuple):
     kind: int
     source_terms: NDArray[np.float64]
     candidate_terms: NDArray[np.float64]
+    total: float
+    """Of LLR: units (or users) in all."""
     min_support: int
     limit: int
     """Neighbours kept."""
@@ -48,14 +50,40 @@ def new_rows(num_rows: int, capacity: int) -> Rows:
 
 @njit(cache=True, nogil=True)
 def pair_score(kind: int, weight: float, source_term: float, candidate_term: float) -> float:
-    """The score of a pair's weighted sum; terms as `recspark.graph.scores` makes them."""
-    if kind == COSINE:
+    """The score of a pair's weighted sum, of any kind but LLR; terms as `recspark.graph.scores` makes them."""
+    if kind == PRODUCT:
         return weight * (source_term * candidate_term)
     if kind == JACCARD:
         return weight / (source_term + candidate_term - weight)
     if kind == PPMI:
         return np.log(weight * (source_term * candidate_term))
     return weight
+
+
+@njit(cache=True, nogil=True)
+def _surprise(count: float, expected: float) -> float:
+    """k log(k / E) of one cell of a table, 0 for an empty one."""
+    return count * np.log(count / expected) if count > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def log_likelihood_ratio(both: float, source: float, candidate: float, total: float) -> float:
+    """Dunning's G^2 of the 2x2 table of two items; 0 where they meet no more often than by chance.
+
+    ``both`` of ``total`` units hold both items, ``source`` and ``candidate`` of them each.
+
+    Source: Dunning 1993, section 5; 2 sum k log(k / E) over the four cells equals the entropy form of Mahout's
+    LogLikelihood.logLikelihoodRatio, but does not subtract large numbers. Unlike there, pairs that avoid each other
+    score 0: they are no neighbours.
+    """
+    if both * total <= source * candidate:
+        return 0.0
+    without_source, without_candidate = total - source, total - candidate
+    cells = _surprise(both, source * candidate / total)
+    cells += _surprise(source - both, source * without_candidate / total)
+    cells += _surprise(candidate - both, without_source * candidate / total)
+    cells += _surprise(total - source - candidate + both, without_source * without_candidate / total)
+    return 2.0 * cells
 
 
 @njit(cache=True, nogil=True)
@@ -103,7 +131,7 @@ def select_row(item: int, num_touched: int, pair: Any, rule: Any, row: Any, rows
     """Writes an item's best neighbours at ``start``, best first, clears the row, and returns how many there are.
 
     The order is total (score descending, item ascending), so the result does not depend on arrival order. Pairs below
-    ``min_support``, of no weight, and of PPMI <= 0 are no neighbours.
+    ``min_support``, of no weight, and of PPMI or LLR <= 0 are no neighbours.
     """
     size = 0
     for n in range(num_touched):
@@ -116,8 +144,12 @@ def select_row(item: int, num_touched: int, pair: Any, rule: Any, row: Any, rows
             row.sums[other] = 0
         if other == item or count < rule.min_support or weight <= 0.0:
             continue
-        score = np.float32(pair_score(rule.kind, weight, rule.source_terms[item], rule.candidate_terms[other]))
-        if rule.kind == PPMI and score <= 0.0:
+        source_term, candidate_term = rule.source_terms[item], rule.candidate_terms[other]
+        if rule.kind == LLR:
+            score = np.float32(log_likelihood_ratio(np.float64(count), source_term, candidate_term, rule.total))
+        else:
+            score = np.float32(pair_score(rule.kind, weight, source_term, candidate_term))
+        if rule.kind >= PPMI and score <= 0.0:
             continue
         if size < rule.limit:
             _sift_up(rows, start, size, score, other, count)
@@ -133,6 +165,21 @@ def select_row(item: int, num_touched: int, pair: Any, rule: Any, row: Any, rows
 
 
 @njit(cache=True, nogil=True)
+def add_row(item: int, posting: Any, units: Any, pair: Any, row: Any) -> int:
+    """Fills an empty row with all pairs of an item; the number of touched items. Its counts are of units, or of users
+    where the units have them.
+    """
+    num_touched = add_pairs(item, posting, units, pair, row, 0)
+    if len(units.users):
+        for other in row.touched[:num_touched]:
+            row.counts[other] = 0
+        count_users(item, posting, units, pair.window, row.last_user, row.counts)
+        for other in row.touched[:num_touched]:
+            row.last_user[other] = -1
+    return num_touched
+
+
+@njit(cache=True, nogil=True)
 def build_rows(
     first: int, items: Any, ptr: Any, posting: Any, units: Any, pair: Any, rule: Any, row: Any, rows: Any
 ) -> Any:
@@ -145,7 +192,7 @@ def build_rows(
     for local in range(first, len(items)):
         if used + room > len(rows.dst):
             return local, used
-        num_touched = add_pairs(items[local], posting[ptr[local] : ptr[local + 1]], units, pair, row, 0)
+        num_touched = add_row(items[local], posting[ptr[local] : ptr[local + 1]], units, pair, row)
         size = select_row(items[local], num_touched, pair, rule, row, rows, used)
         rows.sizes[local] = size
         used += size

@@ -1,7 +1,8 @@
 """Arrow batches of units -> prepared arrays for the kernels. Runs in Spark's Python workers; needs no Spark.
 
-A batch has ``item_idx list<int32>`` and, where the config uses them, ``weight list<float>`` and ``time_us int64``:
-one row is one train session, or one user's train history, in order of time.
+A batch has ``item_idx list<int32>`` and, where the config uses them, ``weight list<float>``, ``time_us int64``,
+``user_idx int32`` (sorted), ``cut_events int64`` and ``cut_users int64``: one row is one train session, or one user's
+train history, in order of time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,10 +18,15 @@ from recspark.graph import kernel
 from recspark.graph.pairs import PairWeights, UnitShape
 
 TIME_US = "time_us"
+CUT_EVENTS = "cut_events"
+"""Events of a session that the cap on its user's events has cut."""
+CUT_USERS = "cut_users"
+"""1 in one session of each user that the cap has cut."""
 BATCH_EVENTS = 500_000
 """Events that small Arrow batches are joined to before a kernel call."""
 NO_WEIGHTS = pa.array([], pa.float32()).to_numpy()
 """Read-only, as Arrow's arrays are: the kernel is compiled for one kind."""
+NO_USERS = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,15 @@ class PreparedBatch:
     lengths_before: NDArray[np.int64]
     """Events of each unit before the cap."""
     times_us: NDArray[np.int64] | None
+    users: NDArray[np.int32]
     num_bad_weights: int
+    cut_events: int
+    cut_users: int
 
     def units(self, weights: PairWeights) -> kernel.Units:
         """The units as the kernels take them."""
-        return kernel.Units(self.indptr, self.items, self.item_weights, weights.of_units(self.distinct, self.times_us))
+        unit_weights = weights.of_units(self.distinct, self.times_us)
+        return kernel.Units(self.indptr, self.items, self.item_weights, unit_weights, self.users)
 
 
 def prepared_batches(batches: Iterable[pa.RecordBatch], shape: UnitShape, num_items: int) -> Iterator[PreparedBatch]:
@@ -58,7 +68,11 @@ def prepared_batches(batches: Iterable[pa.RecordBatch], shape: UnitShape, num_it
         times_us = batch.column(TIME_US).to_numpy() if shape.use_times else None
         # Not a number compares false; float32 overflow would break every sum it enters.
         num_bad_weights = len(event_weights) - int(np.count_nonzero((event_weights >= 0) & (event_weights < np.inf)))
-        yield PreparedBatch(indptr, items, item_weights, distinct, np.diff(offsets), times_us, num_bad_weights)
+        users = batch.column(c.USER_IDX).to_numpy().copy() if shape.by_user else NO_USERS
+        cut = [int(batch.column(n).to_numpy().sum()) if shape.has_user_cap else 0 for n in (CUT_EVENTS, CUT_USERS)]
+        yield PreparedBatch(
+            indptr, items, item_weights, distinct, np.diff(offsets), times_us, users, num_bad_weights, *cut
+        )
 
 
 def join_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

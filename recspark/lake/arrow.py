@@ -91,11 +91,13 @@ def has_table(lake: str, name: str) -> bool:
     return is_there
 
 
-def _list_records(lake: str, name: str) -> Iterator[tuple[int, CommitRecord]]:
-    """(version, record) of our commits of a table that is there, newest first.
+def list_records(lake: str, name: str) -> Iterator[tuple[int, CommitRecord]]:
+    """(version, record) of our commits of a table, newest first; none where there is no table.
 
     Raises: LakeError when its log is damaged.
     """
+    if not has_table(lake, name):
+        return
     uri = table_uri(lake, name)
     open_table(lake, name)  # says what is wrong with a damaged log
     try:
@@ -115,9 +117,7 @@ def _damaged_log(uri: str, error: Exception) -> LakeError:
 
 def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tuple[int, CommitRecord] | None:
     """(version, record) of the newest commit of a stage key, of one run where ``run_id`` is given; None without one."""
-    if not has_table(lake, name):
-        return None
-    for version, record in _list_records(lake, name):
+    for version, record in list_records(lake, name):
         if record.key == key and run_id in (None, record.run_id):
             return version, record
     return None
@@ -167,9 +167,7 @@ def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None
 
 def list_markers(lake: str, name: str, stage: str) -> Iterator[CommitRecord]:
     """The records of the finished versions of a stage under any key, newest first."""
-    if not has_table(lake, name):
-        return
-    for _, record in _list_records(lake, name):
+    for _, record in list_records(lake, name):
         if record.is_marker and record.stage == stage:
             yield record
 

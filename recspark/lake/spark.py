@@ -22,8 +22,12 @@ _SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",  # all our times are UTC
+    # Rows of a popular item's sums, and long sessions, are large: 50,000 of them would not fit a worker.
+    "spark.sql.execution.arrow.maxBytesPerBatch": "67108864",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # delta-rs and pyarrow read no INT96
 }
+_MERGE_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+"""Where a MERGE, which has no writer options, takes ``userMetadata`` from."""
 _LOCAL_SETTINGS = {
     "spark.sql.shuffle.partitions": "4",  # 200 tasks cost seconds on a laptop
     "spark.databricks.delta.snapshotPartitions": "2",  # the default 50 costs seconds a commit
@@ -108,6 +112,35 @@ def write_table(frame: DataFrame, lake: str, spec: TableSpec, record: CommitReco
     found = find_commit(lake, spec.name, record.key, record.run_id)
     if found is None and replace is not None:  # Delta makes no commit where nothing is replaced by nothing
         return int(open_table(lake, spec.name).version())
+    assert found, "the commit just made carries its record"
+    return found[0]
+
+
+def merge_table(
+    frame: DataFrame, lake: str, spec: TableSpec, record: CommitRecord, within: str, delete_where: str
+) -> int:
+    """Replaces the rows of a table that is there by those of the same key, and adds new ones; the new version.
+
+    ``within`` is a predicate on partition columns that all rows fulfil. Rows that fulfil ``delete_where`` only delete.
+    """
+    from delta.tables import DeltaTable
+
+    spark = frame.sparkSession
+    condition = " AND ".join([f"t.{within}", *(f"t.{key} = s.{key}" for key in spec.key)])
+    merge = (
+        DeltaTable.forPath(spark, table_uri(lake, spec.name))
+        .alias("t")
+        .merge(_fit(frame, spec).alias("s"), condition)
+        .whenMatchedDelete(f"s.{delete_where}")
+        .whenMatchedUpdateAll()
+        .whenNotMatchedInsertAll(f"NOT s.{delete_where}")
+    )
+    spark.conf.set(_MERGE_METADATA, record.to_json())
+    try:
+        merge.execute()
+    finally:
+        spark.conf.unset(_MERGE_METADATA)
+    found = find_commit(lake, spec.name, record.key, record.run_id)
     assert found, "the commit just made carries its record"
     return found[0]
 

@@ -214,6 +214,10 @@ def _run_spark_stage(spark: "SparkSession", run: Run, name: str) -> None:
         from recspark.graph.job import build_graph
 
         build_graph(spark, run, name)
+    elif name == "graph_edges":
+        from recspark.graph.edges import build_graph_edges
+
+        build_graph_edges(spark, run)
     else:
         from recspark.walks.job import build_walks
 

@@ -16,6 +16,7 @@ class Unit:
     items: list
     weights: list
     time_us: int
+    user: int = 0
 
 
 def random_units(seed, num_units=150, num_items=40, longest=12, repeats=True):
@@ -31,15 +32,39 @@ def random_units(seed, num_units=150, num_items=40, longest=12, repeats=True):
             items[int(random.integers(len(items)))] = 0
         # Multiples of 1/4 are exact in float32.
         weights = [float(w) / 4 for w in random.integers(1, 20, len(items))]
-        units.append(Unit(items, weights, int(random.integers(0, 60)) * DAY_US + int(random.integers(DAY_US))))
+        time_us = int(random.integers(0, 60)) * DAY_US + int(random.integers(DAY_US))
+        units.append(Unit(items, weights, time_us, user=len(units) % 17))
     return units
+
+
+def cap_users(units, max_user_events):
+    """Units cut to the newest events of their user."""
+    room, cut = defaultdict(lambda: max_user_events), []
+    for unit in sorted(units, key=lambda u: -u.time_us):
+        kept = min(len(unit.items), room[unit.user])
+        room[unit.user] -= kept
+        first = len(unit.items) - kept
+        cut.append(Unit(unit.items[first:], unit.weights[first:], unit.time_us, unit.user))
+    return cut
+
+
+def support_unit(number, unit, config):
+    """What counts once: the unit, or its user."""
+    return unit.user if config.support == "user" else number
+
+
+def count_supporters(units, config, item):
+    """Units (or users) that hold an item among the events that count; any item for None."""
+    newest = [unit.items[-config.max_session_items :] for unit in units]
+    held = (n for n, items in enumerate(newest) if (items if item is None else item in items))
+    return len({support_unit(n, units[n], config) for n in held})
 
 
 def count_pairs(units, config):
     """(weighted sums, supports) by (i, j), and the number of units that hold each item."""
-    sums, supports, holders = defaultdict(float), defaultdict(int), defaultdict(int)
+    sums, supporters, holders = defaultdict(float), defaultdict(set), defaultdict(int)
     newest = max(u.time_us for u in units)
-    for unit in units:
+    for number, unit in enumerate(units):
         items, weights = unit.items[-config.max_session_items :], unit.weights[-config.max_session_items :]
         distinct = sorted(set(items))
         places = {i: [p for p, x in enumerate(items) if x == i] for i in distinct}
@@ -54,12 +79,13 @@ def count_pairs(units, config):
                 if i == j or (config.window and distance > config.window):
                     continue
                 sums[i, j] += unit_weight * config.distance_decay ** (distance - 1) * (total[i] * total[j])
-                supports[i, j] += 1
-    return sums, supports, holders
+                supporters[i, j].add(support_unit(number, unit, config))
+    return sums, {pair: len(who) for pair, who in supporters.items()}, holders
 
 
 def build_graph(units, config):
     """{src: [(dst, score, count), ...]}, best first."""
+    units = cap_users(units, config.max_user_events) if config.max_user_events else units
     sums, supports, holders = count_pairs(units, config)
     row_sums = defaultdict(float)
     for (i, _), weight in sums.items():
@@ -74,6 +100,11 @@ def build_graph(units, config):
             return weight * (holders[i] ** -config.source_exponent * holders[j] ** -config.candidate_exponent)
         if config.score == "jaccard":
             return weight / (holders[i] + holders[j] - weight)
+        if config.score == "lift":
+            return weight * len([u for u in units if u.items]) / (holders[i] * holders[j])
+        if config.score == "llr":
+            n_i, n_j, total = (count_supporters(units, config, item) for item in (i, j, None))
+            return log_likelihood_ratio(supports[i, j], n_i, n_j, total)
         # The textbook form: P(i,j) / (P(i) P_s(j)).
         joint = weight / sum(row_sums.values())
         alone = row_sums[i] / sum(row_sums.values())
@@ -87,6 +118,15 @@ def build_graph(units, config):
             rows[i].append((j, value, supports[i, j]))
     limit = config.num_neighbours
     return {i: sorted(row, key=lambda e: (-e[1], e[0]))[:limit] for i, row in rows.items()}
+
+
+def log_likelihood_ratio(both, source, candidate, total):
+    """From the four cells of the table, as the G test is taught; 0 for pairs that avoid each other."""
+    if both * total <= source * candidate:
+        return 0.0
+    table = np.array([[both, source - both], [candidate - both, total - source - candidate + both]], float)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return float(2 * sum(k * math.log(k / e) for k, e in zip(table.ravel(), expected.ravel(), strict=True) if k))
 
 
 def rows_of(table):

@@ -6,7 +6,7 @@ import pytest
 from recspark.config.graph import GraphConfig
 from recspark.contracts.tables import ITEM_GRAPH
 from recspark.graph import blocks
-from recspark.graph.cooccurrence import build_edges, count_units, plan_graph
+from recspark.graph.cooccurrence import build_edges, count_units, plan_graph, plan_work
 from recspark.graph.pairs import unit_shape
 from recspark.lake.spark import spark_schema
 from tests.helpers.graph_oracle import assert_same_graph, build_graph, random_units, rows_of
@@ -17,6 +17,9 @@ COLD, HOT = 1e9, 1 / 7
 CONFIGS = {
     "default": {},
     "ppmi": {"score": "ppmi", "length_power": 0},
+    "llr": {"score": "llr", "window": 3},
+    "lift": {"score": "lift"},
+    "by_user": {"support": "user", "min_support": 2, "score": "llr"},
     "all_weights": {"half_life_days": 20, "use_event_weights": True, "distance_decay": 0.8, "window": 4},
 }
 
@@ -28,12 +31,17 @@ def units_frame(spark, some_units, config, num_partitions):
         columns["weight"] = pa.array([u.weights for u in some_units], pa.list_(pa.float32()))
     if shape.use_times:
         columns["time_us"] = pa.array([u.time_us for u in some_units], pa.int64())
+    if shape.by_user:
+        columns["user_idx"] = pa.array([u.user for u in some_units], pa.int32())
+        by_user = spark.createDataFrame(pa.table(columns)).repartition(num_partitions, "user_idx")
+        return by_user.sortWithinPartitions("user_idx")
     return spark.createDataFrame(pa.table(columns)).repartition(num_partitions)
 
 
 def build_on_spark(spark, some_units, config, num_partitions):
     units = units_frame(spark, some_units, config, num_partitions)
-    plan = plan_graph(units, count_units(units, unit_shape(config), NUM_ITEMS), config)
+    stats = count_units(units, unit_shape(config), NUM_ITEMS)
+    plan = plan_graph(units, stats, config, plan_work(units, stats, config))
     return build_edges(units, plan), plan
 
 
@@ -45,6 +53,9 @@ def build_on_spark(spark, some_units, config, num_partitions):
         ("default", 7, HOT),
         ("all_weights", 2, HOT),
         ("ppmi", 3, HOT),
+        ("llr", 2, HOT),
+        ("lift", 2, HOT),
+        ("by_user", 3, HOT),
     ],
 )
 def test_the_graph_equals_brute_force(spark, monkeypatch, name, number, hot_share):

@@ -11,7 +11,9 @@ from recspark.config.graph import GraphConfig
 from recspark.errors import DataError
 from recspark.graph.blocks import UnitStats
 from recspark.graph.csr import graph_from_table
-from recspark.graph.job import build_graph, check_stats
+from recspark.graph.edges import build_graph_edges
+from recspark.graph.job import build_graph
+from recspark.graph.report import check_stats
 from recspark.lake.arrow import find_done, find_table, read_table
 from tests.helpers import graph_oracle
 from tests.helpers.graph_oracle import Unit, assert_same_graph, random_units, rows_of
@@ -28,7 +30,7 @@ def session_rows(units, split):
     return [
         {
             "session_id": f"{split}{n}",
-            "user_idx": n,
+            "user_idx": unit.user,
             "start_ts": EPOCH,
             "end_ts": EPOCH + dt.timedelta(microseconds=unit.time_us),
             "item_idx": unit.items,
@@ -56,8 +58,10 @@ def history_rows(units, later):
 def write_lake(run, units, later):
     items = [{"item_idx": i, "item_id": f"i{i}", "num_events": 1, "active": True} for i in range(NUM_ITEMS)]
     sessions = session_rows(units, "train") + session_rows(later, "test") + session_rows(later, "valid")
+    users = [{"user_idx": u, "user_id": f"u{u}", "num_events": n} for u, n in enumerate((3, 70))]
     tables = {
         "items": rows_of_table("items", items),
+        "users": rows_of_table("users", users),
         "sessions": rows_of_table("sessions", sessions),
         "user_histories": rows_of_table("user_histories", history_rows(units, later)),
     }
@@ -95,6 +99,8 @@ def test_both_graphs_see_train_events_only(spark, tmp_path, capfd):
     assert plan_line["hot_items"] == 1
     share = sum(0 in u.items for u in units) / len(units)
     assert plan_line["biggest_items"].startswith(f"item 0 in {share:.1%}; ")
+    assert plan_line["biggest_units"].startswith("12 events; 12 events; ")
+    assert plan_line["biggest_users"] == "user 1: 70 events; user 0: 3 events"
     assert {"pair_cost", "shuffle_mb", "task_mb", "longest_unit"} <= set(plan_line)
     assert done_line["message"] == f"done at version {read_graph(run, 'graph')[0].version}"
 
@@ -108,9 +114,50 @@ def check_record(record, rows, units):
     assert counts["num_items"] == len({i for u in units for i in u.items})
     assert counts["num_pairs"] == sum(n * (n - 1) // 2 for n in sizes)
     assert counts["pair_cost"] == sum(n * n for n in sizes if n > 1)
-    assert counts["capped_units"] == counts["capped_events"] == 0
+    assert not any(counts[f"capped_{what}"] for what in ("units", "events", "users", "user_events"))
     assert counts["num_rows"] == rows.num_rows
     assert counts["num_edges"] == graph_from_table(rows, record.facts["num_items"]).num_edges
+
+
+def test_caps_and_support_by_user_equal_brute_force(spark, tmp_path, capfd):
+    """What both caps cut stands in the record and in the plan's line."""
+    run = plan(tmp_path, support="user", min_support=2, max_user_events=30, max_session_items=8, num_neighbours=None)
+    units, later = random_units(seed=33), random_units(seed=34)
+    write_lake(run, units, later)
+    build_graph(spark, run)
+    table, rows = read_graph(run, "graph")
+    assert_same_graph(rows_of(rows), graph_oracle.build_graph(units, run.config.graph))
+    by_user = [sum(len(u.items) for u in units if u.user == user) for user in range(17)]
+    kept = graph_oracle.cap_users(units, 30)
+    expected = {
+        "num_events": sum(by_user),
+        "capped_users": sum(n > 30 for n in by_user),
+        "capped_user_events": sum(max(n - 30, 0) for n in by_user),
+        "capped_units": sum(len(u.items) > 8 for u in kept),
+        "capped_events": sum(max(len(u.items) - 8, 0) for u in kept),
+    }
+    assert {name: table.record.counts[name] for name in expected} == expected
+    line = next(json.loads(line) for line in capfd.readouterr().err.splitlines() if '"plan"' in line)
+    assert {name: line[name] for name in expected if name in line} == {k: expected[k] for k in expected if k in line}
+    assert {"capped_users", "capped_user_events", "capped_units", "capped_events"} <= set(line)
+
+
+def test_edges_are_a_table_of_their_own(spark, tmp_path):
+    """One row an edge, with both ids; asking for it changes no other stage's key."""
+    run = plan(tmp_path, num_neighbours=4, edge_table=True)
+    assert {n: s.key for n, s in run.stages.items() if n != "graph_edges"} == {
+        name: stage.key for name, stage in plan(tmp_path, num_neighbours=4).stages.items()
+    }
+    write_lake(run, random_units(seed=35), random_units(seed=36))
+    build_graph(spark, run)
+    build_graph_edges(spark, run)
+    rows = rows_of(read_graph(run, "graph")[1])
+    expected = {(i, j, score, count, f"i{i}", f"i{j}") for i, row in rows.items() for j, score, count in row}
+    table = find_table(run.lake, run.stages["graph_edges"], "item_graph_edges")
+    found = read_table(table)
+    assert found.column_names == ["src", "dst", "weight", "count", "src_id", "dst_id"]
+    assert {tuple(row.values()) for row in found.to_pylist()} == expected
+    assert found.num_rows == len(expected) == table.record.counts["num_edges"]
 
 
 def refused(spark, run, stage="graph"):

@@ -81,7 +81,7 @@ def test_two_problems_in_one_message(conf):
             "training.epochs: must be a valid integer, unable to parse string as an integer, got 'two'",
         ),
         ("zzz.b=1", "zzz: unknown key; known here: run, paths, source, features, clean"),
-        ("graph.score=dice", "graph.score: must be 'count', 'cosine', 'jaccard' or 'ppmi', got 'dice'"),
+        ("graph.score=dice", "graph.score: must be 'count', 'cosine', 'jaccard', 'lift', 'ppmi' or 'llr', got 'dice'"),
         ("source.kind=files", "source.path: needed for source.kind files (a file, folder, glob or URI)"),
         ("nonsense", "override 'nonsense': expected key=value, such as walks.p=0.5"),
         ("run.name.x=1", "override 'run.name.x=1': name is not a section"),

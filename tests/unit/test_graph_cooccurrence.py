@@ -13,7 +13,7 @@ from recspark.config.graph import GraphConfig
 from recspark.graph import blocks, shuffle, stats, units
 from recspark.graph.kernel import PLAIN
 from recspark.graph.pairs import pair_weights, unit_shape
-from recspark.graph.scores import score_rule
+from recspark.graph.scores import score_counts, score_rule
 from tests.helpers.graph_oracle import assert_same_graph, build_graph, count_pairs, random_units, rows_of
 
 NUM_ITEMS = 40
@@ -31,6 +31,8 @@ SCORES = {
     "cosine": {"score": "cosine"},
     "asymmetric": {"score": "cosine", "source_exponent": 0.75, "candidate_exponent": 0.3},
     "jaccard": {"score": "jaccard"},
+    "lift": {"score": "lift"},
+    "llr": {"score": "llr"},
     "ppmi": {"score": "ppmi"},
     "shifted": {"score": "ppmi", "ppmi_shift": 1.5, "ppmi_smoothing": 1.0},
 }
@@ -45,14 +47,19 @@ def make_batches(some_units, batch_size=30):
             "item_idx": pa.array([u.items for u in part], pa.list_(pa.int32())),
             "weight": pa.array([u.weights for u in part], pa.list_(pa.float32())),
             "time_us": pa.array([u.time_us for u in part], pa.int64()),
+            "user_idx": pa.array([u.user for u in part], pa.int32()),
         }
         batches.append(pa.RecordBatch.from_pydict(columns))
     return batches
 
 
-def split(some_units, num_partitions):
-    """Partitions of uneven size; of several, one is empty."""
-    parts = [some_units[n :: max(1, num_partitions - 1)] for n in range(max(1, num_partitions - 1))]
+def split(some_units, num_partitions, by_user=False):
+    """Partitions of uneven size; of several, one is empty. By user: all units of one follow each other."""
+    number = max(1, num_partitions - 1)
+    if by_user:
+        parts = [sorted((u for u in some_units if u.user % number == n), key=lambda u: u.user) for n in range(number)]
+    else:
+        parts = [some_units[n::number] for n in range(number)]
     return [make_batches(p) for p in parts] + [[]] * (num_partitions > 1)
 
 
@@ -67,19 +74,18 @@ def merge(partials, num_items, num_values):
 def run(some_units, config, num_items=NUM_ITEMS, num_partitions=1, num_blocks=1):
     """Rows of the graph, and the plan they were made by."""
     shape = unit_shape(config)
-    partitions = split(some_units, num_partitions)
-    counted = stats.read_stats(
-        merge([stats.count_batches(p, shape, num_items) for p in partitions], num_items, 2), num_items
-    )
+    partitions = split(some_units, num_partitions, shape.by_user)
+    partials = [stats.count_batches(p, shape, num_items) for p in partitions]
+    counted = stats.read_stats(merge(partials, num_items, stats.num_values(shape)), shape, num_items)
     max_weight = counted.max_item_weight if config.use_event_weights else 1.0
     weights = pair_weights(config, counted.num_units, counted.longest, max_weight, counted.newest_us)
-    costs = blocks.byte_costs(shape.ordered, weights.rule.mode != PLAIN, shape.use_event_weights)
+    costs = blocks.byte_costs(shape.ordered, weights.rule.mode != PLAIN, shape.use_event_weights, shape.by_user)
     plan = blocks.plan_blocks(counted, costs, num_cores=2, task_memory_mb=512, num_blocks=num_blocks)
     row_sums = None
     if config.score == "ppmi":
         partial = [stats.sum_batches(p, shape, weights, num_items) for p in partitions]
         row_sums = stats.read_sums(merge(partial, num_items, 1), num_items, 1)[0][0] / weights.rule.scale
-    graph_plan = shuffle.GraphPlan(shape, weights, plan, score_rule(config, counted.unit_counts, row_sums))
+    graph_plan = shuffle.GraphPlan(shape, weights, plan, score_rule(config, *score_counts(config, counted), row_sums))
     graph_plan = pickle.loads(pickle.dumps(graph_plan))  # as broadcast
     packed = [b for p in partitions for b in shuffle.pack_batches(p, graph_plan)]
     rows = pa.Table.from_batches(packed, schema=packed[0].schema)
@@ -110,6 +116,20 @@ def test_the_graph_equals_brute_force(weights, score, hot_share):
         found, plan = run(some_units, config, num_partitions=number, num_blocks=number)
         assert_same_graph(found, expected)
         assert bool(len(plan.blocks.hot_items)) == (hot_share == "hot" and number > 1)
+
+
+@pytest.mark.parametrize("weights", ["plain", "length", "window", "all"])
+@pytest.mark.parametrize("score", ["cosine", "llr"])
+def test_support_by_user_equals_brute_force(weights, score, hot_share, monkeypatch):
+    """Small batches: a user's sessions arrive in several, and at a block in the order of tasks."""
+    monkeypatch.setattr(units, "BATCH_EVENTS", 40)
+    settings = {"num_neighbours": 7, "min_support": 3, "support": "user", **WEIGHTS[weights], **SCORES[score]}
+    config = GraphConfig.model_validate(settings)
+    some_units = random_units(seed=5)
+    expected = build_graph(some_units, config)
+    assert expected != build_graph(some_units, GraphConfig.model_validate(settings | {"support": "unit"}))
+    for number in (1, 2, 7):
+        assert_same_graph(run(some_units, config, num_partitions=number, num_blocks=number)[0], expected)
 
 
 @pytest.mark.parametrize("weights", ["length", "all"])
@@ -148,6 +168,11 @@ def test_what_the_cap_cuts_is_counted():
     assert counted.capped_units == sum(n > 3 for n in lengths)
     assert counted.capped_events == sum(max(n - 3, 0) for n in lengths)
     assert counted.longest == 3
+    assert counted.largest == sorted(lengths, reverse=True)[:5]
+    partials = [stats.count_batches(part, unit_shape(GraphConfig()), NUM_ITEMS) for part in split(some_units, 4)]
+    assert (
+        stats.read_stats(merge(partials, NUM_ITEMS, 2), unit_shape(GraphConfig()), NUM_ITEMS).largest == counted.largest
+    )
 
 
 @pytest.mark.parametrize("use_event_weights", [False, True])
@@ -271,7 +296,7 @@ def test_bad_weights_are_counted():
     batch = make_batches(random_units(seed=14, num_units=1))[0]
     bad = pa.array([[1.0, float("nan"), -1.0, float("inf"), 0.0]], pa.list_(pa.float32()))
     items = pa.array([[1, 2, 3, 4, 5]], pa.list_(pa.int32()))
-    batch = pa.RecordBatch.from_arrays([items, bad, batch["time_us"]], batch.schema.names)
+    batch = pa.RecordBatch.from_arrays([items, bad, *batch.columns[2:]], batch.schema.names)
     assert stats.count_partition([batch], unit_shape(GraphConfig(use_event_weights=True)), NUM_ITEMS).bad_weights == 3
     assert stats.count_partition([batch], unit_shape(GraphConfig()), NUM_ITEMS).bad_weights == 0
 
@@ -311,6 +336,7 @@ compile_kernels()
 before = signatures()
 for weights in WEIGHTS.values():
     run(random_units(seed=18), GraphConfig(score="ppmi", **weights), num_blocks=2)
+    run(random_units(seed=18), GraphConfig(score="llr", support="user", **weights), num_blocks=2)
 assert len(before) > 10, before
 assert signatures() == before, (before, signatures())
 """
