@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
-from recspark.baselines.registry import check_dimensions
 from recspark.config import Run
 from recspark.config.baselines import CLOSED_FORM_KINDS
 from recspark.config.checks import ease_too_large
@@ -30,7 +29,10 @@ def check_catalogue(run: Run) -> None:
         return
     if "ease" in kinds and num_items > ease.max_items:
         raise ConfigError(ease_too_large(num_items, ease.max_items))
-    check_dimensions(run.config, num_items)
+    if kinds & {*CLOSED_FORM_KINDS}:
+        from recspark.baselines.registry import check_dimensions  # with numba and scipy: only where they are wanted
+
+        check_dimensions(run.config, num_items)
 
 
 def _count_items(run: Run) -> int | None:
