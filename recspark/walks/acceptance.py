@@ -26,7 +26,7 @@ from recspark.walks.walk_graph import WalkGraph, bloom_bit, bloom_shift, find_ed
 from recspark.walks.walkers import NO_NODE, Block, Walkers
 
 _STEP_SHIFT = np.uint64(40)  # counter of a draw: step << 40 | try, twice
-_MIN_TRIES = 32
+MIN_TRIES = 32
 
 
 @njit(cache=True, nogil=True)
@@ -36,15 +36,23 @@ def step_counter(filled: int, tries: int) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def judge(graph: WalkGraph, bias: Bias, first: int, walkers: Walkers, block: Block, active: int) -> None:
-    """Accepts or rejects each walker's proposal; ``first`` is the node of the graph's first row."""
+def judge(
+    graph: WalkGraph, bias: Bias, first: int, walkers: Walkers, block: Block, active: int, max_tries: int
+) -> None:
+    """Accepts or rejects each walker's proposal; ``first`` is the node of the graph's first row.
+
+    Stages get the arrays they need: each array in an argument costs a count of its references.
+    """
     num_pending = _judge_at_once(graph, bias, first, block, active)
     if bias.is_plus:
         _weigh(graph, bias, first, walkers, block, num_pending)
     else:
-        num_pending = _ask_bloom(graph, bias, first, block, num_pending)
-        _ask_rows(graph, bias, first, walkers, block, num_pending)
-    _enumerate_the_stuck(graph, bias, first, walkers, block, active)
+        if len(walkers.near) > 0:
+            num_pending = _ask_lists(graph, bias, first, walkers, block, num_pending)
+        num_pending = _ask_bloom(graph.bloom, bias.near_wins, block, num_pending)
+        _ask_rows(graph.indptr, graph.indices, bias.near_wins, first, block, num_pending)
+    if max_tries >= MIN_TRIES:
+        _enumerate_the_stuck(graph, bias, first, walkers, block, active)
 
 
 @njit(cache=True, nogil=True)
@@ -73,17 +81,32 @@ def _judge_at_once(graph: WalkGraph, bias: Bias, first: int, block: Block, activ
 
 
 @njit(cache=True, nogil=True)
-def _ask_bloom(graph: WalkGraph, bias: Bias, first: int, block: Block, num_pending: int) -> int:
-    """Decides for those whose edge t -> x is surely not there; the number of walkers still pending."""
+def _ask_lists(graph: WalkGraph, bias: Bias, first: int, walkers: Walkers, block: Block, num_pending: int) -> int:
+    """Decides for those whose t is in another shard, by the row that came along; how many are still pending."""
     left, num_rows = 0, np.uint64(len(graph.indptr) - 1)
-    shift = bloom_shift(graph.bloom)
     for j in range(num_pending):
         i = block.pending[j]
-        block.is_accepted[i] = not bias.near_wins
+        if np.uint64(block.previous[i] - first) < num_rows:
+            block.pending[left] = i
+            left += 1
+            continue
+        row = walkers.near_row[block.walk[i]]
+        is_near = find_edge(walkers.near_indptr, walkers.near, row, block.proposal[i]) >= 0
+        block.is_accepted[i] = is_near == bias.near_wins
+    return left
+
+
+@njit(cache=True, nogil=True)
+def _ask_bloom(bloom: NDArray[np.uint64], near_wins: bool, block: Block, num_pending: int) -> int:
+    """Decides for those whose edge t -> x is surely not there; the number of walkers still pending."""
+    left = 0
+    shift = bloom_shift(bloom)
+    for j in range(num_pending):
+        i = block.pending[j]
+        maybe = _may_have_edge(bloom, block.previous[i], block.proposal[i], shift)
+        block.is_accepted[i] = not near_wins
         block.pending[left] = i
-        is_foreign = np.uint64(block.previous[i] - first) >= num_rows
-        # No branch here: walkers wait for several cache misses at once.
-        left += int(is_foreign) | int(_may_have_edge(graph.bloom, block.previous[i], block.proposal[i], shift))
+        left += int(maybe)
     return left
 
 
@@ -95,17 +118,14 @@ def _may_have_edge(bloom: NDArray[np.uint64], t: int, x: int, shift: np.uint64) 
 
 
 @njit(cache=True, nogil=True)
-def _ask_rows(graph: WalkGraph, bias: Bias, first: int, walkers: Walkers, block: Block, num_pending: int) -> None:
+def _ask_rows(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], near_wins: bool, first: int, block: Block, num_pending: int
+) -> None:
     """Decides for the rest by binary search in t's row."""
-    num_rows = np.uint64(len(graph.indptr) - 1)
     for j in range(num_pending):
         i = block.pending[j]
-        row, x = block.previous[i] - first, block.proposal[i]
-        if np.uint64(row) < num_rows:
-            is_near = find_edge(graph.indptr, graph.indices, row, x) >= 0
-        else:
-            is_near = find_edge(walkers.near_indptr, walkers.near, walkers.near_row[block.walk[i]], x) >= 0
-        block.is_accepted[i] = is_near == bias.near_wins
+        is_near = find_edge(indptr, indices, block.previous[i] - first, block.proposal[i]) >= 0
+        block.is_accepted[i] = is_near == near_wins
 
 
 @njit(cache=True, nogil=True)
@@ -152,7 +172,7 @@ def _enumerate_the_stuck(graph: WalkGraph, bias: Bias, first: int, walkers: Walk
     """
     for i in range(active):
         row = block.node[i] - first
-        if block.is_accepted[i] or block.tries[i] < max(_MIN_TRIES, graph.indptr[row + 1] - graph.indptr[row]):
+        if block.is_accepted[i] or block.tries[i] < max(MIN_TRIES, graph.indptr[row + 1] - graph.indptr[row]):
             continue
         chance = unit(draw(block.key[i], step_counter(block.filled[i], block.tries[i] + 1)))
         edge = _draw_enumerated(graph, bias, first, walkers, block.walk[i], block.previous[i], block.node[i], chance)

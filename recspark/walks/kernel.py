@@ -54,12 +54,13 @@ def advance(graph: WalkGraph, bias: Bias, first: int, walkers: Walkers, block_si
     """
     walk_length, num_walks = walkers.nodes.shape[1], len(walkers.filled)
     block = empty_block(min(block_size, num_walks))
-    waiting, active = 0, 0
+    waiting, active, max_tries = 0, 0, 0
     while True:
-        while active < len(block.node) and waiting < num_walks:
-            _enter(graph, bias, first, walkers, block, active, waiting)
-            waiting += 1
-            active += 1
+        if active < len(block.node) and waiting < num_walks:
+            entered = min(len(block.node) - active, num_walks - waiting)
+            _enter(graph, bias, first, walkers, block, active, waiting, entered)
+            waiting += entered
+            active += entered
         if bias.restart > 0.0:
             _restart(bias, walkers, block, active)
         active = _retire(graph.indptr, first, walkers, block, active, walk_length)
@@ -67,25 +68,29 @@ def advance(graph: WalkGraph, bias: Bias, first: int, walkers: Walkers, block_si
             return
         _propose(graph, bias, first, block, active)
         if bias.is_second_order:
-            judge(graph, bias, first, walkers, block, active)
-        _move(graph, bias, walkers, block, active)
+            judge(graph, bias, first, walkers, block, active, max_tries)
+        max_tries = _move(graph.return_weights, walkers.nodes, block, active)
 
 
 @njit(cache=True, nogil=True)
-def _enter(graph: WalkGraph, bias: Bias, first: int, walkers: Walkers, block: Block, i: int, walk: int) -> None:
-    """Puts a walk at place i of the block."""
-    v, t = walkers.nodes[walk, walkers.filled[walk] - 1], walkers.previous[walk]
-    block.walk[i] = walk
-    block.filled[i] = walkers.filled[walk]
-    block.node[i] = v
-    block.previous[i] = t
-    block.return_weight[i] = 0.0
-    block.key[i] = walkers.keys[walk]
-    block.tries[i] = 0
-    if bias.has_outlier and t != NO_NODE:
-        back = find_edge(graph.indptr, graph.indices, v - first, t)
-        if back >= 0:
-            block.return_weight[i] = graph.weights[back]
+def _enter(
+    graph: WalkGraph, bias: Bias, first: int, walkers: Walkers, block: Block, active: int, waiting: int, entered: int
+) -> None:
+    """Puts so many walks that have been waiting at the end of the block."""
+    for i in range(active, active + entered):
+        walk = waiting + i - active
+        v, t = walkers.nodes[walk, walkers.filled[walk] - 1], walkers.previous[walk]
+        block.walk[i] = walk
+        block.filled[i] = walkers.filled[walk]
+        block.node[i] = v
+        block.previous[i] = t
+        block.return_weight[i] = 0.0
+        block.key[i] = walkers.keys[walk]
+        block.tries[i] = 0
+        if bias.has_outlier and t != NO_NODE:
+            back = find_edge(graph.indptr, graph.indices, v - first, t)
+            if back >= 0:
+                block.return_weight[i] = graph.weights[back]
 
 
 @njit(cache=True, nogil=True)
@@ -153,16 +158,19 @@ def _propose(graph: WalkGraph, bias: Bias, first: int, block: Block, active: int
 
 
 @njit(cache=True, nogil=True)
-def _move(graph: WalkGraph, bias: Bias, walkers: Walkers, block: Block, active: int) -> None:
-    """Moves the accepted, counts a try for the others."""
+def _move(return_weights: NDArray[np.float32], nodes: NDArray[np.int32], block: Block, active: int) -> int:
+    """Moves the accepted, counts a try for the others; the most tries of any."""
+    max_tries, has_outlier = 0, len(return_weights) > 0
     for i in range(active):
         if not block.is_accepted[i]:
             block.tries[i] += 1
+            max_tries = max(max_tries, block.tries[i])
             continue
-        if bias.has_outlier:
-            block.return_weight[i] = graph.return_weights[block.proposal_edge[i]]
+        if has_outlier:
+            block.return_weight[i] = return_weights[block.proposal_edge[i]]
         block.previous[i] = block.node[i]
         block.node[i] = block.proposal[i]
         block.tries[i] = 0
-        walkers.nodes[block.walk[i], block.filled[i]] = block.proposal[i]
+        nodes[block.walk[i], block.filled[i]] = block.proposal[i]
         block.filled[i] += 1
+    return max_tries
