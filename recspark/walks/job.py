@@ -132,7 +132,8 @@ def _publish(build: _Build, plan: WalkPlan, kept: list[ch.WalkFile]) -> None:
     run, config = build.run, build.config
     reused = {f.epoch for f in kept}
     frames = _rows(build, reused)
-    made = [f for f in ch.list_files(run.lake, build.chunks.name) if f.epoch not in reused] if frames else []
+    has_made = len(reused) < config.num_epochs
+    made = [f for f in ch.list_files(run.lake, build.chunks.name) if f.epoch not in reused] if has_made else []
     counts = _count(frames, plan, config.walk_length)
     counts |= {"num_nodes": plan.size.num_nodes, "num_edges": plan.size.num_edges, "isolated": plan.isolated}
     facts: dict[str, Any] = {"num_items": plan.size.num_nodes, "num_shards": NUM_SHARDS, "mode": plan.mode.name}
