@@ -1,12 +1,11 @@
-"""Walks on executors that are processes of their own, whose Python workers die or fall asleep once. Run as a program.
+"""Walks on executors that are processes of their own, whose Python workers die once. Run as a program.
 
-Prints one JSON line: what happened, whether the graph was shipped, the digest of the walks in each mode.
+Prints one JSON line: where workers died, whether the graph was shipped, the digest of the walks in each mode.
 """
 
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,15 +26,13 @@ from recspark.walks.workers import WalkTask, walk_batches
 from tests.helpers.walks import ring_with_chords, rows_of_graph, sha_of_walks
 
 NUM_CHUNKS = 8
-SLEEP_SECONDS = 20
 BIAS = make_bias(0.5, 2.0)
-SPECULATION = {
-    "spark.speculation": "true",
-    "spark.speculation.interval": "100ms",
-    "spark.speculation.quantile": "0.3",
-    "spark.speculation.multiplier": "1.5",
-    "spark.speculation.minTaskRuntime": "1s",
-}
+WORKERS = (
+    (shard_graph, "build_batches"),
+    (bursts, "begin_batches"),
+    (bursts, "burst_batches"),
+    (bursts, "finished_batches"),
+)
 
 
 def once(marker: str) -> bool:
@@ -57,17 +54,6 @@ def die_once(
             os._exit(1)
 
 
-def sleep_once(
-    batches: Iterable[pa.RecordBatch], task: Any, inner: Callable[..., Iterator[pa.RecordBatch]], marker: str
-) -> Iterator[pa.RecordBatch]:
-    """A worker function, except that the first task falls asleep before its last batch: a straggler."""
-    found = list(inner(batches, task))
-    if once(marker):
-        time.sleep(SLEEP_SECONDS)
-        Path(f"{marker}-awake").touch()
-    yield from found
-
-
 def make_task(files) -> WalkTask:  # type: ignore[no-untyped-def]
     """The same task for the cluster and for the process that compares."""
     return WalkTask(files, BIAS, 3, 10, 12, Piece((0,), 0, 1), NUM_CHUNKS)
@@ -85,15 +71,12 @@ def run_replicated(spark, folder: str) -> dict[str, Any]:  # type: ignore[no-unt
 
 
 def run_sharded(spark, run, folder: str) -> str:  # type: ignore[no-untyped-def]
-    """The same walks from 4 shards; a worker dies while it builds one, in the first burst and in a later one."""
+    """The same walks from 4 shards; a worker dies while it builds one, in two bursts and at the end."""
     graph = ring_with_chords()
     record = run.record("graph", is_marker=True)
     table = TableAt(run.lake, "item_graph", write_table(run.lake, ITEM_GRAPH, rows_of_graph(graph), record), record)
-    for module, name in ((shard_graph, "build_batches"), (bursts, "begin_batches"), (bursts, "burst_batches")):
+    for module, name in WORKERS:
         setattr(module, name, partial(die_once, inner=getattr(module, name), marker=f"{folder}/{name}"))
-    bursts.finished_batches = partial(  # type: ignore[assignment]
-        sleep_once, inner=bursts.finished_batches, marker=f"{folder}/asleep"
-    )
     plan = shard_graph.ShardPlan(graph.num_nodes, BIAS, True, True, None, f"{folder}/shards")
     files = sharded.build_shards(spark, table, plan, 4)
     task = ShardTask(files, BIAS, 3, 10, 12, None, Piece((0,), 0, 1), 4)
@@ -111,15 +94,14 @@ def main(master: str, folder: str) -> None:
         "spark": {
             "master": master,
             "driver_memory": "512m",
-            "conf": {"spark.executor.memory": "512m", **SPECULATION},
+            "conf": {"spark.executor.memory": "512m"},
         },
     }
     run = plan_run(RunConfig.model_validate(values), {"fingerprint": "tests"})
     spark = build_spark(run)
     found = run_replicated(spark, folder) | {"sharded": run_sharded(spark, run, folder)}
-    happened = ("replicated", "build_batches", "begin_batches", "burst_batches", "asleep")
-    found["happened"] = [name for name in happened if Path(folder, name).exists()]
-    found["overtaken"] = not Path(folder, "asleep-awake").exists()
+    places = ("replicated", *(name for _, name in WORKERS))
+    found["died"] = [name for name in places if Path(folder, name).exists()]
     print(json.dumps(found))
     spark.stop()
 

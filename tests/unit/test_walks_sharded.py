@@ -135,6 +135,18 @@ def test_walkers_from_one_node_carry_its_row_once(tmp_path, monkeypatch):
             np.testing.assert_array_equal(carried, graph.indices[graph.indptr[previous] : graph.indptr[previous + 1]])
 
 
+def test_two_attempts_of_a_task_say_the_same_and_do_not_meet(tmp_path):
+    # As a speculative copy beside its original, which Spark starts on another host only.
+    config, piece = config_of({"p": 0.25, "q": 2.0}), Piece((0,), 0, 1)
+    one, two = (shard_task(config, tmp_path, 3, piece) for _ in range(2))  # built twice into one folder
+    assert not set(one.files.names) & set(two.files.names)
+    for shard in range(3):
+        for mine, other in zip(sf.open_shard(one.files, shard)[0], sf.open_shard(two.files, shard)[0], strict=True):
+            np.testing.assert_array_equal(mine, other)
+    first, second = (list(bursts.begin_batches(chunk_numbers(3), task)) for task in (one, two))
+    assert [b.to_pydict() for b in first] == [b.to_pydict() for b in second]
+
+
 @pytest.mark.parametrize("num_shards", [1, 2, 5, 1000])
 @pytest.mark.parametrize("num_nodes", [3, 40, 100_000])
 def test_cuts_are_ranges_of_all_nodes(num_nodes, num_shards):
