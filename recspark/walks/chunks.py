@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from recspark.contracts import columns as c
@@ -106,7 +106,9 @@ def commit_files(lake: str, files: Iterable[WalkFile], chunks: TableSpec, record
                 )  # fmt: skip
             else:
                 newest.create_write_transaction(actions, "overwrite", schema, columns, commit_properties=commit)
-        except CommitFailedError:
+        except DeltaError as error:
+            if not (isinstance(error, CommitFailedError) or (newest is None and has_table(lake, WALKS.name))):
+                raise
             continue  # another build has committed since `newest`
         found = find_commit(lake, WALKS.name, record.key, record.run_id)
         assert found, "the commit just made carries its record"
