@@ -10,7 +10,7 @@ from recspark.errors import DataError
 from recspark.graph.csr import Csr
 from recspark.memory import gib
 from recspark.walks.bias import Bias, make_bias
-from recspark.walks.pieces import count_parts
+from recspark.walks.pieces import count_parts, plan_pieces
 from recspark.walks.walk_graph import walk_graph_bytes
 
 CHUNK_TOKENS = 1_000_000
@@ -23,9 +23,11 @@ BUILD_BYTES_PER_EDGE = 100
 """What a process holds while it joins edges with their reverse, sorts them and makes alias tables."""
 SHARD_MB = 1024
 STEPS_PER_SECOND = {("replicated", False): 4e6, ("replicated", True): 1.5e6,
-                    ("sharded", False): 1.5e5, ("sharded", True): 1e5}  # fmt: skip
-"""Of one core through Spark into Delta, without and with second order: what modest machines reach. Measured on 50,000
-nodes with 10^6 edges (replicated), and with 8 shards (sharded), where most steps are a move."""
+                    ("sharded", False): 6e4, ("sharded", True): 6e4}  # fmt: skip
+"""Of one core through Spark into Delta, without and with second order: what modest machines reach. Sharded: measured on
+50,000 nodes with 10^6 edges in 8 shards (most steps are a move), by two cores that had other work to do."""
+ROUND_SECONDS = 1.7
+"""What a round of sharded mode costs before anyone walks: a Spark job. Measured with the rate."""
 
 
 class GraphSize(NamedTuple):
@@ -151,5 +153,13 @@ def plan_walks(size: GraphSize, config: WalksConfig, mode: Mode, cores: int) -> 
         max_steps=max_steps,
         num_parts=count_parts(epoch_tokens, config.chunk_tokens),
         cores=cores,
-        estimated_seconds=max_steps / rate / at_once,
+        estimated_seconds=max_steps / rate / at_once + _rounds_seconds(mode, config, epoch_tokens),
     )
+
+
+def _rounds_seconds(mode: Mode, config: WalksConfig, epoch_tokens: int) -> float:
+    """Time of all rounds of all pieces, 0 where there are none."""
+    if mode.num_shards == 1:
+        return 0.0
+    num_pieces = len(plan_pieces(config.num_epochs, epoch_tokens, config.chunk_tokens))
+    return ROUND_SECONDS * num_pieces * (config.walk_length - 1)

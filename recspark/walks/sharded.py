@@ -92,7 +92,7 @@ def sharded_walks(spark: SparkSession, task: ShardTask) -> Iterator[DataFrame]:
             yield _map(rows, bursts.finished_batches, task, WALKS.schema)
         finally:
             for frame in finished:
-                frame.unpersist()
+                _forget(frame)
 
 
 def _run_rounds(spark: SparkSession, task: ShardTask) -> list[DataFrame]:
@@ -108,15 +108,24 @@ def _run_rounds(spark: SparkSession, task: ShardTask) -> list[DataFrame]:
         following = _keep(_map(arrived, bursts.burst_batches, task, SCHEMA))
         finished.append(done)
         moving, rounds = _count_moving(following, [done]), rounds + 1
-        state.unpersist()
+        _forget(state)
         state = following
     log("walks", "rounds", rounds=rounds, shards=num_shards, part=task.piece.part, epochs=list(task.piece.epochs))
     return [*finished, state]
 
 
 def _keep(frame: DataFrame) -> DataFrame:
-    """On disk, so that no round is walked twice; lost with its machine, it is walked again."""
-    return frame.persist(StorageLevel.DISK_ONLY)
+    """On the executors' disks from the first job on, and a leaf of what is planned from it.
+
+    Plans of frames that are only cached hold each other: after 20 rounds Spark runs out of memory over describing them.
+    A worker that dies costs its task; with a whole executor a piece is lost, and made again by the next run.
+    """
+    return frame.localCheckpoint(eager=False, storageLevel=StorageLevel.DISK_ONLY)
+
+
+def _forget(frame: DataFrame) -> None:
+    """Frees a kept frame's disk, which Spark itself does only when its garbage is collected."""
+    frame._jdf.queryExecution().logical().rdd().unpersist(False)
 
 
 def _count_moving(state: DataFrame, others: list[DataFrame]) -> int:

@@ -66,6 +66,13 @@ def test_both_modes_write_the_same_walks(spark, tmp_path, rule):
     assert not (tmp_path / "sharded5" / "checkpoints" / run.stages["walks"].key[:12] / "graph-0-5").exists()
 
 
+def test_many_rounds_are_as_cheap_to_plan_as_few(spark, tmp_path):
+    # Where each round's plan holds those before it, 20 rounds are more than a driver's memory.
+    long = {"walk_length": 28, "num_walks": 1, "q": 2.0}
+    _, digest = build(spark, tmp_path / "sharded", mode="sharded", num_shards=4, **long)
+    assert digest == build(spark, tmp_path / "replicated", **long)[1]
+
+
 @pytest.mark.parametrize("mode", ["replicated", "sharded"])
 def test_a_killed_build_goes_on_from_its_pieces(spark, tmp_path, pieces, monkeypatch, mode):
     reached = []

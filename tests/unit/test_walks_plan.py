@@ -7,7 +7,7 @@ from recspark.config.schema import WalksConfig
 from recspark.errors import DataError
 from recspark.graph.csr import Csr
 from recspark.walks.pieces import Piece, plan_pieces
-from recspark.walks.plan import Mode, bias_of, choose_mode, measure_graph, plan_walks
+from recspark.walks.plan import ROUND_SECONDS, Mode, bias_of, choose_mode, measure_graph, plan_walks
 from recspark.walks.starts import Degrees, cut_part, find_starts, name_walks, part_of
 from recspark.walks.walk_graph import build_walk_graph
 from tests.helpers.walks import ring_with_chords
@@ -62,6 +62,13 @@ def test_more_cores_take_less_time_and_second_order_more():
     slow, fast = (plan_of(ring_with_chords(), cores, num_walks=100_000).estimated_seconds for cores in (1, 4))
     assert slow == pytest.approx(4 * fast)
     assert plan_of(ring_with_chords(), 4, num_walks=100_000, p=0.5).estimated_seconds > fast
+
+
+def test_rounds_cost_time_before_anyone_walks():
+    sharded = Mode("sharded", "why", 8)
+    one, two = (plan_of(ring_with_chords(), mode=sharded, num_walks=1, num_epochs=n, chunk_tokens=800) for n in (1, 2))
+    assert one.estimated_seconds == pytest.approx(19 * ROUND_SECONDS, rel=0.01)
+    assert two.estimated_seconds == pytest.approx(2 * one.estimated_seconds)
 
 
 def test_facts_name_what_the_log_shows():
