@@ -54,6 +54,7 @@ def _idle_of_model(config: "RunConfig") -> Iterator[Idle]:
 
 def _idle_of_training(config: "RunConfig") -> Iterator[Idle]:
     """Of a model of the skip-gram family."""
+    yield from _idle_of_walks(config)
     if config.model.objective == "hierarchical_softmax":
         yield Idle("training", _OF_NOISE, "model.objective", "hierarchical_softmax draws no negatives")
     elif config.training.negative_group is None:
@@ -62,6 +63,20 @@ def _idle_of_training(config: "RunConfig") -> Iterator[Idle]:
     if config.training.window == "session":
         why = "window session holds the whole sequence, nothing is drawn"
         yield Idle("training", ("dynamic_window",), "training.window", why)
+
+
+def _idle_of_walks(config: "RunConfig") -> Iterator[Idle]:
+    """Of walks that some knobs cannot change."""
+    if (walks := config.walks) is None:
+        return
+    if walks.variant == "node2vec":
+        yield Idle("walks", ("gamma",), "walks.variant", "goes with walks.variant: node2vec_plus")
+    elif walks.q == 1.0:
+        yield Idle("walks", ("variant",), "walks.q", "with walks.q 1, node2vec_plus is node2vec")
+    elif not walks.weighted:
+        yield Idle("walks", ("variant",), "walks.weighted", "with walks.weighted: false, node2vec_plus is node2vec")
+    if walks.mode == "replicated":
+        yield Idle("walks", ("num_shards",), "walks.mode", "goes with walks.mode: sharded or auto")
 
 
 def _is_given(config: "RunConfig", section: str, name: str) -> bool:

@@ -21,7 +21,7 @@ RUN_VARIABLE = "RECSPARK_RUN"
 _NOT_IN_KEY: dict[str, AbstractSet[str]] = {
     "source": {"max_bad_ratio", "version"},  # the version read is part of the source's fingerprint
     "graph": {"num_blocks", "task_memory_mb", "edge_table"},
-    "walks": {"mode"},
+    "walks": {"mode", "graph_memory_mb", "num_shards", "chunk_tokens"},
     "training": NOT_IN_KEY,
 }
 """Knobs that decide how a stage works, never what it yields."""

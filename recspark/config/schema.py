@@ -119,24 +119,41 @@ class SplitConfig(Section):
 class WalksConfig(Section):
     """Second-order random walks over the item graph (node2vec)."""
 
+    variant: Literal["node2vec", "node2vec_plus"] = "node2vec"
+    """node2vec_plus: a weak edge between previous and next node counts as part of one only (Liu et al. 2023)."""
     p: PositiveFloat = 1.0
     """Return parameter: below 1, walks step back more often (node2vec, section 3.2.2)."""
     q: PositiveFloat = 1.0
-    """In-out parameter: below 1, walks move outward (node2vec, section 3.2.2)."""
+    """In-out parameter: below 1, walks move outward (node2vec, section 3.2.2). p = q = 1 is DeepWalk, the fastest."""
+    gamma: NonNegativeFloat = 0.0
+    """Of `node2vec_plus`: an edge is weak below its node's mean weight plus so many standard deviations."""
     walk_length: Annotated[int, Field(ge=2)] = 20
     """Nodes a walk holds at most."""
+    restart_probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance that a step leads back to the walk's start instead (random walk with restart)."""
     num_walks: PositiveInt = 10
-    """Walks from each node and epoch."""
+    """Walks from each node and epoch; their mean for `starts: degree`."""
+    starts: Literal["fixed", "degree"] = "fixed"
+    """fixed: num_walks from each node. degree: the same total, shared out by numbers of neighbours;
+    some may get none."""
     num_epochs: PositiveInt = 1
-    """Independent sets of walks."""
+    """Independent sets of walks. Raised, the epochs there already are taken over, not walked again."""
     weighted: bool = True
     """Steps in proportion to scores; false: uniform over neighbours."""
     symmetrize: bool = True
     """Join each edge with its reverse by the larger score: pruning leaves a directed graph."""
     max_degree: PositiveInt | None = None
     """After symmetrising, keep this many neighbours; all by default."""
-    mode: Literal["auto", "replicated"] = "auto"
-    """replicated: every host memory-maps the whole graph."""
+    mode: Literal["auto", "replicated", "sharded"] = "auto"
+    """replicated: every host maps the whole graph. sharded: each worker a range of its nodes, walkers move between
+    shards; slower, for graphs no machine holds. auto: by graph_memory_mb. The walks are the same."""
+    graph_memory_mb: PositiveInt | None = None
+    """What building the graph may take of a machine's memory, and a shard of a worker's; by default half of what is
+    free where the run starts, and 1024 for a shard."""
+    num_shards: PositiveInt | None = None
+    """Ranges of nodes in sharded mode; planned from cores and graph_memory_mb by default."""
+    chunk_tokens: PositiveInt = 200_000_000
+    """Nodes of walks that are made and kept at once: a killed build goes on from what it has kept."""
 
 
 _AUTOS = ("readout", "metric", "centred", "history_decay", "popularity_term")

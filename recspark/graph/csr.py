@@ -63,11 +63,19 @@ def graph_from_table(rows: pa.Table, num_nodes: int) -> Csr:
 def symmetrize_by_max(graph: Csr) -> Csr:
     """Each edge in both directions, with the larger of its two weights: pruning leaves a directed graph."""
     sources = _sources(graph)
-    keys = np.concatenate([_keys(sources, graph.indices), _keys(graph.indices, sources)])
+    both = np.concatenate([sources, graph.indices]), np.concatenate([graph.indices, sources])
+    return csr_from_edges(*both, np.concatenate([graph.weights, graph.weights]), graph.num_nodes)
+
+
+def csr_from_edges(
+    sources: NDArray[np.int32], targets: NDArray[np.int32], weights: NDArray[np.float32], num_nodes: int
+) -> Csr:
+    """The graph of directed edges in any order; of edges that stand several times, the heaviest."""
+    keys = _keys(sources, targets)
     order = np.argsort(keys, kind="stable")
-    keys, weights = keys[order], np.concatenate([graph.weights, graph.weights])[order]
+    keys, weights = keys[order], weights[order]
     firsts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.empty(0, np.int64)
-    return _from_keys(keys[firsts], np.maximum.reduceat(weights, firsts) if len(keys) else weights, graph.num_nodes)
+    return _from_keys(keys[firsts], np.maximum.reduceat(weights, firsts) if len(keys) else weights, num_nodes)
 
 
 def cap_degree(graph: Csr, max_degree: int) -> Csr:

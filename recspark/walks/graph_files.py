@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recspark.errors import SetupError
+from recspark.walks.starts import Starts
 from recspark.walks.walk_graph import WalkGraph
 
-STARTS = "starts"
-ARRAYS = (*WalkGraph._fields, STARTS)
+ARRAYS = (*WalkGraph._fields, *(f"start_{name}" for name in Starts._fields))
 _FOLDER_PREFIX, _DRAFT_PREFIX = "recspark-walks-", "recspark-draft-"
 _LOCK = "lock"
 _held_locks: list[IO[bytes]] = []
@@ -47,7 +47,7 @@ class GraphFiles:
         return str(SparkFiles.get(self.file_name(array)))
 
 
-def write_graph(name: str, graph: WalkGraph, starts: NDArray[np.int32], root: str | None) -> GraphFiles:
+def write_graph(name: str, graph: WalkGraph, starts: Starts, root: str | None) -> GraphFiles:
     """Writes the arrays into a new folder below ``root`` (by default the system's temporary folder).
 
     Raises: SetupError when the disk has no room for them.
@@ -55,7 +55,7 @@ def write_graph(name: str, graph: WalkGraph, starts: NDArray[np.int32], root: st
     root = root or tempfile.gettempdir()
     os.makedirs(root, exist_ok=True)
     remove_leftovers(root)
-    arrays: list[NDArray[Any]] = [*graph, starts]
+    arrays: list[NDArray[Any]] = [*graph, *starts]
     needed, free = sum(a.nbytes for a in arrays), shutil.disk_usage(root).free
     if needed > free:
         raise SetupError(
@@ -92,13 +92,14 @@ def remove_leftovers(root: str) -> None:
 
 
 @lru_cache(maxsize=2)
-def open_graph(files: GraphFiles) -> tuple[WalkGraph, NDArray[np.int32]]:
+def open_graph(files: GraphFiles) -> tuple[WalkGraph, Starts]:
     """(graph, starts), mapped read-only; once a worker process, whose tasks then share the mapping."""
-    arrays = [_open_array(files.path(array)) for array in ARRAYS]
-    return WalkGraph(*arrays[:-1]), arrays[-1]
+    arrays = [open_array(files.path(array)) for array in ARRAYS]
+    num_graph = len(WalkGraph._fields)
+    return WalkGraph(*arrays[:num_graph]), Starts(*arrays[num_graph:])
 
 
-def _open_array(path: str) -> NDArray[Any]:
+def open_array(path: str) -> NDArray[Any]:
     """One array, mapped where there is something to map."""
     array = np.load(path) if _is_empty(path) else np.asarray(np.load(path, mmap_mode="r"))
     array.flags.writeable = False  # numba compiles a kernel for read-only and one for writable arrays: one is enough

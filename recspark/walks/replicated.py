@@ -11,24 +11,21 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from recspark.contracts.tables import WALKS
 from recspark.walks.graph_files import ARRAYS, GraphFiles, write_graph
+from recspark.walks.starts import Starts
 from recspark.walks.walk_graph import WalkGraph
-from recspark.walks.workers import CHUNK_SCHEMA, WalkTask, count_batches, walk_batches, walk_chunk
+from recspark.walks.workers import WalkTask, walk_batches, walk_chunk
 
 _published: dict[tuple[str, str], GraphFiles] = {}
 _MAX_OPEN_EPOCHS = 8
 
 
 def publish_graph(
-    spark: SparkSession, identity: dict[str, Any], make: Callable[[], tuple[WalkGraph, NDArray[np.int32]]]
+    spark: SparkSession, identity: dict[str, Any], make: Callable[[], tuple[WalkGraph, Starts]]
 ) -> GraphFiles:
     """Files that workers can open: made and written once in a Spark session for one ``identity``, then reused.
 
@@ -67,32 +64,8 @@ def compile_kernels(task: WalkTask) -> None:
 
 def walk_frame(spark: SparkSession, task: WalkTask, num_partitions: int) -> DataFrame:
     """All walks, as rows of the table; the same rows for any number of partitions."""
-    return _map_chunks(spark, walk_batches, task, num_partitions, WALKS.schema)
-
-
-def count_walks(spark: SparkSession, task: WalkTask, num_partitions: int, has_dead_ends: bool) -> dict[str, int]:
-    """{num_walks, tokens, dead_ends}: known beforehand where all walks are full, else by walking without writing.
-
-    A commit's record carries the counts, so they are needed before the table is written. Walks are a function of their
-    numbers: the ones counted are the ones written.
-    """
-    if not has_dead_ends:
-        return {"num_walks": task.total_walks, "tokens": task.total_walks * task.walk_length, "dead_ends": 0}
-    frame = _map_chunks(spark, count_batches, task, num_partitions, CHUNK_SCHEMA)
-    row = frame.agg(*(F.sum(name).alias(name) for name in CHUNK_SCHEMA.names)).first()
-    assert row is not None, "an aggregate without groups has one row"
-    return {name: int(row[name]) for name in CHUNK_SCHEMA.names}
-
-
-def _map_chunks(
-    spark: SparkSession,
-    function: Callable[..., Iterator[pa.RecordBatch]],
-    task: WalkTask,
-    num_partitions: int,
-    schema: pa.Schema,
-) -> DataFrame:
     chunks = spark.range(0, task.num_chunks, 1, num_partitions)
-    return chunks.mapInArrow(partial(function, task=task), from_arrow_schema(schema))
+    return chunks.mapInArrow(partial(walk_batches, task=task), from_arrow_schema(WALKS.schema))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recspark.graph.csr import Csr
 from recspark.walks.alias import pair_columns
+from recspark.walks.bias import Bias
 from recspark.walks.rng import mix
 
 COIN_SCALE = 2147483647.0
@@ -22,38 +23,12 @@ _BLOOM_BITS_PER_EDGE = 16
 _BLOOM_KEY = np.uint64(0xD6E8FEB86659FD93)
 
 
-class Bias(NamedTuple):
-    """p and q as the kernel uses them."""
-
-    is_second_order: bool  # false for p = q = 1: every proposal is taken
-    has_outlier: bool  # 1/p above the ceiling: the return edge's surplus is an area of its own
-    inverse_p: float
-    inverse_q: float
-    ceiling: float  # max(1, 1/q): what a bias is divided by
-    floor: float  # min(1, 1/q) / ceiling: below this chance, any x but t is accepted
-    near_wins: bool  # above the floor, neighbours of t are accepted (1/q < 1) or all others (1/q > 1)
-
-
-def make_bias(p: float, q: float) -> Bias:
-    """The acceptance rule of node2vec's return parameter p and in-out parameter q, both > 0."""
-    inverse_p, inverse_q = 1.0 / p, 1.0 / q
-    ceiling = max(1.0, inverse_q)
-    return Bias(
-        is_second_order=not p == q == 1.0,
-        has_outlier=inverse_p > ceiling,
-        inverse_p=inverse_p,
-        inverse_q=inverse_q,
-        ceiling=ceiling,
-        floor=min(1.0, inverse_q) / ceiling,
-        near_wins=inverse_q < 1.0,
-    )
-
-
 class WalkGraph(NamedTuple):
     """A graph ready to walk on: CSR (rows sorted by neighbour) and what was derived from it.
 
-    n nodes, m edges. ``records`` is empty for unweighted graphs, ``return_weights`` and ``weight_sums`` without an
-    outlier area, ``bloom`` for p = q = 1.
+    n nodes, m edges; of a shard these are its own, while neighbours and ``thresholds`` are numbered as in the whole
+    graph. ``records`` is empty for unweighted graphs, ``return_weights`` and ``weight_sums`` without an outlier area,
+    ``bloom`` for p = q = 1, ``thresholds`` but for node2vec+.
     """
 
     indptr: NDArray[np.int64]  # [n + 1]
@@ -63,13 +38,17 @@ class WalkGraph(NamedTuple):
     weight_sums: NDArray[np.float64]  # [n]
     return_weights: NDArray[np.float32]  # [m]: for the edge t -> v the weight of v -> t, 0 where there is none
     bloom: NDArray[np.uint64]  # [2^k / 64]: one bit an edge
+    thresholds: NDArray[np.float32]  # [all nodes]: an edge that reaches or leaves the node is tight from here on
 
 
-def build_walk_graph(graph: Csr, bias: Bias, weighted: bool = True) -> WalkGraph:
+def build_walk_graph(
+    graph: Csr, bias: Bias, weighted: bool = True, first: int = 0, thresholds: NDArray[np.float32] | None = None
+) -> WalkGraph:
     """The tables that walks under ``bias`` need.
 
-    ``weighted=False`` walks uniformly over neighbours. Costs one pass over the edges (two with an outlier area) and
-    16 (records) + 4 (return weights) + 2 to 4 (Bloom filter) bytes an edge.
+    ``weighted=False`` walks uniformly over neighbours. Row 0 of ``graph`` is node ``first``: a shard's, whose
+    ``thresholds`` are those of the whole graph. Costs one pass over the edges (two with an outlier area) and 16
+    (records) + 4 (return weights) + 2 to 4 (Bloom filter) bytes an edge.
     """
     n, m = graph.num_nodes, graph.num_edges
     indptr, indices = graph.indptr, graph.indices
@@ -78,13 +57,28 @@ def build_walk_graph(graph: Csr, bias: Bias, weighted: bool = True) -> WalkGraph
     weight_sums = np.zeros(n if bias.has_outlier else 0, np.float64)
     return_weights = np.empty(m if bias.has_outlier else 0, np.float32)
     bloom = np.zeros(_bloom_words(m) if bias.is_second_order else 0, np.uint64)
+    if thresholds is None:
+        thresholds = tight_thresholds(graph, bias, weighted)
     if weighted:
         _fill_records(indptr, indices, weights, records)
     if bias.has_outlier:
-        _fill_return_weights(indptr, indices, weights, weight_sums, return_weights)
+        _fill_return_weights(indptr, indices, weights, first, weight_sums, return_weights)
     if bias.is_second_order:
-        _fill_bloom(indptr, indices, bloom)
-    return WalkGraph(indptr, indices, weights, records, weight_sums, return_weights, bloom)
+        _fill_bloom(indptr, indices, first, bloom)
+    return WalkGraph(indptr, indices, weights, records, weight_sums, return_weights, bloom, thresholds)
+
+
+def tight_thresholds(graph: Csr, bias: Bias, weighted: bool = True) -> NDArray[np.float32]:
+    """Each node's mean weight + gamma x standard deviation [n]; empty but for node2vec+.
+
+    Source: Liu, Hirn & Krishnan 2023 (node2vec+), section 2.2. A node without edges gets 0.
+    """
+    if not bias.is_plus:
+        return np.empty(0, np.float32)
+    thresholds = np.empty(graph.num_nodes, np.float32)
+    weights = graph.weights if weighted else np.ones(graph.num_edges, np.float32)
+    _fill_thresholds(graph.indptr, weights, bias.gamma, thresholds)
+    return thresholds
 
 
 def walk_graph_bytes(num_nodes: int, num_edges: int, bias: Bias, weighted: bool = True) -> int:
@@ -95,6 +89,7 @@ def walk_graph_bytes(num_nodes: int, num_edges: int, bias: Bias, weighted: bool 
         + (16 * num_edges if weighted else 0)
         + (8 * num_nodes + 4 * num_edges if bias.has_outlier else 0)
         + (8 * _bloom_words(num_edges) if bias.is_second_order else 0)
+        + (4 * num_nodes if bias.is_plus else 0)
     )
 
 
@@ -104,16 +99,22 @@ def _bloom_words(num_edges: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def find_edge(indptr: NDArray[np.int64], indices: NDArray[np.int32], src: int, dst: int) -> int:
-    """The position of the edge src -> dst, -1 where there is none; branch-free binary search."""
-    low, count = indptr[src], indptr[src + 1] - indptr[src]
+def find_edge(indptr: NDArray[np.int64], indices: NDArray[np.int32], row: int, dst: int) -> int:
+    """The position of the edge from the node of ``row`` to ``dst``, -1 where there is none."""
+    return find_in(indices, indptr[row], indptr[row + 1], dst)
+
+
+@njit(cache=True, nogil=True)
+def find_in(ascending: NDArray[np.int32], low: int, stop: int, wanted: int) -> int:
+    """Where in ``ascending[low:stop]`` a number stands, -1 where it does not; branch-free binary search."""
+    count = stop - low
     if count == 0:
         return -1
     while count > 1:
         half = count >> 1
-        low = low + half if indices[low + half] <= dst else low
+        low = low + half if ascending[low + half] <= wanted else low
         count -= half
-    return low if indices[low] == dst else -1
+    return low if ascending[low] == wanted else -1
 
 
 @njit(cache=True, nogil=True)
@@ -161,22 +162,43 @@ def _fill_return_weights(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     weights: NDArray[np.float32],
+    first: int,
     weight_sums: NDArray[np.float64],
     return_weights: NDArray[np.float32],
 ) -> None:
-    """Each node's sum of weights, and for each edge t -> v the weight of v -> t: in a directed graph perhaps none."""
-    for v in range(len(indptr) - 1):
-        for edge in range(indptr[v], indptr[v + 1]):
-            weight_sums[v] += weights[edge]
-            back = find_edge(indptr, indices, indices[edge], v)
+    """Each node's sum of weights, and for each edge t -> v the weight of v -> t: in a directed graph perhaps none.
+
+    Where v is in another shard, its own rows tell the weight when a walker gets there.
+    """
+    n = len(indptr) - 1
+    for row in range(n):
+        for edge in range(indptr[row], indptr[row + 1]):
+            weight_sums[row] += weights[edge]
+            target = indices[edge] - first
+            back = find_edge(indptr, indices, target, row + first) if 0 <= target < n else -1
             return_weights[edge] = weights[back] if back >= 0 else np.float32(0.0)
 
 
 @njit(cache=True, nogil=True)
-def _fill_bloom(indptr: NDArray[np.int64], indices: NDArray[np.int32], bloom: NDArray[np.uint64]) -> None:
+def _fill_bloom(indptr: NDArray[np.int64], indices: NDArray[np.int32], first: int, bloom: NDArray[np.uint64]) -> None:
     """Sets the bit of every directed edge."""
     shift = bloom_shift(bloom)
-    for v in range(len(indptr) - 1):
-        for edge in range(indptr[v], indptr[v + 1]):
-            bit = bloom_bit(v, indices[edge], shift)
+    for row in range(len(indptr) - 1):
+        for edge in range(indptr[row], indptr[row + 1]):
+            bit = bloom_bit(row + first, indices[edge], shift)
             bloom[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
+
+
+@njit(cache=True, nogil=True)
+def _fill_thresholds(
+    indptr: NDArray[np.int64], weights: NDArray[np.float32], gamma: float, thresholds: NDArray[np.float32]
+) -> None:
+    for row in range(len(indptr) - 1):
+        degree = indptr[row + 1] - indptr[row]
+        total, squares = 0.0, 0.0
+        for edge in range(indptr[row], indptr[row + 1]):
+            total += weights[edge]
+        mean = total / max(degree, 1)
+        for edge in range(indptr[row], indptr[row + 1]):
+            squares += (weights[edge] - mean) ** 2
+        thresholds[row] = np.float32(mean + gamma * np.sqrt(squares / max(degree, 1)))

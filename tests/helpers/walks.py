@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 
+from recspark.contracts.tables import ITEM_GRAPH
 from recspark.graph.csr import Csr, symmetrize_by_max
 
 
@@ -17,6 +18,15 @@ def ring_with_chords(num_nodes: int = 40) -> Csr:
     indices, values = (np.take_along_axis(a, order, axis=1).ravel() for a in (targets, weights))
     one_way = Csr(np.arange(num_nodes + 1) * 2, indices.astype(np.int32), values.astype(np.float32))
     return symmetrize_by_max(one_way)
+
+
+def rows_of_graph(graph: Csr) -> pa.Table:
+    """The graph as rows of `item_graph`."""
+    offsets = pa.array(graph.indptr.astype(np.int32))
+    lists = {"dst_idx": graph.indices, "score": graph.weights, "count": np.ones(graph.num_edges, np.int32)}
+    columns = {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in lists.items()}
+    nodes = pa.array(np.arange(graph.num_nodes, dtype=np.int32))
+    return pa.table({"src_idx": nodes, **columns}).cast(ITEM_GRAPH.schema)
 
 
 def chunk_numbers(num_chunks: int) -> list[pa.RecordBatch]:

@@ -6,18 +6,20 @@ from recspark.contracts.tables import WALKS
 from recspark.errors import SetupError
 from recspark.graph.csr import Csr
 from recspark.walks import graph_files
+from recspark.walks.bias import make_bias
 from recspark.walks.graph_files import GraphFiles, open_graph, remove_leftovers, write_graph
-from recspark.walks.plan import find_starts
-from recspark.walks.walk_graph import build_walk_graph, make_bias
-from recspark.walks.workers import WalkTask, count_batches, to_batch, walk_batches, walk_chunk
+from recspark.walks.pieces import Piece
+from recspark.walks.starts import find_starts
+from recspark.walks.walk_graph import build_walk_graph
+from recspark.walks.workers import WalkTask, to_batch, walk_batches, walk_chunk
 from tests.helpers.walks import chunk_numbers, ring_with_chords, sha_of_walks
 
 
 @pytest.fixture
 def task(tmp_path):
     graph, bias = ring_with_chords(), make_bias(0.5, 2.0)
-    files = write_graph("graph-test", build_walk_graph(graph, bias), find_starts(graph), str(tmp_path))
-    return WalkTask(files, bias, seed=3, num_starts=40, num_walks=3, num_epochs=2, walk_length=6, num_chunks=1)
+    files = write_graph("graph-test", build_walk_graph(graph, bias), find_starts(graph.indptr), str(tmp_path))
+    return WalkTask(files, bias, seed=3, num_walks=3, walk_length=6, piece=Piece((0, 1), 0, 1), num_chunks=1)
 
 
 def with_chunks(task, num_chunks):
@@ -25,7 +27,7 @@ def with_chunks(task, num_chunks):
 
 
 def test_the_same_walks_for_any_number_of_chunks(task):
-    digests = {sha_of_walks(walk_batches(chunk_numbers(n), with_chunks(task, n))) for n in (1, 2, 7, task.total_walks)}
+    digests = {sha_of_walks(walk_batches(chunk_numbers(n), with_chunks(task, n))) for n in (1, 2, 7, 240)}
     assert len(digests) == 1
 
 
@@ -43,7 +45,7 @@ def test_a_seed_changes_the_walks(task):
 
 
 def test_epochs_are_the_same_however_many_there_are(task):
-    one = walk_chunk(WalkTask(**{**vars(task), "num_epochs": 1}), 0)
+    one = walk_chunk(WalkTask(**{**vars(task), "piece": Piece((0,), 0, 1)}), 0)
     np.testing.assert_array_equal(walk_chunk(task, 0).nodes[:120], one.nodes)
 
 
@@ -55,18 +57,22 @@ def test_rows_follow_the_contract(task):
     assert [r["shard"] for r in rows] == shard_of(np.array([r["start_idx"] for r in rows]), 64).tolist()
 
 
-def test_dead_ends_make_short_rows_that_add_up(tmp_path):
+def test_epochs_can_be_made_one_by_one_and_in_parts(task):
+    whole = sha_of_walks(walk_batches(chunk_numbers(1), task))
+    pieces = [Piece((epoch,), part, 3) for epoch in (0, 1) for part in range(3)]
+    parts = [to_batch(walk_chunk(WalkTask(**{**vars(task), "piece": piece}), 0)) for piece in pieces]
+    assert sha_of_walks(parts) == whole
+    assert all(part.num_rows for part in parts)
+
+
+def test_dead_ends_make_short_rows(tmp_path):
     graph = Csr(np.array([0, 1, 2, 2, 4]), np.array([1, 2, 0, 2], np.int32), np.ones(4, np.float32))
     bias = make_bias(1.0, 1.0)
-    files = write_graph("graph-ends", build_walk_graph(graph, bias), find_starts(graph), str(tmp_path))
-    task = WalkTask(files, bias, seed=1, num_starts=3, num_walks=50, num_epochs=1, walk_length=4, num_chunks=4)
+    files = write_graph("graph-ends", build_walk_graph(graph, bias), find_starts(graph.indptr), str(tmp_path))
+    task = WalkTask(files, bias, seed=1, num_walks=50, walk_length=4, piece=Piece((0,), 0, 1), num_chunks=4)
     rows = [row for batch in walk_batches(chunk_numbers(4), task) for row in batch.to_pylist()]
     assert {tuple(r["walk"]) for r in rows} == {(0, 1, 2), (1, 2), (3, 2), (3, 0, 1, 2)}
-    counts = [row for batch in count_batches(chunk_numbers(4), task) for row in batch.to_pylist()]
-    assert len(counts) == 4
-    assert sum(r["num_walks"] for r in counts) == len(rows) == 150
-    assert sum(r["tokens"] for r in counts) == sum(len(r["walk"]) for r in rows)
-    assert sum(r["dead_ends"] for r in counts) == sum(len(r["walk"]) < 4 for r in rows) > 0
+    assert len(rows) == 150
 
 
 def test_no_chunks_no_rows(task):
@@ -76,15 +82,15 @@ def test_no_chunks_no_rows(task):
 
 def test_graph_is_mapped_read_only(task):
     graph, starts = open_graph(task.files)
-    assert not any(array.flags.writeable for array in (*graph, starts))
+    assert not any(array.flags.writeable for array in (*graph, *starts))
     assert isinstance(graph.records.base, np.memmap)
-    np.testing.assert_array_equal(np.sort(starts), np.arange(40))
+    np.testing.assert_array_equal(np.sort(starts.nodes), np.arange(40))
 
 
 def test_empty_arrays_can_be_opened(tmp_path):
     bias = make_bias(1.0, 1.0)
     files = write_graph("graph-plain", build_walk_graph(ring_with_chords(), bias, weighted=False),
-                        find_starts(ring_with_chords()), str(tmp_path))  # fmt: skip
+                        find_starts(ring_with_chords().indptr), str(tmp_path))  # fmt: skip
     graph, _ = open_graph(files)
     assert [a.size for a in (graph.records, graph.bloom, graph.return_weights)] == [0, 0, 0]
 
@@ -95,13 +101,13 @@ def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path, monkeypat
     with pytest.raises(
         SetupError, match=r"the graph needs [\d,]+ bytes on disk in .*, 100 are free; point spark.local"
     ):
-        write_graph("graph-big", build_walk_graph(graph, make_bias(1, 1)), find_starts(graph), str(tmp_path))
+        write_graph("graph-big", build_walk_graph(graph, make_bias(1, 1)), find_starts(graph.indptr), str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_go_and_live_folders_stay(tmp_path):
     live = write_graph("graph-live", build_walk_graph(ring_with_chords(), make_bias(1, 1)),
-                       find_starts(ring_with_chords()), str(tmp_path))  # fmt: skip
+                       find_starts(ring_with_chords().indptr), str(tmp_path))  # fmt: skip
     dead = tmp_path / "recspark-walks-dead"
     dead.mkdir()
     (dead / "lock").touch()
