@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from recspark import __version__
@@ -16,10 +17,14 @@ from recspark.contracts.commits import CommitRecord
 from recspark.contracts.stages import PlannedStage, StageSpec, stage_key
 
 RUN_VARIABLE = "RECSPARK_RUN"
-"""Set by `recspark run` for the processes it starts: run id and source state as JSON, so that all agree on both."""
+"""Set by `recspark run` for the processes it starts: run id and source state as JSON, so that all agree on both; or
+``@`` and the path of a file with them, as a list of files may be longer than a variable can be."""
+
+FILES = "files"
+"""Of a source state: what each of its files is told by, where they are few enough to be listed."""
 
 _NOT_IN_KEY: dict[str, AbstractSet[str]] = {
-    "source": {"max_bad_ratio", "version"},  # the version read is part of the source's fingerprint
+    "source": {"max_bad_ratio", "incremental", "version"},  # the version read is part of the source's fingerprint
     "graph": {"num_blocks", "task_memory_mb", "edge_table"},
     "walks": {"mode", "graph_memory_mb", "num_shards", "chunk_tokens"},
     "training": NOT_IN_KEY,
@@ -40,6 +45,11 @@ class Run:
     def lake(self) -> str:
         """``paths.lake``."""
         return self.config.paths.lake
+
+    @property
+    def source_facts(self) -> dict[str, Any]:
+        """The source's state without the list of its files."""
+        return {name: value for name, value in self.source.items() if name != FILES}
 
     @property
     def seed(self) -> int:
@@ -81,9 +91,13 @@ class Run:
             config=planned.sections,
         )
 
-    def to_environment(self) -> dict[str, str]:
-        """What a child process needs to be part of this run."""
-        return {RUN_VARIABLE: json.dumps({"run_id": self.run_id, "source": self.source})}
+    def to_environment(self, folder: Path | None = None) -> dict[str, str]:
+        """What a child process needs to be part of this run; without a ``folder``, all but the list of files."""
+        if folder is None:
+            return {RUN_VARIABLE: json.dumps({"run_id": self.run_id, "source": self.source_facts})}
+        path = folder / "run.json"
+        path.write_text(json.dumps({"run_id": self.run_id, "source": self.source}))
+        return {RUN_VARIABLE: f"@{path}"}
 
 
 def plan_run(config: RunConfig, source: dict[str, Any]) -> Run:
@@ -91,7 +105,7 @@ def plan_run(config: RunConfig, source: dict[str, Any]) -> Run:
 
     ``source`` is the state of the source (`lake.source_state`), with a ``fingerprint`` that its key hangs on.
     """
-    parent = json.loads(os.environ.get(RUN_VARIABLE, "{}"))
+    parent = _read_parent()
     source = parent.get("source", source)
     run_id = parent.get("run_id") or uuid.uuid4().hex[:12]
     return Run(config, run_id, source, _plan_stages(config, source["fingerprint"]))
@@ -99,7 +113,14 @@ def plan_run(config: RunConfig, source: dict[str, Any]) -> Run:
 
 def inherited_source() -> dict[str, Any] | None:
     """The source state that `recspark run` handed down, None in a job started on its own."""
-    found: dict[str, Any] | None = json.loads(os.environ.get(RUN_VARIABLE, "{}")).get("source")
+    found: dict[str, Any] | None = _read_parent().get("source")
+    return found
+
+
+def _read_parent() -> dict[str, Any]:
+    """Run id and source state of the `recspark run` that started this process; empty without one."""
+    text = os.environ.get(RUN_VARIABLE, "{}")
+    found: dict[str, Any] = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
     return found
 
 

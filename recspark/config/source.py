@@ -145,6 +145,9 @@ class SourceConfig(Section):
     """Times from this day on are impossible and quarantined."""
     max_id_bytes: PositiveInt = 1024
     """Longer user or item ids are quarantined."""
+    incremental: Literal["auto", "off"] = "auto"
+    """auto: where files or Delta versions only came in, read those and go on from the newest earlier version. off:
+    always build in full. The rows are the same, ids of items and users may be others."""
     max_bad_ratio: Share = 0.05
     """Above this share of quarantined rows the run stops before any commit."""
     src_column: str = "src"

@@ -9,6 +9,7 @@ WEIGHT = "weight"
 SPLIT = "split"
 BASKET_ID = "basket_id"
 DAY = "day"
+ROW_HASH = "row_hash"
 
 ITEM_IDX = "item_idx"
 USER_IDX = "user_idx"

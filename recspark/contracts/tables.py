@@ -48,7 +48,9 @@ EVENTS = _table(
         c.BASKET_ID: pa.string(),  # null where the source has none
         c.SPLIT: pa.string(),  # null unless split.kind is `given`
         c.DAY: pa.date32(),  # UTC day of ts; files hold ranges of days
+        c.ROW_HASH: pa.binary(),  # 16 bytes of the source row's SHA-256 where repeats are told by it, else null
     },
+    format_version=2,
 )
 
 QUARANTINE = _table(

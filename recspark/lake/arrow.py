@@ -167,9 +167,14 @@ def find_done(lake: str, stage: PlannedStage) -> tuple[int, CommitRecord] | None
 
 def list_markers(lake: str, name: str, stage: str) -> Iterator[CommitRecord]:
     """The records of the finished versions of a stage under any key, newest first."""
-    for _, record in list_records(lake, name):
+    yield from (record for _, record in list_marked(lake, name, stage))
+
+
+def list_marked(lake: str, name: str, stage: str) -> Iterator[tuple[int, CommitRecord]]:
+    """(version, record) of the finished versions of a stage under any key, newest first."""
+    for version, record in list_records(lake, name):
         if record.is_marker and record.stage == stage:
-            yield record
+            yield version, record
 
 
 def find_newest_marker(lake: str, name: str, stage: str) -> CommitRecord | None:

@@ -43,6 +43,19 @@ def list_commits(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from ((version, info) for version, info in zip(some, found, strict=True) if info is not None)
 
 
+def read_actions(uri: str, version: int) -> list[dict[str, Any]] | None:
+    """All actions of one commit; None where the log has no such file any more.
+
+    Raises: ValueError when the file holds no JSON.
+    """
+    try:
+        stream = open_input(commit_uri(uri, version))
+    except FileNotFoundError:
+        return None
+    with stream:
+        return [json.loads(line) for line in stream.read().splitlines() if line.strip()]
+
+
 def read_commit(uri: str, version: int) -> dict[str, Any] | None:
     """The commitInfo of one version, empty where its writer left none; None where the log has no such file any more.
 

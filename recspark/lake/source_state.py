@@ -1,7 +1,7 @@
 """What a source holds right now: its files, or a Delta version. Its fingerprint is every key's root.
 
     {"fingerprint": "9c1e...", "kind": "files", "num_files": 305, "bytes": 8123456, "files_told_apart_by": "content",
-     "feature_versions": {"films": 4}}
+     "files": {"2010-12-01.csv.gz": "b1946ac92492d234...", ...}, "feature_versions": {"films": 4}}
 
 Files of this machine, up to 64 MiB in one place, are told apart by name and content: a copy made anew, a `touch` or a
 fresh checkout builds nothing again. To read more than that at each start would cost more than it saves: larger places,
@@ -32,6 +32,9 @@ SOURCE_KEY = "source.path"
 
 _GLOB = "*?["
 _MAX_HASHED_BYTES = 64 << 20
+_TOKEN_DIGITS = 32
+MAX_LISTED_FILES = 10_000
+"""Of more files the state lists none: each commit would carry megabytes. Such sources are read in full."""
 
 
 def find_source_state(
@@ -46,8 +49,8 @@ def find_source_state(
     state: dict[str, Any] = {"kind": kind}
     if kind == "delta":
         assert path
-        table_id, state["version"] = _find_delta_version(path, version)
-        decides: Any = [path, table_id, state["version"]]
+        state["table_id"], state["version"] = _find_delta_version(path, version)
+        decides: Any = [path, state["table_id"], state["version"]]
     elif kind == "synthetic":
         decides = []
     else:
@@ -55,6 +58,8 @@ def find_source_state(
         files = list_files(path)
         how, decides = _tell_apart(path, files)
         state |= {"num_files": len(files), "bytes": sum(f[1] for f in files), "files_told_apart_by": how}
+        if kind == "files" and len(files) <= MAX_LISTED_FILES:
+            state["files"] = {name: _to_token(*told) for name, *told in decides}
     extra, state["feature_versions"] = _find_features(features)
     text = json.dumps([kind, decides, extra])
     return state | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
@@ -136,6 +141,11 @@ def _tell_apart(path: str, files: list[tuple[str, int, int]], key: str = SOURCE_
         if not is_near or sum(size for _, size, _ in files) > _MAX_HASHED_BYTES:
             return BY_TIME, files
         return BY_CONTENT, [(name, _hash(place)) for (name, _, _), place in zip(files, paths, strict=True)]
+
+
+def _to_token(*told: Any) -> str:
+    """One short text for what tells a file: the start of its hash, or its size and time."""
+    return str(told[0])[:_TOKEN_DIGITS] if len(told) == 1 else "-".join(map(str, told))
 
 
 def _hash(path: str) -> str:

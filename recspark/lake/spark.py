@@ -100,7 +100,7 @@ def write_table(frame: DataFrame, lake: str, spec: TableSpec, record: CommitReco
     Raises: LakeError when the frame does not fit the contract.
     """
     writer = (
-        _fit(frame, spec)
+        fit_contract(frame, spec)
         .write.format("delta")
         .mode("overwrite")
         .option("userMetadata", record.to_json())
@@ -130,7 +130,7 @@ def merge_table(
     merge = (
         DeltaTable.forPath(spark, table_uri(lake, spec.name))
         .alias("t")
-        .merge(_fit(frame, spec).alias("s"), condition)
+        .merge(fit_contract(frame, spec).alias("s"), condition)
         .whenMatchedDelete(f"s.{delete_where}")
         .whenMatchedUpdateAll()
         .whenNotMatchedInsertAll(f"NOT s.{delete_where}")
@@ -145,7 +145,7 @@ def merge_table(
     return found[0]
 
 
-def _fit(frame: DataFrame, spec: TableSpec) -> DataFrame:
+def fit_contract(frame: DataFrame, spec: TableSpec) -> DataFrame:
     """The contract's columns in order, then features; types must agree already."""
     wanted = spark_schema(spec)
     found = {f.name: f.dataType.simpleString() for f in frame.schema.fields}

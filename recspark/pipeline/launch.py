@@ -97,9 +97,9 @@ def _run_side(run: Run, side: str, stages: list[str], later: list[str], argument
     if side == TORCH and num_processes > 1 and run.config.model.has_corpus:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "-m"]
     command += ["recspark.pipeline.side", ",".join(stages), *arguments]
-    environment = os.environ | run.to_environment() | {PARENT: str(os.getpid())}
-    environment.setdefault(LOG_FORMAT_VARIABLE, "text" if is_terminal() else "json")
     with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | run.to_environment(Path(folder)) | {PARENT: str(os.getpid())}
+        environment.setdefault(LOG_FORMAT_VARIABLE, "text" if is_terminal() else "json")
         # torchrun ends with 1 whatever its ranks end with; here they leave word of what they ended with.
         word, place = Path(folder, "exit-code"), Path(folder, "stage")
         environment |= {EXIT_FILE: str(word), STAGE_FILE: str(place)}

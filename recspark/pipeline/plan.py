@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recspark.config import Run
+from recspark.config.plan import FILES
 from recspark.contracts.commits import CommitRecord, find_stale_input
 from recspark.contracts.stages import STAGE_NAMES, PlannedStage
 from recspark.errors import ConfigError
-from recspark.lake.arrow import find_commit, find_done, find_newest_marker, has_table
+from recspark.lake.arrow import TableAt, find_commit, find_done, find_newest_marker, has_table
 from recspark.lake.folders import find_flaw, has_files
+from recspark.lake.lineage import Ancestor, find_ingest_ancestor, find_renumbering, find_sessions_ancestor
 from recspark.pipeline.differences import find_differences
 
 
@@ -77,9 +79,22 @@ def describe_states(run: Run, states: Sequence[StageState]) -> str:
     for state in states:
         where = f"done at version {state.version}" if state.is_done else f"to build: {state.reason}"
         lines.append(f"{state.stage.name:<15} {state.stage.id}  {where}")
+        if not state.is_done:
+            lines += [f"{'':<15} built  {ancestor.describe()}" for ancestor in _find_ancestors(run, state.stage.name)]
         lines.append(f"{'':<15} reads  {_describe_inputs(run, state)}")
         lines.append(f"{'':<15} writes {', '.join(state.stage.spec.tables) or state.stage.spec.folder}")
     return "\n".join(lines)
+
+
+def _find_ancestors(run: Run, name: str) -> list[Ancestor]:
+    """What a stage to be built would go on from, or why from nothing; empty where there is nothing to say."""
+    ancestor = None
+    if name == "ingest" and run.config.source.kind != "edges":
+        ancestor = find_ingest_ancestor(run)
+    elif name == "sessions":
+        done = find_done(run.lake, run.stages["ingest"])
+        ancestor = find_sessions_ancestor(run, TableAt(run.lake, "events", *done) if done else None)
+    return [ancestor] if ancestor and ancestor.is_telling else []
 
 
 def _find_flaw(run: Run, stage: PlannedStage, record: CommitRecord | None) -> str | None:
@@ -89,6 +104,8 @@ def _find_flaw(run: Run, stage: PlannedStage, record: CommitRecord | None) -> st
         return flaw if record or has_files(run.lake, folder, stage.id) else None
     if record is None:
         return _find_lost_table(run, stage)
+    if flaw := find_renumbering(run, record):
+        return flaw
     trained = find_done(run.lake, run.stages["train"]) if "train" in run.stages else None
     return find_stale_input(record.inputs, "item_embeddings", trained[0]) if trained else None
 
@@ -138,7 +155,7 @@ def _find_reason(run: Run, stage: PlannedStage, waits_for: list[str]) -> str:
 
 
 def _describe_source(run: Run) -> str:
-    facts = {k: v for k, v in run.source.items() if k != "fingerprint"}
+    facts = {k: v for k, v in run.source.items() if k not in ("fingerprint", "table_id", FILES)}
     return ", ".join(f"{k} {v}" for k, v in facts.items())
 
 

@@ -33,7 +33,7 @@ def build_report(lake: str, stages: Mapping[str, PlannedStage]) -> Report:
                 "id": stages[name].id,
                 "version": version,
                 "run_id": record.run_id,
-                "inputs": record.inputs,
+                "inputs": _shorten(record.inputs),
                 "counts": record.counts,
                 "facts": record.facts,
             }
@@ -41,6 +41,14 @@ def build_report(lake: str, stages: Mapping[str, PlannedStage]) -> Report:
         },
         "balance": [balance_of(name, r.counts) for name, (_, r) in done.items() if _rows_in(r.counts) is not None],
         "evaluation": build_metrics_report(evaluated[1].counts, evaluated[1].facts) if evaluated else None,
+    }
+
+
+def _shorten(inputs: Mapping[str, Any]) -> Report:
+    """Inputs without the list of a source's files."""
+    return {
+        name: {k: v for k, v in value.items() if k != "files"} if isinstance(value, dict) else value
+        for name, value in inputs.items()
     }
 
 

@@ -1,10 +1,11 @@
 """Where every event went: counted once, checked before anything is committed, and again for the sum at the end."""
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from recspark.config import RunConfig
@@ -17,6 +18,8 @@ from recspark.sessions.vocabulary import TRAIN_EVENTS
 MAX_EVENT_TYPES = 127
 """Codes are stored as tinyint."""
 _MIN_ACTIVE_ITEMS = 2
+NO_VOCABULARY = {"num_items": 0, "num_active_items": 0, "num_rare_items": 0, "rare_events": 0}
+"""What `count_vocabulary` counts, without any item."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,14 @@ def _describe_empty_split(missing: list[str], counts: EventCounts, config: RunCo
     return f"split: {' and '.join(missing)} would be empty; events: {found}, from {first} to {last}; {advice}"
 
 
-def find_event_types(prepared: DataFrame) -> list[str]:
-    """The kept types, sorted: a type's place is its code.
+def find_event_types(prepared: DataFrame, known: Sequence[str] = ()) -> list[str]:
+    """The types ``known`` from an earlier version, then the other kept ones, sorted: a type's place is its code.
 
     Raises: DataError when a tinyint cannot number them.
     """
     kept = prepared.where(F.col(REASON).isNull()).select(c.EVENT_TYPE).distinct().orderBy(c.EVENT_TYPE)
-    types = [row[0] for row in kept.limit(MAX_EVENT_TYPES + 1).collect()]
+    found = [row[0] for row in kept.limit(MAX_EVENT_TYPES + 1).collect()]
+    types = [*known, *(name for name in found if name not in known)]
     if len(types) > MAX_EVENT_TYPES:
         raise DataError(
             f"sessions: more than {MAX_EVENT_TYPES} event types ({', '.join(types[:3])}, ...); is "
@@ -136,13 +140,29 @@ def count_vocabulary(items: DataFrame, min_item_events: int) -> dict[str, int]:
         F.sum(F.when(is_rare, F.col(TRAIN_EVENTS)).otherwise(0)).alias("rare_events"),
         F.max(TRAIN_EVENTS).alias("most"),
     ).collect()[0]
-    if row["num_active_items"] < _MIN_ACTIVE_ITEMS:
+    check_vocabulary(row["num_active_items"], row["most"], min_item_events)
+    return {n: row[n] for n in NO_VOCABULARY}
+
+
+def check_vocabulary(num_active: int, most: int, min_item_events: int) -> None:
+    """Checks that there are items to tell apart; ``most`` is the largest number of train events of an item.
+
+    Raises: DataError when fewer than two items are active.
+    """
+    if num_active < _MIN_ACTIVE_ITEMS:
         raise DataError(
-            f"vocabulary: {row['num_active_items']} items have at least {min_item_events} train events, "
-            f"{_MIN_ACTIVE_ITEMS} are needed; the most any item has is {row['most']:,}: lower "
+            f"vocabulary: {num_active} items have at least {min_item_events} train events, "
+            f"{_MIN_ACTIVE_ITEMS} are needed; the most any item has is {most:,}: lower "
             "vocabulary.min_item_events, or learn from more events"
         )
-    return {n: row[n] for n in ("num_items", "num_active_items", "num_rare_items", "rare_events")}
+
+
+def count_rare_events(prepared: DataFrame, items: DataFrame, min_item_events: int) -> int:
+    """Kept train events of items that are not active, of which there are none where one event is enough."""
+    if min_item_events == 1:
+        return 0
+    train = prepared.where(F.col(REASON).isNull() & (F.col(c.SPLIT) == c.TRAIN))
+    return train.join(items.where(~F.col(c.ACTIVE)).select(c.ITEM_ID), c.ITEM_ID, "left_semi").count()
 
 
 def count_sessions(sessions: DataFrame) -> dict[str, dict[str, int]]:
@@ -162,13 +182,17 @@ def count_sessions(sessions: DataFrame) -> dict[str, dict[str, int]]:
 def count_users(histories: DataFrame) -> dict[str, int]:
     """Users, those with events in each split, and the events of all histories."""
     length = F.size(c.ITEM_IDX)
-    num_test = length - F.col(c.NUM_TRAIN) - F.col(c.NUM_VALID) - F.col(c.NUM_CONTEXT)
-    numbers = {c.TRAIN: F.col(c.NUM_TRAIN), c.VALID: F.col(c.NUM_VALID), c.TEST: num_test,
-               c.CONTEXT: F.col(c.NUM_CONTEXT)}  # fmt: skip
-    with_events = [F.count(F.when(number > 0, 1)).alias(split) for split, number in numbers.items()]
-    row = histories.agg(F.count("*").alias("num_users"), F.sum(length).alias("events"), *with_events).collect()[0]
+    with_events = [F.count(F.when(number > 0, 1)).alias(split) for split, number in count_by_split(length).items()]
+    total = F.coalesce(F.sum(length), F.lit(0))
+    row = histories.agg(F.count("*").alias("num_users"), total.alias("events"), *with_events).collect()[0]
     found: dict[str, int] = row.asDict()
     return found
+
+
+def count_by_split(length: Column) -> dict[str, Column]:
+    """The events that a history of some length has in each split."""
+    num_test = length - F.col(c.NUM_TRAIN) - F.col(c.NUM_VALID) - F.col(c.NUM_CONTEXT)
+    return {c.TRAIN: F.col(c.NUM_TRAIN), c.VALID: F.col(c.NUM_VALID), c.TEST: num_test, c.CONTEXT: F.col(c.NUM_CONTEXT)}
 
 
 def build_counts(

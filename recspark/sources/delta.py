@@ -1,5 +1,7 @@
 """Rows of foreign Delta tables, at the versions that the run pinned when it was planned."""
 
+from collections.abc import Sequence
+
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -16,6 +18,15 @@ def read_delta(spark: SparkSession, path: str, version: int) -> DataFrame:
     Raises: SourceError when the version is gone.
     """
     return as_rows(read_version(spark, path, version, SOURCE_KEY), F.col("_metadata.file_path"))
+
+
+def read_appended(spark: SparkSession, path: str, version: int, names: Sequence[str]) -> DataFrame:
+    """Those rows of a version that lie in the files so named, in the common shape.
+
+    Raises: SourceError when the version is gone.
+    """
+    rows = read_version(spark, path, version, SOURCE_KEY).where(F.col("_metadata.file_name").isin(*names))
+    return as_rows(rows, F.col("_metadata.file_path"))
 
 
 def read_version(spark: SparkSession, path: str, version: int, key: str) -> DataFrame:

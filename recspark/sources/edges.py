@@ -21,7 +21,15 @@ from recspark.lake.arrow import TableAt
 from recspark.lake.spark import number_rows, read_table, spark_schema, write_table
 from recspark.logs import log
 from recspark.sources.mapping import first_problem, id_problems
-from recspark.sources.outcomes import STAGE, check_counts, count_outcomes, log_done, sum_outcomes, write_quarantine
+from recspark.sources.outcomes import (
+    STAGE,
+    bad_rows,
+    check_counts,
+    count_outcomes,
+    log_done,
+    sum_outcomes,
+    write_quarantine,
+)
 from recspark.sources.rows import BAD_LINE, ROW, source_column, source_names
 from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, struct_text
 from recspark.sources.wanted import check_columns, name_source, source_columns
@@ -40,7 +48,7 @@ def ingest_edges(spark: SparkSession, run: Run, rows: DataFrame) -> None:
     try:
         counts = sum_outcomes(count_outcomes(mapped))
         check_counts(run, counts, mapped)
-        quarantine_version = write_quarantine(run, mapped)
+        quarantine_version = write_quarantine(run, bad_rows(run, mapped))
         fault_point("ingest.between_tables")
         items = _write_items(spark, run, mapped)
         versions = {QUARANTINE.name: quarantine_version, ITEMS.name: items.version}
@@ -152,7 +160,7 @@ def _write_graph(
             tables=versions,
             inputs={"source": run.source},
             counts=counts,
-            facts={"order": "none", "source": run.source, "directed": source.directed},
+            facts={"order": "none", "source": run.source_facts, "directed": source.directed},
         )
         log_done(write_table(graph, run.lake, ITEM_GRAPH, record), counts)
         if source.directed and run.config.walks and run.config.walks.symmetrize:

@@ -6,7 +6,7 @@ u,i,t                        row {u: "7", i: "85123A", t: "2010-12-01"}, bad_lin
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from recspark.lake.source_state import SOURCE_KEY, list_files, open_files, split_glob
-from recspark.lake.storage import join
+from recspark.lake.storage import join, open_filesystem
 from recspark.sources.headers import find_header, name_columns
 from recspark.sources.rows import BAD_LINE_READ, as_rows, quoted
 from recspark.sources.wanted import no_json
@@ -26,26 +26,31 @@ _LINE = "value"
 _INFER_PARTITIONS = "spark.sql.sources.partitionColumnTypeInference.enabled"
 
 
-def read_files(spark: SparkSession, path: str, file_format: str, separator: str = ",") -> DataFrame:
-    """The rows of a file, folder or glob in the common shape.
+def read_files(
+    spark: SparkSession, path: str, file_format: str, separator: str = ",", only: Sequence[str] | None = None
+) -> DataFrame:
+    """The rows of a file, folder or glob in the common shape; ``only`` of the files so named, as `list_files` does.
 
     CSV needs a header, the same in every file; a quoted value ends on its line.
 
     Raises: SourceError when there is nothing to read or the header is unusable.
     """
-    frame = read_frame(spark, path, file_format, separator)
+    frame = read_frame(spark, path, file_format, separator, only=only)
     return as_rows(frame, F.col("_metadata.file_path"))
 
 
 def read_frame(
-    spark: SparkSession, path: str, file_format: str, separator: str = ",", key: str = SOURCE_KEY
-) -> DataFrame:
+    spark: SparkSession, path: str, file_format: str, separator: str = ",", key: str = SOURCE_KEY,
+    only: Sequence[str] | None = None,
+) -> DataFrame:  # fmt: skip
     """The columns as the files have them (CSV and JSON values as text), and unparsable lines in a column of theirs."""
-    files = [name for name, _, _ in list_files(path, key)]
-    where, places = f"{key} {path}", _places(path, files)
+    files = [name for name, _, _ in list_files(path, key)] if only is None else list(only)
+    where, places = f"{key} {path}", _places(path, files) if only is None else _exact_places(path, files)
     reader = spark.read.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", BAD_LINE_READ)
     if not any("=" in part for name in files for part in name.split("/")[:-1]):
         reader = reader.option("recursiveFileLookup", "true")  # else nested folders would be left out silently
+    elif only is not None:
+        reader = reader.option("basePath", join(path))  # else single files would have no columns from their folders
     with _partition_values_as_text(spark):
         if file_format == "csv":
             header = find_header(*open_files(path, files), separator, where)
@@ -112,3 +117,11 @@ def _places(path: str, files: list[str]) -> list[str]:
         return [join(path)]
     found = {"/".join(name.split("/")[: len(pattern)]) for name in files}
     return [join(folder, _GLOB_CHARACTER.sub(r"\\\g<0>", name)) for name in sorted(found)]
+
+
+def _exact_places(path: str, files: list[str]) -> list[str]:
+    """The files themselves: what has come since they were listed is not read."""
+    folder, pattern = split_glob(path)
+    if not pattern and open_files(path, files)[1] == [open_filesystem(path)[1]]:
+        return [join(path)]
+    return [join(folder, _GLOB_CHARACTER.sub(r"\\\g<0>", name)) for name in files]

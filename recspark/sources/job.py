@@ -7,28 +7,33 @@ import datetime as dt
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from recspark.config import Run
 from recspark.config.source import ColumnMap
 from recspark.contracts import columns as c
 from recspark.contracts.tables import EVENTS, QUARANTINE
 from recspark.faults import fault_point
+from recspark.lake.lineage import find_ingest_ancestor, list_source_files
 from recspark.lake.spark import write_table
+from recspark.logs import log
 from recspark.sources.delta import read_delta
 from recspark.sources.edges import ingest_edges
 from recspark.sources.files import read_files
+from recspark.sources.increment import ingest_increment
 from recspark.sources.mapping import check_mapping, map_rows
 from recspark.sources.outcomes import (
     STAGE,
+    bad_rows,
     check_counts,
     count_outcomes,
+    kept_rows,
+    list_days,
     log_done,
     sum_outcomes,
     write_quarantine,
 )
-from recspark.sources.rows import reading
-from recspark.sources.rules import DROPPED_BY, check_rules
+from recspark.sources.rows import describe_columns, reading
+from recspark.sources.rules import check_rules
 from recspark.sources.synthetic import COLUMNS as SYNTHETIC_COLUMNS
 from recspark.sources.synthetic import read_synthetic
 from recspark.sources.wanted import name_source
@@ -42,11 +47,14 @@ def ingest(spark: SparkSession, run: Run) -> None:
     source = run.config.source
     check_rules(spark, source.rules)
     with reading(name_source(source)):
-        rows = read_rows(spark, run)
         if source.kind == "edges":
-            ingest_edges(spark, run, rows)
-        else:
-            _ingest_events(run, rows)
+            ingest_edges(spark, run, read_rows(spark, run))
+            return
+        ancestor = find_ingest_ancestor(run)
+        if ancestor.is_telling:
+            log(STAGE, ancestor.describe())
+        if ancestor.at is None or not ingest_increment(spark, run, ancestor):
+            _ingest_events(run, read_rows(spark, run))
 
 
 def read_rows(spark: SparkSession, run: Run) -> DataFrame:
@@ -58,7 +66,8 @@ def read_rows(spark: SparkSession, run: Run) -> DataFrame:
     if source.kind == "delta":
         return read_delta(spark, source.path, int(run.source["version"]))
     assert source.format
-    return read_files(spark, source.path, source.format, source.separator)
+    only = list_source_files(run) if source.kind == "files" else None
+    return read_files(spark, source.path, source.format, source.separator, only)
 
 
 def _ingest_events(run: Run, rows: DataFrame) -> None:
@@ -70,16 +79,17 @@ def _ingest_events(run: Run, rows: DataFrame) -> None:
         outcomes = count_outcomes(mapped, c.DAY)
         counts = sum_outcomes(outcomes)
         check_counts(run, counts, mapped)
-        days = sorted({o[c.DAY] for o in outcomes if o[c.REASON] is None and o[DROPPED_BY] is None})
-        version = write_quarantine(run, mapped)
+        version = write_quarantine(run, bad_rows(run, mapped))
         fault_point("ingest.between_tables")
-        _write_events(run, mapped, version, counts | _describe_days(days))
+        facts = {"source_columns": describe_columns(rows)} if source.kind in ("files", "delta") else {}
+        _write_events(run, mapped, version, counts | _describe_days(list_days(outcomes)), facts)
     finally:
         mapped.unpersist()
 
 
-def _write_events(run: Run, mapped: DataFrame, quarantine_version: int, counts: dict[str, Any]) -> None:
-    kept = mapped.where(F.col(DROPPED_BY).isNull() & F.col(c.REASON).isNull()).select(*EVENTS.schema.names)
+def _write_events(
+    run: Run, mapped: DataFrame, quarantine_version: int, counts: dict[str, Any], facts: dict[str, Any]
+) -> None:
     # Files hold ranges of days: readers skip by their statistics, and thin years do not become thousands of files.
     record = run.record(
         STAGE,
@@ -87,9 +97,9 @@ def _write_events(run: Run, mapped: DataFrame, quarantine_version: int, counts: 
         tables={QUARANTINE.name: quarantine_version},
         inputs={"source": run.source},
         counts=counts,
-        facts={"order": run.config.source.order, "source": run.source},
+        facts={"order": run.config.source.order, "source": run.source_facts} | facts,
     )
-    version = write_table(kept.repartitionByRange(c.DAY, c.USER_ID), run.lake, EVENTS, record)
+    version = write_table(kept_rows(mapped).repartitionByRange(c.DAY, c.USER_ID), run.lake, EVENTS, record)
     log_done(version, counts)
 
 

@@ -3,6 +3,7 @@
 {"rows_in": 1000, "kept": 940, "dropped": {"cancelled": 50}, "quarantined": {"missing_item_id": 10}}
 """
 
+import datetime as dt
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pyspark.sql import functions as F
 from recspark.config import Run
 from recspark.config.source import SourceConfig
 from recspark.contracts import columns as c
-from recspark.contracts.tables import QUARANTINE
+from recspark.contracts.tables import EVENTS, QUARANTINE
 from recspark.errors import SourceError
 from recspark.lake.spark import write_table
 from recspark.logs import log
@@ -51,8 +52,11 @@ def sum_outcomes(outcomes: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def check_counts(run: Run, counts: dict[str, Any], mapped: DataFrame) -> None:
+def check_counts(run: Run, counts: dict[str, Any], mapped: DataFrame, newly_bad: int | None = None) -> None:
     """Checks, before any commit, that the source holds enough good rows and that the counts add up.
+
+    ``newly_bad`` is how many of the bad rows ``mapped`` holds, where that is not all of them: without any, the ratio
+    was judged before.
 
     Raises: SourceError for an empty source, too many bad rows or nothing kept; RuntimeError when rows were lost.
     """
@@ -63,7 +67,7 @@ def check_counts(run: Run, counts: dict[str, Any], mapped: DataFrame) -> None:
         raise RuntimeError(f"ingest lost rows: {counts}")
     if rows_in == 0:
         raise no_rows(where)
-    if num_bad > source.max_bad_ratio * rows_in:
+    if num_bad > source.max_bad_ratio * rows_in and newly_bad != 0:
         example = mapped.where(F.col(c.REASON).isNotNull()).select(c.REASON, c.RAW, c.SOURCE_FILE).first()
         assert example
         times = _explain_times(source, mapped, counts["quarantined"])
@@ -89,17 +93,31 @@ def _explain_times(source: SourceConfig, mapped: DataFrame, quarantined: dict[st
     return explain_times(source, [str(json.loads(row[c.RAW])[source.columns.ts]) for row in rows]) + ". "
 
 
-def write_quarantine(run: Run, rows: DataFrame) -> int:
-    """Replaces this stage key's slice of `quarantine` by the rows with a reason; the version."""
-    key = run.stages[STAGE].key
-    bad = rows.where(F.col(c.REASON).isNotNull()).select(
+def kept_rows(mapped: DataFrame) -> DataFrame:
+    """The rows that become events, with the table's columns."""
+    return mapped.where(F.col(DROPPED_BY).isNull() & F.col(c.REASON).isNull()).select(*EVENTS.schema.names)
+
+
+def list_days(outcomes: Sequence[Row]) -> list[dt.date]:
+    """The days of the kept rows, sorted; ``outcomes`` are counted by day."""
+    return sorted({o[c.DAY] for o in outcomes if o[c.REASON] is None and o[DROPPED_BY] is None})
+
+
+def bad_rows(run: Run, rows: DataFrame) -> DataFrame:
+    """The rows with a reason, as this stage key's slice of `quarantine` holds them."""
+    return rows.where(F.col(c.REASON).isNotNull()).select(
         F.lit(STAGE).alias(c.STAGE),
-        F.lit(key).alias(c.STAGE_KEY),
+        F.lit(run.stages[STAGE].key).alias(c.STAGE_KEY),
         c.REASON,
         c.RAW,
         c.SOURCE_FILE,
         F.lit(run.run_id).alias(c.RUN_ID),
     )
+
+
+def write_quarantine(run: Run, bad: DataFrame) -> int:
+    """Replaces this stage key's slice of `quarantine` by `bad_rows`; the version."""
+    key = run.stages[STAGE].key
     replace = f"{c.STAGE} = '{STAGE}' and {c.STAGE_KEY} = '{key}'"
     return write_table(bad, run.lake, QUARANTINE, run.record(STAGE, is_marker=False), replace)
 

@@ -74,6 +74,13 @@ def source_names(rows: DataFrame) -> list[str]:
     return list(row_type.names)
 
 
+def describe_columns(rows: DataFrame) -> list[list[str]]:
+    """(name, type) of each source column, in order: equal lists mean that equal rows have equal hashes."""
+    row_type = rows.schema[ROW].dataType
+    assert isinstance(row_type, StructType)
+    return [[field.name, field.dataType.simpleString()] for field in row_type.fields]
+
+
 @contextmanager
 def reading(where: str) -> Iterator[None]:
     """Turns Spark's failures to read a source into one message that names the file.

@@ -18,8 +18,11 @@ from recspark.errors import SourceError, first_line
 from recspark.sources.rows import BAD_LINE, ROW, source_column
 
 DROPPED_BY = "dropped_by"
+ROW_HASH_HEX = 32
+"""Hex digits of `row_hash`: 128 bits of the SHA-256."""
 _COPY = "_copy"
 _CONTENT = "_content"
+_KNOWN = "_known"
 _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 
 
@@ -44,14 +47,15 @@ def check_rules(spark: SparkSession, rules: Sequence[DropRule]) -> None:
             ) from error
 
 
-def add_dropped_by(rows: DataFrame, rules: Sequence[DropRule]) -> DataFrame:
+def add_dropped_by(rows: DataFrame, rules: Sequence[DropRule], earlier_hashes: DataFrame | None = None) -> DataFrame:
     """The rows with ``dropped_by``: the name of the first rule that takes each, NULL for the rest.
 
     Lines that could not be parsed are left to the quarantine. Of identical rows `duplicates` keeps one: which one
-    only shows in ``source_file``, and that is the smallest. Rows need the text columns ``user_id`` and ``item_id``.
+    only shows in ``source_file``, and that is the smallest; where ``earlier_hashes`` hold the row's, none is kept.
+    Rows need the text columns ``user_id`` and ``item_id``.
     """
     if any(rule.duplicates for rule in rules):
-        rows = _number_copies(rows)
+        rows = _number_copies(rows, earlier_hashes)
     first = F.coalesce(*[F.when(_takes(rule), F.lit(rule.name)) for rule in rules], F.lit(None).cast("string"))
     taken = F.when(F.col(BAD_LINE).isNull(), first)
     return rows.withColumn(DROPPED_BY, taken).drop(_COPY)
@@ -67,11 +71,26 @@ def number_text(text: Column) -> Column:
     return F.when(text.rlike(_NUMBER), text.try_cast("double"))
 
 
-def _number_copies(rows: DataFrame) -> DataFrame:
+def content_hash() -> Column:
+    """SHA-256 of a row in the common shape, in hex."""
+    return F.sha2(F.coalesce(F.col(BAD_LINE), struct_text(F.col(ROW))), 256)
+
+
+def row_hash() -> Column:
+    """What `events` keeps of a row's hash."""
+    return F.unhex(F.substring(content_hash(), 1, ROW_HASH_HEX))
+
+
+def _number_copies(rows: DataFrame, earlier_hashes: DataFrame | None) -> DataFrame:
     # Identical rows share their ids, by which the rows lie together already: no shuffle of its own.
     same = Window.partitionBy(c.USER_ID, c.ITEM_ID, _CONTENT).orderBy(c.SOURCE_FILE)
-    content = F.sha2(F.coalesce(F.col(BAD_LINE), struct_text(F.col(ROW))), 256)
-    return rows.withColumn(_CONTENT, content).withColumn(_COPY, F.row_number().over(same)).drop(_CONTENT)
+    numbered = rows.withColumn(_CONTENT, content_hash()).withColumn(_COPY, F.row_number().over(same))
+    if earlier_hashes is not None:
+        known = earlier_hashes.select(F.lower(F.hex(c.ROW_HASH)).alias(_KNOWN))
+        is_known = F.substring(_CONTENT, 1, ROW_HASH_HEX) == F.col(_KNOWN)
+        numbered = numbered.join(known, is_known, "left")
+        numbered = numbered.withColumn(_COPY, F.col(_COPY) + F.col(_KNOWN).isNotNull().cast("int")).drop(_KNOWN)
+    return numbered.drop(_CONTENT)
 
 
 def _takes(rule: DropRule) -> Column:

@@ -62,7 +62,7 @@ def build(spark, events, config, num_partitions=2, feature_items=None):
         "spark.sql.adaptive.coalescePartitions.enabled": False,
         "spark.sql.execution.arrow.maxRecordsPerBatch": 16,
     }
-    with settings(spark, really), job._holding() as hold:
+    with settings(spark, really), job.holding() as hold:
         tables = job.build_tables(to_frame(spark, events, num_partitions), feature_items, config, hold)
         names = ("items", "users", "histories", "sessions", "refused")
         rows = {name: getattr(tables, name).toArrow().to_pylist() for name in names}
