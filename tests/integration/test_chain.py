@@ -75,6 +75,7 @@ def test_killed_at_every_hand_over_it_ends_with_the_same_content(undisturbed, tm
     assert stages_said(kill(fault="sessions.between_tables"), "finished") == ["ingest"]
     text = kill(kill_when=between_files_and_commit(lake, "item_graph"))
     assert "graph" not in stages_said(text, "finished")
+    kill(fault="walks.before_marker")
     kill(fault="train.step:9")
     text = kill(fault="index.shard:1")
     assert "resumed at step 8" in text

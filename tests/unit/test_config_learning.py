@@ -144,6 +144,22 @@ def test_knobs_of_towers_are_refused_where_the_model_has_none(conf, override):
             ["training={window: session, dynamic_window: false}"],
             "training.dynamic_window: window session holds the whole sequence, nothing is drawn; leave it out",
         ),
+        ("", ["walks.gamma=0.5"], "walks.gamma: goes with walks.variant: node2vec_plus; leave it out"),
+        (
+            "",
+            ["walks.variant=node2vec_plus"],
+            "walks.variant: with walks.q 1, node2vec_plus is node2vec; leave it out",
+        ),
+        (
+            "",
+            ["walks={variant: node2vec_plus, q: 2, weighted: false}"],
+            "walks.variant: with walks.weighted: false, node2vec_plus is node2vec; leave it out",
+        ),
+        (
+            "",
+            ["walks={mode: replicated, num_shards: 4}"],
+            "walks.num_shards: goes with walks.mode: sharded or auto; leave it out",
+        ),
     ],
 )
 def test_a_knob_without_effect_is_told(tmp_path, section, overrides, problem):
