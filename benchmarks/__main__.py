@@ -16,7 +16,7 @@ from benchmarks.places import RESULTS
 from benchmarks.worker import WorkerError, take_stdout
 from recspark.errors import RecsparkError
 
-SPEED = ("sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth")
+SPEED = ("sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth", "cooccurrence_kernel")
 
 
 def main(arguments: Sequence[str]) -> int:
