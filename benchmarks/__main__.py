@@ -16,7 +16,17 @@ from benchmarks.places import RESULTS
 from benchmarks.worker import WorkerError, take_stdout
 from recspark.errors import RecsparkError
 
-SPEED = ("sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth", "cooccurrence_kernel")
+SPEED = (
+    "sgns",
+    "sgns_torch",
+    "sgns_mllib",
+    "loader",
+    "ranks",
+    "growth",
+    "cooccurrence_kernel",
+    "cooccurrence_spark",
+    "walks_kernel",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
