@@ -10,7 +10,9 @@ import psutil
 
 from benchmarks.paired import Timing
 
-_SAMPLE_SECONDS = 0.25
+_SAMPLE_SECONDS = 0.5
+_MAX_SHARE = 0.05
+"""Of a core, that watching may take: the pages of a large JVM are many."""
 
 
 def cpu_seconds() -> float:
@@ -28,7 +30,7 @@ def timed_tree() -> Iterator[Timing]:
 
 
 class MemoryWatch:
-    """The tree's largest memory while a block runs, sampled four times a second.
+    """The tree's largest memory while a block runs, sampled twice a second, or less often where that is dear.
 
     Pages that processes share count once (PSS), where the system tells; else resident memory.
     """
@@ -36,6 +38,8 @@ class MemoryWatch:
     def __init__(self) -> None:
         self.peak = {"total": 0, "jvm": 0, "python": 0}
         """Bytes; the parts' peaks may be at other times than the total's."""
+        self.cpu_seconds = 0.0
+        """What the watching itself took; known after the block."""
         self._is_done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -49,9 +53,11 @@ class MemoryWatch:
 
     def _watch(self) -> None:
         while True:
+            before = self.cpu_seconds
             found = memory_bytes()
             self.peak = {part: max(size, found[part]) for part, size in self.peak.items()}
-            if self._is_done.wait(_SAMPLE_SECONDS):
+            self.cpu_seconds = time.thread_time()
+            if self._is_done.wait(max(_SAMPLE_SECONDS, (self.cpu_seconds - before) / _MAX_SHARE)):
                 return
 
 
