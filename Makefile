@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 SETUP := .setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check bench bench-train bench-quality format lock clean
+.PHONY: help setup quickstart test check bench bench-spark bench-train bench-quality format lock clean
 
 help:
 	@echo "make quickstart   set up, then run the whole chain on generated events (minutes)"
 	@echo "make test         set up, then run every test that needs no GPU"
 	@echo "make check        formatting, lint, types, import walls"
-	@echo "make bench        speed against peers and quality on public data (hours); or bench-train, bench-quality"
+	@echo "make bench        speed against peers and quality on public data (hours); or"
+	@echo "                  bench-spark, bench-train, bench-quality"
 	@echo "make clean        remove the virtual environment and the quickstart's lake"
 
 setup: $(SETUP)/java
@@ -48,10 +49,15 @@ check: setup
 
 # Lines of JSON on stdout, kept under benchmarks/results; QUICK=--quick for sizes of less than a minute each.
 QUICK ?=
+SPARK_BENCHMARKS := cooccurrence_kernel cooccurrence_spark walks_kernel walks_spark growth_spark
 TRAIN_BENCHMARKS := sgns sgns_torch sgns_mllib loader ranks growth
 QUALITY_CONFIGS = $(sort $(wildcard conf/benchmarks/*/*.yaml))
 
-bench: bench-train bench-quality
+bench: bench-spark bench-train bench-quality
+
+bench-spark: setup
+	@for name in $(SPARK_BENCHMARKS); do $(BIN)/python -m benchmarks $$name $(QUICK) --save || exit; done
+	@$(BIN)/python -m benchmarks.render
 
 bench-train: setup
 	@for name in $(TRAIN_BENCHMARKS); do $(BIN)/python -m benchmarks $$name $(QUICK) --save || exit; done

@@ -16,7 +16,10 @@ from benchmarks.places import RESULTS
 from benchmarks.worker import WorkerError, take_stdout
 from recspark.errors import RecsparkError
 
-SPEED = ("sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth")
+SPEED = (
+    "sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth",
+    "cooccurrence_kernel", "cooccurrence_spark", "walks_kernel", "walks_spark", "growth_spark",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,13 +2,12 @@
 
 import importlib.metadata
 import tempfile
-import time
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 
+from benchmarks.process_tree import timed_tree
 from benchmarks.worker import serve
 from recspark.lake.arrow import find_table
 from recspark.pipeline.open_run import open_run
@@ -35,12 +34,11 @@ def load(conf: str) -> dict[str, str]:
 def run(dim: int, window: int, epochs: int, num_partitions: int, vectors: str) -> dict[str, float]:
     """Walks to a Parquet file of vectors."""
     with tempfile.TemporaryDirectory() as folder:
-        wall, cpu = time.perf_counter(), _cpu_seconds()
-        model = _fit(dim, window, epochs, num_partitions)
-        model.getVectors().write.parquet(f"{folder}/vectors")
-        timing = {"wall": time.perf_counter() - wall, "cpu": _cpu_seconds() - cpu}
+        with timed_tree() as timing:
+            model = _fit(dim, window, epochs, num_partitions)
+            model.getVectors().write.parquet(f"{folder}/vectors")
         _save(f"{folder}/vectors", dim, vectors)
-    return timing
+    return {"wall": timing.wall, "cpu": timing.cpu}
 
 
 def _fit(dim: int, window: int, epochs: int, num_partitions: int, limit: int | None = None) -> Any:
@@ -54,13 +52,6 @@ def _fit(dim: int, window: int, epochs: int, num_partitions: int, limit: int | N
         inputCol="words", outputCol="vector",
     )  # fmt: skip
     return word2vec.fit(words)
-
-
-def _cpu_seconds() -> float:
-    """Of this process and its children, the JVM among them."""
-    own = psutil.Process()
-    times = [p.cpu_times() for p in (own, *own.children(recursive=True))]
-    return sum(t.user + t.system for t in times)
 
 
 def _save(folder: str, dim: int, path: str) -> None:
