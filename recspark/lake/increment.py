@@ -24,7 +24,7 @@ from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
 from recspark.lake.arrow import TableAt, find_commit, open_table
 from recspark.lake.lineage import list_new_files
-from recspark.lake.spark import fit_contract, read_table
+from recspark.lake.spark import execute_merge, fit_frame, read_table
 from recspark.lake.storage import delta_uri
 
 GONE = "_gone"
@@ -33,7 +33,6 @@ GONE = "_gone"
 _TRIES = 5
 _AT_ONCE_OR_NOT = 0
 """Of delta-rs' commit retries: the commit follows the version that was opened, or fails."""
-_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _CONFLICT = "Concurrent"
 """In the names of all of Delta's errors about another writer."""
 
@@ -42,7 +41,7 @@ def append_rows(rows: DataFrame, base: TableAt, spec: TableSpec, record: CommitR
     """Commits an earlier version's rows and more; the version."""
 
     def append() -> None:
-        writer = fit_contract(rows, spec).write.format("delta").mode("append")
+        writer = fit_frame(rows, spec).write.format("delta").mode("append")
         writer.option("userMetadata", record.to_json()).save(base.uri)
 
     return _commit_on(base, record, append)
@@ -62,11 +61,7 @@ def merge_rows(changes: DataFrame, base: TableAt, spec: TableSpec, record: Commi
         merged = SparkDeltaTable.forPath(spark, base.uri).alias("old").merge(changes.alias("new"), same)
         merged = merged.whenMatchedDelete(f"new.{GONE}").whenMatchedUpdate(set=values)
         merged = merged.whenNotMatchedInsert(f"NOT new.{GONE}", values=values)
-        spark.conf.set(_USER_METADATA, record.to_json())
-        try:
-            merged.execute()
-        finally:
-            spark.conf.unset(_USER_METADATA)
+        execute_merge(spark, merged, record)
 
     return _commit_on(base, record, merge)
 

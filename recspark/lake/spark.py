@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from pyspark import SparkConf
 from pyspark.sql import DataFrame, SparkSession
@@ -100,7 +101,7 @@ def write_table(frame: DataFrame, lake: str, spec: TableSpec, record: CommitReco
     Raises: LakeError when the frame does not fit the contract.
     """
     writer = (
-        fit_contract(frame, spec)
+        fit_frame(frame, spec)
         .write.format("delta")
         .mode("overwrite")
         .option("userMetadata", record.to_json())
@@ -130,22 +131,27 @@ def merge_table(
     merge = (
         DeltaTable.forPath(spark, table_uri(lake, spec.name))
         .alias("t")
-        .merge(fit_contract(frame, spec).alias("s"), condition)
+        .merge(fit_frame(frame, spec).alias("s"), condition)
         .whenMatchedDelete(f"s.{delete_where}")
         .whenMatchedUpdateAll()
         .whenNotMatchedInsertAll(f"NOT s.{delete_where}")
     )
-    spark.conf.set(_MERGE_METADATA, record.to_json())
-    try:
-        merge.execute()
-    finally:
-        spark.conf.unset(_MERGE_METADATA)
+    execute_merge(spark, merge, record)
     found = find_commit(lake, spec.name, record.key, record.run_id)
     assert found, "the commit just made carries its record"
     return found[0]
 
 
-def fit_contract(frame: DataFrame, spec: TableSpec) -> DataFrame:
+def execute_merge(spark: SparkSession, merge: Any, record: CommitRecord) -> None:
+    """Runs a MERGE whose commit carries a record: its builder takes no options, so a setting is lent to it."""
+    spark.conf.set(_MERGE_METADATA, record.to_json())
+    try:
+        merge.execute()
+    finally:
+        spark.conf.unset(_MERGE_METADATA)
+
+
+def fit_frame(frame: DataFrame, spec: TableSpec) -> DataFrame:
     """The contract's columns in order, then features; types must agree already."""
     wanted = spark_schema(spec)
     found = {f.name: f.dataType.simpleString() for f in frame.schema.fields}
