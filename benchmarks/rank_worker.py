@@ -1,6 +1,6 @@
 """One rank of `ranks`: trains its part of the global batches; seconds as one line of JSON.
 
-With ``{"tables": "plain"}`` the same steps without ranks: two tensors, no `ShardedEmbedding`.
+With ``{"tables": "plain"}`` the same steps without ranks: one tensor, no `ShardedEmbedding`.
 """
 
 import json
@@ -14,6 +14,7 @@ from benchmarks.corpus import SENTENCE, make_corpus
 from benchmarks.paired import timed
 from benchmarks.skip_gram_runs import objective_of, training_config
 from recspark.contracts.shards import shard_range
+from recspark.memory import keep_freed_memory
 from recspark.training.batches import StepBatch, StepBatches
 from recspark.training.gradients import find_gradients
 from recspark.training.init import init_rows
@@ -31,10 +32,11 @@ class PlainTensors:
 
     def __init__(self, dim: int, objective: Objective, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
+        keep_freed_memory()
         ids = np.arange(objective.num_items)
-        self.input = torch.from_numpy(init_rows(ids, dim, objective.config.init_scale, objective.seed))
-        self.output = torch.zeros_like(self.input)
-        self._squares = torch.zeros(2, objective.num_items)
+        inputs = torch.from_numpy(init_rows(ids, dim, objective.config.init_scale, objective.seed))
+        self._vectors = torch.cat([inputs, torch.zeros_like(inputs)])
+        self._num_items, self._squares = objective.num_items, torch.zeros(2 * objective.num_items)
         self._batches = StepBatches(objective)
         self._loss = torch.zeros((), dtype=torch.float64)
 
@@ -44,12 +46,9 @@ class PlainTensors:
 
     def step(self, batch: StepBatch, rate: float) -> None:
         """Learns from a batch."""
-        rows = torch.from_numpy(batch.tokens.items), torch.from_numpy(batch.outputs)
-        found = self.input.index_select(0, rows[0]), self.output.index_select(0, rows[1])
-        loss, *gradients = find_gradients(batch, *found)
-        update = RowwiseAdagrad(rate).update
-        update(self.input, self._squares[0], rows[0], gradients[0])
-        update(self.output, self._squares[1], rows[1], gradients[1])
+        rows = torch.from_numpy(np.concatenate([batch.tokens.items, batch.outputs + self._num_items]))
+        loss, gradient = find_gradients(batch, self._vectors.index_select(0, rows))
+        RowwiseAdagrad(rate).update(self._vectors, self._squares, rows, gradient)
         self._loss += loss
 
 

@@ -23,16 +23,22 @@ _TIMEOUT_S = 900
 
 
 def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
-    """A line for one rank against plain tensors; one for two ranks and one for two threads, against one rank."""
+    """A line for one rank against plain tensors; for two batch sizes two ranks and two threads, against one rank."""
     work = {"num_items": 50_000, "dim": 128, "batch_sequences": 1024, "steps": 20 if quick else 60}
+    large = work | {"batch_sequences": 4096, "steps": work["steps"] // 4}
     runs = 2 if quick else 3
     versions = find_versions("torch", "numpy", "numba")
     plain = run_pairs(lambda: train(1, 1, work | {"tables": "plain"}), lambda: train(1, 1, work), 2 * runs)
     yield speed_line("ranks", "plain tensors", plain, work | {"ranks": 1, "threads_per_rank": 1}, versions, command)
-    for peer, ranks, threads in (("one rank", 2, 1), ("one rank, two threads instead", 1, 2)):
-        paired = run_pairs(lambda: train(1, 1, work), lambda r=ranks, t=threads: train(r, t, work), runs)  # type: ignore[misc]
-        shape = {"ranks": ranks, "threads_per_rank": threads}
-        yield speed_line("ranks", peer, paired, work | shape, versions, command, counts="wall")
+    for batch in (work, large):
+        for peer, ranks, threads in (("one rank", 2, 1), ("one rank, two threads instead", 1, 2)):
+            paired = run_pairs(
+                lambda b=batch: train(1, 1, b),  # type: ignore[misc]
+                lambda b=batch, r=ranks, t=threads: train(r, t, b),  # type: ignore[misc]
+                runs,
+            )
+            shape = {"ranks": ranks, "threads_per_rank": threads}
+            yield speed_line("ranks", peer, paired, batch | shape, versions, command, counts="wall")
 
 
 def train(num_ranks: int, num_threads: int, work: dict[str, Any]) -> Timing:

@@ -18,9 +18,9 @@ from benchmarks.paired import Paired, Timing, run_pairs
 from benchmarks.peers.venv import peer_python
 from benchmarks.worker import Worker
 
-OURS = {"learning_rate": 0.1, "shared_negatives": 32}
-"""Chosen on a corpus of another seed: row-wise Adagrad's steps are not those of plain SGD, and 32 shared negatives a
-block learn as well from this corpus as the default 64, in two thirds of the time."""
+OURS = {"learning_rate": 0.07, "shared_negatives": 24}
+"""Chosen on corpora of other seeds (2, 3, 4): row-wise Adagrad's steps are not those of plain SGD, and 24 shared
+negatives a block learn about as well from such a corpus as the default 64, in half of the time."""
 DIM = 128
 CURVE_EPOCHS = {"project": (1, 2, 4, 8), "peer": (1, 2, 4)}
 _QUICK_EPOCHS = {"project": (1, 2), "peer": (1, 2)}
@@ -30,7 +30,7 @@ _SEED = 1
 def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
     """Lines for each catalogue: one a number of workers, and one a measure of quality, the first with the curves."""
     sizes = [(5_000, 200_000)] if quick else [(50_000, 5_000_000), (1_000_000, 5_000_000)]
-    runs = 2 if quick else 3
+    runs = 2 if quick else 5
     for num_items, num_tokens in sizes:
         corpus = make_corpus(num_items, num_tokens)
         with tempfile.TemporaryDirectory() as folder, _open_sides(Path(folder), corpus) as sides:

@@ -1,9 +1,13 @@
 """How much memory there is, and how much of it this process may still take."""
 
+import ctypes
 import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+"""Of glibc's mallopt(3)."""
+_LARGEST_INT, _HEAP_STEP_BYTES = 2**31 - 1, 64 << 20
 
 
 def free_memory_bytes() -> int:
@@ -50,3 +54,17 @@ def _cgroup_limit() -> int | None:
         return int((_CGROUP / "memory.max").read_text())
     except (OSError, ValueError):
         return None
+
+
+def keep_freed_memory() -> None:
+    """Makes this process keep the memory of freed arrays for the next ones, where the C library is glibc.
+
+    By default every array beyond some megabytes is new memory from the system, cleared page by page: a third of a
+    training step that makes and frees the same large arrays again and again.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # another C library
+        return
+    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST_INT), (_M_TOP_PAD, _HEAP_STEP_BYTES)):
+        set_option(option, value)

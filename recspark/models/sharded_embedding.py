@@ -86,7 +86,7 @@ def _coprime_near(total: int, wanted: int) -> int:
 class Route:
     """The way of one batch's distinct rows to their owners and back.
 
-    ``order`` sorts the batch's rows by position, so by owner. ``local_rows`` are the rows of this rank that anyone
+    ``order`` sorts the batch's rows by owner. ``local_rows`` are the rows of this rank that anyone
     asked for, in rank order; ``distinct_rows`` are those without repeats, ``inverse`` maps the former to the latter.
     With one rank only ``local_rows`` is used.
     """
@@ -102,7 +102,7 @@ class Route:
 class RoutePlan(NamedTuple):
     """What a rank knows of a route without the others: plain arrays, made ahead of the step.
 
-    ``positions`` int64 [r] are in the order of the ids with one rank, else sorted, which ``order`` int64 [r] does;
+    ``positions`` int64 [r] are in the order of the ids with one rank, else by owner, which ``order`` int64 [r] does;
     ``send_counts`` int64 [world_size] is how many of them each rank owns.
     """
 
@@ -116,9 +116,10 @@ def plan_route(layout: RowLayout, ids: NDArray[np.int64]) -> RoutePlan:
     positions = layout.positions(ids)
     if layout.world_size == 1:
         return RoutePlan(positions)
-    order = np.argsort(positions, kind="stable")
-    positions = positions[order]
-    return RoutePlan(positions, order, np.bincount(positions // layout.rows_per_rank, minlength=layout.world_size))
+    owners = positions // layout.rows_per_rank
+    # Ranks in 16 bits: numpy then sorts by radix, ten times as fast.
+    order = np.argsort(owners.astype(np.uint16 if layout.world_size < 1 << 16 else np.int64), kind="stable")
+    return RoutePlan(positions[order], order, np.bincount(owners, minlength=layout.world_size))
 
 
 def find_route(layout: RowLayout, plan: RoutePlan, ranks: Ranks) -> Route:
@@ -193,5 +194,8 @@ class ShardedEmbedding:
             return
         received = self.ranks.exchange(gradient.index_select(0, route.order), route.send_counts, route.receive_counts)
         summed = torch.zeros(len(route.distinct_rows), self.dim, device=received.device)
-        summed.index_add_(0, route.inverse, received)
+        # What one rank sends is distinct, so each sum has one order; scatter_add_ is three times as fast as index_add_.
+        parts = zip(*(t.split_with_sizes(route.receive_counts) for t in (received, route.inverse)), strict=True)
+        for part, rows in parts:
+            summed.scatter_add_(0, rows[:, None].expand_as(part), part)
         update(self.weight, self.squares, route.distinct_rows, summed)

@@ -1,4 +1,9 @@
-"""The skip-gram family's tables over the ranks: an input vector an item, an output vector an item or inner node.
+"""The skip-gram family's vectors over the ranks: an input vector an item, an output vector an item or inner node.
+
+Both lie in one table, so that a batch fetches and updates all its rows by one exchange each way:
+
+    row i of the table        input vector of item i
+    row num_items + i         output vector of item (or inner node) i
 
 Source: Mikolov et al. 2013 (word2vec); Barkan & Koenigstein 2016 (items for words).
 """
@@ -10,20 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recspark.models.sharded_embedding import (
-    Ranks,
-    Route,
-    RoutePlan,
-    RowLayout,
-    RowUpdate,
-    ShardedEmbedding,
-    find_route,
-    plan_route,
-)
+from recspark.models.sharded_embedding import Ranks, Route, RoutePlan, RowLayout, RowUpdate, ShardedEmbedding
+from recspark.models.sharded_embedding import find_route as find_table_route
+from recspark.models.sharded_embedding import plan_route as plan_table_route
 
 
 class SkipGram:
-    """Two tables of one layout; output vectors start at zero, so that the first gradients of the input are zero."""
+    """One table of ``2 x num_items`` rows; output vectors start at zero: the first gradients of the input are zero."""
 
     def __init__(
         self,
@@ -32,44 +30,36 @@ class SkipGram:
         ranks: Ranks,
         initial_rows: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     ) -> None:
-        self.layout, self.ranks = RowLayout(num_items, ranks.world_size), ranks
-        self.input = ShardedEmbedding(self.layout, dim, ranks, initial_rows)
-        self.output = ShardedEmbedding(self.layout, dim, ranks)
+        """``initial_rows`` gives the input vectors of items, whoever holds them."""
+        self.num_items, self.layout, self.ranks = num_items, RowLayout(2 * num_items, ranks.world_size), ranks
 
-    def plan(self, ids: NDArray[np.int64]) -> RoutePlan:
-        """What can be known ahead of the route of distinct rows of either table."""
-        return plan_route(self.layout, ids)
+        def with_outputs(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            values = np.zeros((len(rows), dim), np.float32)
+            values[rows < num_items] = initial_rows(rows[rows < num_items])
+            return values
+
+        self.table = ShardedEmbedding(self.layout, dim, ranks, with_outputs)
+
+    def plan(self, inputs: NDArray[np.int64], outputs: NDArray[np.int64]) -> RoutePlan:
+        """What can be known ahead of the route of distinct ``inputs`` [u], then distinct ``outputs`` [r]."""
+        return plan_table_route(self.layout, np.concatenate([inputs, outputs + self.num_items]))
 
     def route(self, plan: RoutePlan) -> Route:
         """The route of a plan. Collective."""
-        return find_route(self.layout, plan, self.ranks)
+        return find_table_route(self.layout, plan, self.ranks)
 
-    def lookup(self, input_route: Route, output_route: Route) -> tuple[Tensor, Tensor]:
-        """(input rows, output rows), float32 [r, dim] each. Collective."""
-        return self.input.lookup(input_route), self.output.lookup(output_route)
+    def lookup(self, route: Route) -> Tensor:
+        """Input rows, then output rows: float32 [u + r, dim]. Collective."""
+        return self.table.lookup(route)
 
-    def apply_gradient(
-        self,
-        input_route: Route,
-        output_route: Route,
-        input_gradient: Tensor,
-        output_gradient: Tensor,
-        update: RowUpdate,
-    ) -> None:
-        """Updates both tables. Collective."""
-        self.input.apply_gradient(input_route, input_gradient, update)
-        self.output.apply_gradient(output_route, output_gradient, update)
+    def apply_gradient(self, route: Route, gradient: Tensor, update: RowUpdate) -> None:
+        """Updates the rows by their gradient [u + r, dim]. Collective."""
+        self.table.apply_gradient(route, gradient, update)
 
     def state(self) -> dict[str, Tensor]:
         """This rank's rows of all that a checkpoint holds, in position order; changed in place by training."""
-        return {
-            "input_vectors": self.input.weight,
-            "output_vectors": self.output.weight,
-            "input_squares": self.input.squares,
-            "output_squares": self.output.squares,
-        }
+        return {"vectors": self.table.weight, "squares": self.table.squares}
 
     def is_finite(self) -> bool:
         """Whether this rank's optimizer state is free of NaN and infinity; any such gradient would show there."""
-        total = self.input.squares.sum() + self.output.squares.sum()
-        return bool(torch.isfinite(total))
+        return bool(torch.isfinite(self.table.squares.sum()))

@@ -16,19 +16,27 @@ from torch.nn import functional as F
 from recspark.training.token_windows import Windows, pad_rows
 
 
-def positive_gradients(hidden_TD: Tensor, output_TD: Tensor, windows: Windows) -> tuple[Tensor, Tensor, Tensor]:
+def positive_gradients(
+    hidden_TD: Tensor, output_TD: Tensor, windows: Windows, chunk_tokens: int = 512
+) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, hidden gradient [T, D], output gradient [T, D]) of all pairs inside the windows, summed by their weights.
 
-    A pair of a centre c and a token j of its window costs -log sigmoid(hidden_j . output_c).
+    A pair of a centre c and a token j of its window costs -log sigmoid(hidden_j . output_c). ``chunk_tokens`` at a
+    time, so that what is computed from them stays in the cache.
 
     Source: Mikolov et al. 2013, eq. 4, first term.
     """
     inputs, centers = windows.view_inputs(hidden_TD), windows.view_centers(output_TD)
-    scores = torch.bmm(centers, inputs.transpose(1, 2))
-    loss = (F.softplus(-scores) * windows.band).sum().double()
-    slope = -torch.sigmoid(-scores) * windows.band
-    output_gradient = torch.bmm(slope, inputs).flatten(0, 1)[: len(output_TD)]
-    return loss, windows.add_to_inputs(torch.bmm(slope.transpose(1, 2), centers)), output_gradient
+    input_gradient, output_gradient = torch.empty_like(inputs), torch.empty_like(centers)
+    loss = torch.zeros((), dtype=torch.float64, device=hidden_TD.device)
+    for blocks in windows.chunks(chunk_tokens):
+        band = windows.band[blocks]
+        scores = torch.bmm(centers[blocks], inputs[blocks].transpose(1, 2)).neg_()
+        loss += torch.dot(F.softplus(scores).view(-1), band.view(-1)).double()
+        slope = scores.sigmoid_().mul_(band).neg_()
+        torch.bmm(slope, inputs[blocks], out=output_gradient[blocks])
+        torch.bmm(slope.transpose(1, 2), centers[blocks], out=input_gradient[blocks])
+    return loss, windows.add_to_inputs(input_gradient), output_gradient.flatten(0, 1)[: len(output_TD)]
 
 
 def target_gradients(

@@ -26,6 +26,11 @@ class Windows:
         self._num_blocks = -(-self.num_tokens // self._block)
         self.band = self._find_band(found, like.device).to(like.dtype)
 
+    def chunks(self, num_tokens: int) -> list[slice]:
+        """The blocks, as many at a time as hold about ``num_tokens`` centres."""
+        size = max(1, num_tokens // self._block)
+        return [slice(start, start + size) for start in range(0, self._num_blocks, size)]
+
     def view_inputs(self, input_TD: Tensor) -> Tensor:
         """The inputs around each block [blocks, P + 2 width, D]."""
         dim = input_TD.shape[1]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
+from recspark.memory import keep_freed_memory
 from recspark.models.sharded_embedding import RoutePlan, look_up
 from recspark.models.skip_gram import SkipGram
 from recspark.training.backend import TORCH
@@ -35,11 +36,10 @@ _PART_ROWS = 1 << 20
 
 
 class PreparedStep(NamedTuple):
-    """A step's work, and the way to its input and output rows as far as this rank knows it alone."""
+    """A step's work, and the way to its rows as far as this rank knows it alone."""
 
     batch: StepBatch
-    inputs: RoutePlan
-    outputs: RoutePlan
+    rows: RoutePlan
 
 
 class TorchBackend:
@@ -58,6 +58,8 @@ class TorchBackend:
         config = objective.config
         if world.device.startswith("cuda"):
             torch.set_float32_matmul_precision(config.matmul_precision)
+        else:
+            keep_freed_memory()
         self._world, self._objective = world, objective
         self._batches = StepBatches(objective)
         initial_rows = partial(init_rows, dim=dim, init_scale=config.init_scale, seed=objective.seed)
@@ -67,16 +69,19 @@ class TorchBackend:
 
     def start_from(self, start: StartRows) -> None:
         """Puts an earlier model's rows in the place of this rank's initial ones."""
-        mine = self._model.layout.range_of(self._world.rank)
-        places, rows = start.rows_of(self._model.layout.ids(np.arange(mine.start, mine.stop)))
-        state = self._model.state()
-        for name, values in rows.items():
-            state[name][torch.from_numpy(places)] = torch.from_numpy(values).to(self._world.device)
+        mine, num_items = self._model.layout.range_of(self._world.rank), self._model.num_items
+        table_of, item = np.divmod(self._model.layout.ids(np.arange(mine.start, mine.stop)), num_items)
+        for number, side in enumerate(("input", "output")):
+            own = np.flatnonzero(table_of == number)
+            places, rows = start.rows_of(item[own])
+            for name, tensor in self._model.state().items():
+                if (values := rows.get(f"{side}_{name}")) is not None:  # an earlier model may have one side only
+                    tensor[torch.from_numpy(own[places])] = torch.from_numpy(values).to(self._world.device)
 
     def prepare(self, batch: Sequences, place: Place) -> PreparedStep:
         """Tokens, windows, rows and negatives of a batch, and where the rows are."""
         found = self._batches.prepare(batch, place)
-        prepared = PreparedStep(found, self._model.plan(found.tokens.items), self._model.plan(found.outputs))
+        prepared = PreparedStep(found, self._model.plan(found.tokens.items, found.outputs))
         return stage(prepared, self._world.device)
 
     def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
@@ -88,10 +93,9 @@ class TorchBackend:
 
         One rank reads nothing back from its device, so that a GPU never waits for the next step's orders.
         """
-        routes = self._model.route(prepared.inputs), self._model.route(prepared.outputs)
-        input_rows, output_rows = self._model.lookup(*routes)
-        loss, input_gradient, output_gradient = find_gradients(prepared.batch, input_rows, output_rows)
-        self._model.apply_gradient(*routes, input_gradient, output_gradient, RowwiseAdagrad(learning_rate).update)
+        route = self._model.route(prepared.rows)
+        loss, gradient = find_gradients(prepared.batch, self._model.lookup(route))
+        self._model.apply_gradient(route, gradient, RowwiseAdagrad(learning_rate).update)
         self._loss += loss
         self._pairs += prepared.batch.num_pairs
 
@@ -130,12 +134,13 @@ class TorchBackend:
         for piece in range(num_pieces):
             start = min(items.start + piece * _PART_ROWS, items.stop)
             ids = np.arange(start, min(start + _PART_ROWS, items.stop))
-            route = self._model.route(self._model.plan(ids))
-            pieces.append({n: look_up(t, route, self._world).cpu() for n, t in self._model.state().items()})
-        own = {n: t[:0].cpu() for n, t in self._model.state().items()}  # where no rank asks for anything
-        rows = {n: torch.cat([own[n], *(piece[n] for piece in pieces)]).numpy() for n in own}
-        squares = rows["input_squares"], rows["output_squares"]
-        return SkipGramTables(rows["input_vectors"], rows["output_vectors"], squares[0] > 0, *squares)
+            route = self._model.route(self._model.plan(ids, ids))
+            pieces.append([look_up(t, route, self._world).cpu().tensor_split(2) for t in self._model.state().values()])
+        (inputs, outputs), (input_squares, output_squares) = (
+            [torch.cat([tensor[:0].cpu(), *(piece[n][side] for piece in pieces)]).numpy() for side in (0, 1)]
+            for n, tensor in enumerate(self._model.state().values())
+        )
+        return SkipGramTables(inputs, outputs, input_squares > 0, input_squares, output_squares)
 
     def _as_global(self, local: Tensor) -> Any:
         """This rank's rows as the part of the whole table that they are, so that a checkpoint can be cut anew."""

@@ -67,7 +67,8 @@ def plain_loss(objective: Objective, batch: Sequences, x: Tensor, y: Tensor) -> 
 def find_table_gradients(batch: StepBatch, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`find_gradients` scattered into whole tables."""
     items, outputs = torch.from_numpy(batch.tokens.items), torch.from_numpy(batch.outputs)
-    loss, dx, dy = find_gradients(batch, x.detach()[items], y.detach()[outputs])
+    loss, gradient = find_gradients(batch, torch.cat([x.detach()[items], y.detach()[outputs]]))
+    dx, dy = gradient.split([len(items), len(outputs)])
     assert len(items.unique()) == len(items)
     assert len(outputs.unique()) == len(outputs)
     return loss, torch.zeros_like(x).index_copy(0, items, dx), torch.zeros_like(y).index_copy(0, outputs, dy)
