@@ -1,5 +1,6 @@
 """Every data set of `quality`: how it is prepared, which metrics its papers report, and whether it is a graph."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def find_dataset(name: str) -> Dataset:
         )
     if dataset.prepare and not dataset.prepared.exists():
         dataset.prepared.parent.mkdir(parents=True, exist_ok=True)
-        part = dataset.prepared.with_suffix(".part")
+        part = dataset.prepared.with_suffix(f".{os.getpid()}.part")
         dataset.prepare(raw, part)
         part.rename(dataset.prepared)
     return dataset
