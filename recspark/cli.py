@@ -1,6 +1,6 @@
 """The command line. Engines are imported by the processes it starts, never here.
 
-Exit codes: 0 done, 2 the user's input (one message, no traceback), 1 anything else.
+Exit codes: 0 done, 2 the user's input (one message, no traceback), 1 anything else, a leak of held-out data too.
 """
 
 import os
@@ -24,6 +24,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+verify_app = typer.Typer(help="Proves what a finished run promises.", no_args_is_help=True)
+app.add_typer(verify_app, name="verify")
 
 Conf = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="CONF")]
 Overrides = Annotated[
@@ -56,6 +59,7 @@ def _run(opened: "Run", arguments: list[str], first: str | None, last: str | Non
     from recspark.pipeline.launch import StageFailed, describe_training, run_all
     from recspark.pipeline.limits import check_catalogue, check_training
     from recspark.pipeline.plan import describe_states, find_states, select_stages
+    from recspark.pipeline.verify import audit_unevaluated
 
     names = select_stages(opened, first, last)
     if "evaluate" in names:
@@ -71,7 +75,10 @@ def _run(opened: "Run", arguments: list[str], first: str | None, last: str | Non
     except StageFailed as failed:
         print(f"stopped: {failed}", file=sys.stderr)
         raise typer.Exit(failed.exit_code) from failed
+    audited = audit_unevaluated(opened, states)
     print_closing(opened, arguments)
+    if audited:
+        print(f"\n{audited}")
 
 
 @app.command()
@@ -164,6 +171,18 @@ def export(
     print(f"{num_items:,} items in {folder}; look at them with `tensorboard --logdir {folder}`, tab Projector")
 
 
+@verify_app.command()
+def leak(conf: Conf, overrides: Overrides = None) -> None:
+    """Proves from versions, times and counts that nothing held out has reached what was learned."""
+    from recspark.pipeline.hints import filled_in
+    from recspark.pipeline.verify import verify_leak
+
+    with filled_in([conf, *(overrides or [])]):
+        report = verify_leak(conf, overrides or [])
+        print(report.describe())
+        report.check_clean()
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -192,7 +211,7 @@ def _main() -> None:
         app()
     except RecsparkError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("stopped: interrupted; the next run goes on from the last finished stage or checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -1,12 +1,14 @@
 """Every error a user can cause, by the place where it is mended.
 
 A message says where, what was found, what was expected and what to do. The command line prints it
-without a traceback and exits with 2; any other exception is our own mistake and exits with 1.
+without a traceback and exits with the error's ``exit_code``; any other exception is our own mistake and exits with 1.
 """
 
 
 class RecsparkError(Exception):
     """Something in the user's input, data or machine has to change before the run can go on."""
+
+    exit_code = 2
 
 
 class ConfigError(RecsparkError):
@@ -27,6 +29,12 @@ class LakeError(RecsparkError):
 
 class DataError(RecsparkError):
     """The data is readable but cannot yield what the stage needs: an empty split, a single item."""
+
+
+class DataLeakError(RecsparkError):
+    """Something that the split holds out has reached what was learned: no input can mend that."""
+
+    exit_code = 1
 
 
 class TrainingError(RecsparkError):

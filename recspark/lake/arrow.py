@@ -207,17 +207,19 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
         return opened.to_pyarrow_table(columns=columns, filters=filters, filesystem=_table_files(table.uri))
 
 
-def stream_table(table: TableAt, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+def stream_table(table: TableAt, columns: list[str], batch_rows: int, where: Any = None) -> Iterator[pa.RecordBatch]:
     """The rows of a pinned table, at most so many at a time, in the same order on every machine.
+
+    ``where`` is an expression of `pyarrow.compute`; files that cannot hold such rows are not read.
 
     Raises: LakeError when the version, or one of its files, is gone or damaged.
     """
     opened = open_table(table.lake, table.name, table.version)
     dataset = opened.to_pyarrow_dataset(filesystem=_table_files(table.uri))
     with _naming_lost_files(table):
-        for fragment in sorted(dataset.get_fragments(), key=lambda f: str(f.path)):
+        for fragment in sorted(dataset.get_fragments(filter=where), key=lambda f: str(f.path)):
             yield from fragment.to_batches(
-                dataset.schema, columns, batch_size=batch_rows, batch_readahead=1, fragment_readahead=1
+                dataset.schema, columns, filter=where, batch_size=batch_rows, batch_readahead=1, fragment_readahead=1
             )
 
 

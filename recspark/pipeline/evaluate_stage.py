@@ -3,7 +3,7 @@
 pinned user_histories, items, users, item_embeddings (index, item_graph) -> recommendations -> metrics
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class _Evaluated:
     values: list[MetricValue]
 
 
-def evaluate(run: Run) -> None:
-    """Writes the run's evaluation: one commit of `recommendations`, then the marker `metrics`.
+def evaluate(run: Run, facts: Mapping[str, Any] | None = None) -> None:
+    """Writes the run's evaluation: one commit of `recommendations`, then the marker `metrics`, which records ``facts``.
 
     Raises: DataError when no user can be scored; LakeError when an earlier stage has not run; ConfigError, SetupError
     when the catalogue is too large for a baseline; TrainingError when the model knows what it is to be scored on.
@@ -61,7 +61,7 @@ def evaluate(run: Run) -> None:
         tables={RECOMMENDATIONS.name: version},
         inputs=_describe_inputs(setting),
         counts=setting.cases.counts | {"short_lists": {m.label: _count_short(m.ranked) for m in models}},
-        facts=_describe_results(setting, models),
+        facts=_describe_results(setting, models) | dict(facts or {}),
     )
     table = to_metrics_table(key, {m.model_id: m.values for m in models})
     write_table(run.lake, METRICS, table, record, replace=f"{c.STAGE_KEY} = '{key}'")

@@ -58,6 +58,22 @@ def open_finished_run(conf: str | Path, overrides: Sequence[str], stage: str) ->
     )
 
 
+def open_newest_run(conf: str | Path, overrides: Sequence[str], stages: Sequence[str]) -> Run:
+    """The newest run of a config that has finished the first of some stages that any run has finished.
+
+    Raises: ConfigError for a wrong config; LakeError when none has finished any of them.
+    """
+    config = _load(conf, overrides)
+    for stage in stages:
+        for run in _list_runs(config):
+            if stage in run.stages and _is_done(run, [stage]):
+                return run
+    raise LakeError(
+        f"{config.paths.lake}: nothing to look at is built for this config; "
+        f"run `recspark run {shlex.join([str(conf), *overrides])}` first"
+    )
+
+
 def _load(conf: str | Path, overrides: Sequence[str]) -> RunConfig:
     config = load_config(conf, overrides)
     check_lake(config.paths.lake)

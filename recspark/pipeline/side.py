@@ -41,7 +41,8 @@ STAGE_FILE = "RECSPARK_STAGE_FILE"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs ``STAGE[,STAGE] CONF [key=value ...] [--dry-run]``; 0 when done, 2 when the user has to change something."""
+    """Runs ``STAGE[,STAGE] CONF [key=value ...] [--dry-run]``; 0 when done, 2 when the user has to change something,
+    1 where held-out data has leaked."""
     is_dry, words = DRY_RUN in arguments, [word for word in arguments if word != DRY_RUN]
     if len(words) < 2:
         usage = f"usage: python -m recspark.pipeline.side STAGE[,STAGE] CONF [key=value ...] [{DRY_RUN}]"
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     except RecsparkError as error:
         if is_first_rank():
             print(f"error: {error}", file=sys.stderr, flush=True)
-        return _leave_word(USER_ERROR)
+        return _leave_word(error.exit_code)
     except SystemExit as stopped:  # by SIGTERM, with a checkpoint written
         return _leave_word(int(stopped.code or 0))
     return 0
@@ -238,8 +239,9 @@ def _build_index(run: Run) -> None:
 
 def _evaluate(run: Run) -> None:
     from recspark.pipeline.evaluate_stage import evaluate
+    from recspark.pipeline.verify import audit_facts
 
-    evaluate(run)
+    evaluate(run, audit_facts(run))
 
 
 _ENGINE_STAGES: dict[str, Callable[[Run], None]] = {"train": _train, "index": _build_index, "evaluate": _evaluate}

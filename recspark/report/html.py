@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from recspark.evaluate.leak.report import describe_facts
 from recspark.report.metrics_table import ITEM_KNN, ORACLE, POPULARITY, describe_setting
 from recspark.report.summary import Report, format_number, list_other_counts
 
@@ -29,6 +30,8 @@ def render_html(report: Report, title: str) -> str:
     body = [f"<h1>{escape(title)}</h1>", f'<p class="note">lake {escape(str(report["lake"]))}</p>']
     if report["evaluation"]:
         body += _render_evaluation(report["evaluation"])
+    if report["leak_audit"]:
+        body.append(f"<p>{escape(describe_facts(report['leak_audit']))}</p>")
     body += _render_balance(report["balance"]) + _render_stages(report["stages"])
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     page = "\n".join(body)

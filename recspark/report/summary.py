@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recspark.contracts.stages import PlannedStage
+from recspark.evaluate.leak.report import describe_facts
 from recspark.lake.arrow import find_done
 from recspark.report.metrics_table import build_metrics_report, describe_metrics
 
@@ -41,6 +42,7 @@ def build_report(lake: str, stages: Mapping[str, PlannedStage]) -> Report:
         },
         "balance": [balance_of(name, r.counts) for name, (_, r) in done.items() if _rows_in(r.counts) is not None],
         "evaluation": build_metrics_report(evaluated[1].counts, evaluated[1].facts) if evaluated else None,
+        "leak_audit": evaluated[1].facts.get("leak_audit") if evaluated else None,
     }
 
 
@@ -67,6 +69,8 @@ def describe_report(report: Report) -> str:
     blocks = [_describe_balance(report["balance"]), _describe_counts(report["stages"])]
     if report["evaluation"]:
         blocks.append(describe_metrics(report["evaluation"]))
+    if report["leak_audit"]:
+        blocks.append(describe_facts(report["leak_audit"]))
     return "\n\n".join(block for block in blocks if block)
 
 

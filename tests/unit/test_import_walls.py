@@ -24,6 +24,8 @@ CASES = {
     "recspark.graph.csr": {"numba"},
     "recspark.walks.kernel": {"numba"},
     "recspark.evaluate.ranking": {"numba", "deltalake"},
+    "recspark.evaluate.leak.audit": {"numba", "deltalake"},
+    "recspark.pipeline.verify": {"deltalake", "pydantic"},
     "recspark.report.summary": {"deltalake"},
     "recspark.sources.planted": set(),
     "recspark.sources.wanted": set(),
