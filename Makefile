@@ -38,8 +38,11 @@ $(SETUP)/java: $(SETUP)/venv requirements-java.lock
 quickstart: setup
 	@$(BIN)/recspark run conf/quickstart.yaml
 
+# 2: files are dealt to two processes in order, those that take longest first; each has a Spark of its own. 0: one process.
+TEST_PROCESSES ?= 0
+
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -1,22 +1,19 @@
-"""Runs a function on several gloo processes, as torchrun would start them, with a time-out that leaves none behind.
+"""Runs a function on several gloo processes, as torchrun would start them, with a time-out that leaves none behind."""
 
-python -m tests.helpers.ranks MODULE FUNCTION ARGUMENTS     one rank; ARGUMENTS is a JSON object of keyword arguments
-"""
-
-import importlib
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from recspark.ending import calm_ending
+from tests.helpers.warm_ranks import WarmRank, WarmServer
 
 ROOT = Path(__file__).resolve().parents[2]
+Process = subprocess.Popen[str] | WarmRank
 
 
 def run_ranks(
@@ -29,24 +26,24 @@ def run_ranks(
     return wait_for_all(start_ranks(function, num_ranks, arguments, fault), timeout_s)
 
 
-def start_ranks(
-    function: Any, num_ranks: int, arguments: dict[str, Any], fault: str | None = None
-) -> list[subprocess.Popen[str]]:
+def start_ranks(function: Any, num_ranks: int, arguments: dict[str, Any], fault: str | None = None) -> list[WarmRank]:
     """Starts the ranks, each in a process group of its own."""
-    command = [sys.executable, "-m", "tests.helpers.ranks", function.__module__, function.__name__]
     port = _free_port()
     processes = []
     for rank in range(num_ranks):
         environment = rank_environment(rank, num_ranks, port)
         if fault and rank == 0:
             environment["RECSPARK_FAULT"] = fault
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        given = [*command, json.dumps(arguments)]
-        processes.append(subprocess.Popen(given, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes))
+        processes.append(_warm_server().start(environment, function.__module__, function.__name__, arguments))
     return processes
 
 
-def stop(processes: list[subprocess.Popen[str]]) -> None:
+@cache
+def _warm_server() -> WarmServer:
+    return WarmServer(ROOT)
+
+
+def stop(processes: Sequence[Process]) -> None:
     """Kills those that still run, with their children."""
     for process in processes:
         if process.poll() is None:
@@ -60,7 +57,7 @@ def check_ranks(*args: Any, **named: Any) -> None:
         assert done.returncode == 0, f"rank {rank} ended with {done.returncode}:\n{done.stderr[-4000:]}"
 
 
-def wait_for_all(processes: list[subprocess.Popen[str]], timeout_s: float) -> list[subprocess.CompletedProcess[str]]:
+def wait_for_all(processes: Sequence[Process], timeout_s: float) -> list[subprocess.CompletedProcess[str]]:
     """Waits; whatever still runs at the time-out is killed with its children."""
     deadline = time.monotonic() + timeout_s
     ended = []
@@ -87,9 +84,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
-
-
-if __name__ == "__main__":
-    _, module, name, given = sys.argv
-    with calm_ending():
-        getattr(importlib.import_module(module), name)(**json.loads(given))

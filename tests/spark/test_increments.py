@@ -2,19 +2,16 @@
 
 import shutil
 
-import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
 
-from recspark.contracts.counts import add_counts
 from recspark.graph.job import build_graph
 from recspark.lake import arrow
 from recspark.lake.lineage import find_ingest_ancestor
 from recspark.pipeline.open_run import open_run
 from recspark.sessions import increment, increment_commit
 from recspark.sources import increment as source_increment
+from recspark.sources.job import ingest
 from tests.helpers import increments, sessions_oracle
-from tests.helpers.sources import make_run, write_lines
 from tests.spark.test_sessions_job import to_outside
 
 pytestmark = pytest.mark.spark
@@ -106,7 +103,8 @@ def check_ingest(found, lines):
 
 
 @pytest.mark.parametrize(("case", "seed"), [("gap", 1), ("rare_items", 2), ("last_out_by_basket", 3)])
-def test_any_grouping_equals_one_full_build(spark, lake, tmp_path, case, seed):
+def test_any_grouping_equals_one_full_build(spark, lake, tmp_path, monkeypatch, case, seed):
+    """File by file; the second of one case dies before each marker first, and the third goes on from what that left."""
     lines = increments.dirty_lines(seed)
     files = increments.cut_randomly(lines, 3, seed)
     folder = tmp_path / "log"
@@ -114,12 +112,39 @@ def test_any_grouping_equals_one_full_build(spark, lake, tmp_path, case, seed):
     for number in range(len(files)):
         increments.write_files(folder, files[: number + 1])
         run = increments.plan(lake, folder, evaluate=None, **CASES[case])
+        if (case, number) == ("rare_items", 1):
+            die_before_each_marker(spark, run, monkeypatch)
         found = increments.build(spark, run)
         check_ingest(found, [line for lines in files[: number + 1] for line in lines])
         check_equals_plain_python(run, found)
         if before:
             check_went_on(before, found)
         before = found
+    if case == "gap":
+        check_same_events(spark, increments.plan(f"{lake}/at once", folder, evaluate=None, **CASES[case]), found)
+
+
+def die_before_each_marker(spark, run, monkeypatch):
+    """Each stage is stopped between its last table and its marker; it is not done then."""
+    for module, stage in ((source_increment, "ingest"), (increment_commit, "sessions")):
+
+        def die(name, stage=stage):
+            if name == f"{stage}.before_marker":
+                raise KeyboardInterrupt(name)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "fault_point", die)
+            with pytest.raises(KeyboardInterrupt, match="before_marker"):
+                increments.build(spark, run)
+        assert arrow.find_done(run.lake, run.stages[stage]) is None
+
+
+def check_same_events(spark, at_once, found):
+    """The very events, ids too, of an ingest of all files at once."""
+    ingest(spark, at_once)
+    once = arrow.read_table(arrow.find_table(at_once.lake, at_once.stages["ingest"], "events")).to_pylist()
+    events = [sorted(rows, key=lambda e: e["event_id"]) for rows in (once, found["tables"]["events"])]
+    assert events[0] == events[1]
 
 
 def check_went_on(before, found):
@@ -132,22 +157,11 @@ def check_went_on(before, found):
         assert given.items() <= now.items()
 
 
-def test_event_ids_are_those_of_a_full_build(spark, lake, tmp_path):
-    lines = increments.dirty_lines(7, 60)
-    files = increments.cut_randomly(lines, 3, 7)
-    found = {}
-    for name in ("steps", "at once"):
-        for number in (1, 2, 3) if name == "steps" else (3,):
-            increments.write_files(tmp_path / name, files[:number])
-            run = increments.plan(f"{lake}/{name}", tmp_path / name, evaluate=None, split=CUT)
-            increments.ingest(spark, run)
-        found[name] = arrow.read_table(arrow.find_table(run.lake, run.stages["ingest"], "events")).to_pylist()
-    once, steps = (sorted(found[n], key=lambda e: e["event_id"]) for n in ("at once", "steps"))
-    assert once == steps
+def test_a_changed_file_is_said_and_its_users_alone_are_built_anew(spark, lake, tmp_path, monkeypatch):
+    """A correction: ingest reads all, sessions compares rows; two configs share the lake in between.
 
-
-def test_a_changed_file_is_said_and_its_users_alone_are_built_anew(spark, lake, tmp_path):
-    """A correction: ingest reads all, sessions compares rows; two configs share the lake in between."""
+    Then a file that touches more users than is worth an increment.
+    """
     events = sessions_oracle.random_events(11, 150)
     lines = [increments.to_line(event) for event in events]
     folder = tmp_path / "log"
@@ -169,87 +183,13 @@ def test_a_changed_file_is_said_and_its_users_alone_are_built_anew(spark, lake, 
     check_equals_plain_python(other, increments.read(other))
     assert len(found["tables"]["sessions"]) > built_from["sessions_written"]
 
-
-def test_a_death_before_the_marker_is_mended_by_the_next_run(spark, lake, tmp_path, monkeypatch):
-    lines = [increments.to_line(event) for event in sessions_oracle.random_events(9, 90)]
-    increments.write_files(tmp_path / "log", [lines[:60]])
-    increments.build(spark, increments.plan(lake, tmp_path / "log", evaluate=None, split=CUT))
-    increments.write_files(tmp_path / "log", [lines[:60], lines[60:]])
-    run = increments.plan(lake, tmp_path / "log", evaluate=None, split=CUT)
-    for module, stage in ((source_increment, "ingest"), (increment_commit, "sessions")):
-
-        def die(name, stage=stage):
-            if name == f"{stage}.before_marker":
-                raise KeyboardInterrupt(name)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(module, "fault_point", die)
-            with pytest.raises(KeyboardInterrupt, match="before_marker"):
-                increments.build(spark, run)
-        assert arrow.find_done(lake, run.stages[stage]) is None
-    found = increments.build(spark, run)
-    assert "built_from" in found["records"]["sessions"].facts
-    check_ingest(found, lines)
-    check_equals_plain_python(run, found)
-
-
-def test_many_touched_users_are_built_in_full(spark, lake, tmp_path, monkeypatch):
     monkeypatch.setattr(increment, "MAX_TOUCHED_SHARE", 0.01)
-    lines = [increments.to_line(event) for event in sessions_oracle.random_events(4, 90)]
-    for number in (1, 2):
-        increments.write_files(tmp_path / "log", [lines[:60], lines[60:]][:number])
-        run = increments.plan(lake, tmp_path / "log", evaluate=None, split=CUT)
-        found = increments.build(spark, run)
+    increments.write_files(folder, [lines[:100], lines[100:-4], lines[-4:]])
+    run = increments.plan(lake, folder, **settings)
+    found = increments.build(spark, run)
     assert "built_from" in found["records"]["ingest"].facts
     assert "built_from" not in found["records"]["sessions"].facts
     check_equals_plain_python(run, found)
-
-
-def given_ids(lake, folder):
-    columns = {"user_id": "u", "item_id": "i", "ts": "t", "event_id": "id"}
-    source = {"kind": "files", "path": str(folder), "format": "csv", "columns": columns, "max_bad_ratio": 1.0}
-    return make_run(lake, source, evaluate=None, split=CUT)
-
-
-@pytest.mark.parametrize("wins", [False, True])
-def test_repeats_of_given_ids_are_refused_as_in_a_full_build(spark, lake, tmp_path, wins):
-    """Of rows with one id that of the smallest hash is kept: where the new one would be, all is read again."""
-    rows = [f"{user},i1,2026-01-01,e1" for user in "abcdef"]
-    kept = {}
-    for row in rows:  # which of two rows a full build keeps
-        write_lines(tmp_path / "pairs" / row[0] / "x.csv", "u,i,t,id", rows[0], row)
-        run = given_ids(f"{lake}/{row[0]}", tmp_path / "pairs" / row[0])
-        increments.ingest(spark, run)
-        at = arrow.find_table(run.lake, run.stages["ingest"], "events")
-        kept[row] = arrow.read_table(at).to_pylist()[0]["user_id"]
-    other = next(row for row in rows[1:] if (kept[row] != "a") == wins)
-    write_lines(tmp_path / "log" / "1.csv", "u,i,t,id", rows[0], "x,i2,2026-01-02,e2")
-    increments.ingest(spark, given_ids(lake, tmp_path / "log"))
-    write_lines(tmp_path / "log" / "2.csv", "u,i,t,id", other, "y,i3,2026-01-02,e3")
-    run = given_ids(lake, tmp_path / "log")
-    increments.ingest(spark, run)
-    at = arrow.find_table(run.lake, run.stages["ingest"], "events")
-    assert sorted(e["user_id"] for e in arrow.read_table(at).to_pylist()) == sorted([kept[other], "x", "y"])
-    assert at.record.counts["quarantined"] == {"repeated_event_id": 1}
-    assert ("built_from" in at.record.facts) is not wins
-
-
-def test_versions_appended_to_a_delta_source_are_read_on(spark, lake, tmp_path):
-    path = str(tmp_path / "foreign")
-    events = sessions_oracle.random_events(6, 120)
-    for part in (events[:80], events[80:100], events[100:]):
-        columns = {"u": "user_id", "i": "item_id", "k": "event_type"}
-        rows = pa.table({name: [e[key] for e in part] for name, key in columns.items()})
-        rows = rows.append_column("t", pa.array([e["ts_us"] for e in part], pa.timestamp("us", "UTC")))
-        write_deltalake(path, rows, mode="append")
-        source = {"kind": "delta", "path": path}
-        source["columns"] = {"user_id": "u", "item_id": "i", "ts": "t", "event_type": "k"}
-        run = make_run(lake, source, evaluate=None, split=CUT)
-        increments.ingest(spark, run)
-    at = arrow.find_table(run.lake, run.stages["ingest"], "events")
-    assert at.record.facts["built_from"]["rows_read"] == 20
-    found = sorted((e["user_id"], e["item_id"], increments.micros(e["ts"])) for e in arrow.read_table(at).to_pylist())
-    assert found == sorted((e["user_id"], e["item_id"], e["ts_us"]) for e in events)
 
 
 def read_graph(spark, run):
@@ -294,10 +234,3 @@ def test_online_retail_day_by_day_equals_one_build(spark, lake, shared_data, tmp
     ids = [{r["session_id"] for r in f["tables"]["sessions"]} for f in (found, full)]
     assert ids[0] == ids[1]
     assert read_graph(spark, run) == read_graph(spark, once)
-
-
-def test_counts_add_and_names_that_count_nothing_vanish():
-    assert add_counts({"kept": 2, "dropped": {"b": 1}}, {"kept": 1, "dropped": {"a": 2, "b": -1}}) == {
-        "kept": 3,
-        "dropped": {"a": 2},
-    }
