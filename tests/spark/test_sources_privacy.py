@@ -29,32 +29,32 @@ RULES = [
 ]
 HEADER = "u,i,t,w,b,note"
 DAY_1 = [
-    "anna@example.org,i1,2026-01-01T08:00:00,1,order-anna-1,",
-    "anna@example.org,i2,2026-01-01T08:01:00,1,order-anna-1,",
-    "anna@example.org,i2,2026-01-01T08:01:00,1,order-anna-1,",
-    "anna@example.org,i1,2026-01-01T08:02:00,1,order-anna-1,",
-    "bob@example.org,i1,2026-01-01T09:00:00,1,order-bob-1,from 10.1.2.3",
-    "bob@example.org,i2,2026-01-01T09:00:30,1,order-bob-1,",
-    "bob@example.org,i3,2026-01-01T09:00:31,1,order-bob-1,",
-    *(f"user{n}@example.org,i{n % 3 + 1},2026-01-01T1{n}:30:00,1,order-{n},quiet" for n in range(8)),
-    "test-eve@example.org,i1,2026-01-01T09:00:00,1,order-eve,",
-    "dora@example.org,i1,2026-01-01T09:00:00,1,order-dora,call +4930123456",
-    "anna@example.org,,2026-01-01T10:00:00,1,order-anna-2,from 10.1.2.3",  # missing_item_id
-    "i3,i3,bob@example.org,1,order-bob-2,",  # unreadable_time: the columns have moved
-    "bob@example.org,i3,2026-01-01T10:00:00,carla@example.org,order-bob-2,",  # unreadable_weight
+    "anna@example.org,i1,2026-01-01T08:00:00,1,receipt-anna-1,",
+    "anna@example.org,i2,2026-01-01T08:01:00,1,receipt-anna-1,",
+    "anna@example.org,i2,2026-01-01T08:01:00,1,receipt-anna-1,",
+    "anna@example.org,i1,2026-01-01T08:02:00,1,receipt-anna-1,",
+    "bob@example.org,i1,2026-01-01T09:00:00,1,receipt-bob-1,from 10.1.2.3",
+    "bob@example.org,i2,2026-01-01T09:00:30,1,receipt-bob-1,",
+    "bob@example.org,i3,2026-01-01T09:00:31,1,receipt-bob-1,",
+    *(f"user{n}@example.org,i{n % 3 + 1},2026-01-01T1{n}:30:00,1,receipt-{n},quiet" for n in range(8)),
+    "test-eve@example.org,i1,2026-01-01T09:00:00,1,receipt-eve,",
+    "dora@example.org,i1,2026-01-01T09:00:00,1,receipt-dora,call +4930123456",
+    "anna@example.org,,2026-01-01T10:00:00,1,receipt-anna-2,from 10.1.2.3",  # missing_item_id
+    "i3,i3,bob@example.org,1,receipt-bob-2,",  # unreadable_time: the columns have moved
+    "bob@example.org,i3,2026-01-01T10:00:00,carla@example.org,receipt-bob-2,",  # unreadable_weight
     f"{'long' * 400}@example.org,i1,2026-01-01T10:00:00,1,b,",  # long_user_id
     "fay\x07@example.org,i1,2026-01-01T10:00:00,1,b,",  # invalid_user_id
-    "  ,i1,2026-01-01T10:00:00,1,order-of-none,",  # blank_user_id
+    "  ,i1,2026-01-01T10:00:00,1,receipt-of-none,",  # blank_user_id
     "carla@example.org,i1",  # unparsable_line
 ]
 DAY_2 = [
-    "anna@example.org,i3,2026-01-02T08:00:00,1,order-anna-3,",
-    "anna@example.org,i2,2026-01-01T08:01:00,1,order-anna-1,",  # a duplicate of day 1
-    "gil@example.org,i1,2026-01-02T08:00:00,1,order-gil,",
-    "gil@example.org,i3,2026-01-02T08:00:09,1,order-gil,",
-    "hal@example.org,i2,soon,1,order-hal,",
+    "anna@example.org,i3,2026-01-02T08:00:00,1,receipt-anna-3,",
+    "anna@example.org,i2,2026-01-01T08:01:00,1,receipt-anna-1,",  # a duplicate of day 1
+    "gil@example.org,i1,2026-01-02T08:00:00,1,receipt-gil,",
+    "gil@example.org,i3,2026-01-02T08:00:09,1,receipt-gil,",
+    "hal@example.org,i2,soon,1,receipt-hal,",
 ]
-SECRETS = ["example.org", "order-", "from 10.1", "4930123456", "quiet", KEY, OTHER_KEY]
+SECRETS = ["example.org", "receipt-", "from 10.1", "4930123456", "quiet", KEY, OTHER_KEY]
 """What none may hold: parts of all ids, of columns that are not mapped, and the keys."""
 
 
@@ -151,7 +151,7 @@ def _check_quarantine(raw):
         "unreadable_weight",
     ]  # fmt: skip
     assert json.loads(raw["missing_item_id"]) == {
-        "u": hidden("anna@example.org"), "i": None, "t": "2026-01-01T10:00:00", "w": "1", "b": hidden("order-anna-2"),
+        "u": hidden("anna@example.org"), "i": None, "t": "2026-01-01T10:00:00", "w": "1", "b": hidden("receipt-anna-2"),
         "_others": hidden('{"note":"from 10.1.2.3"}'),
     }  # fmt: skip
     assert json.loads(raw["unreadable_time"])["t"] == "xxx@xxxxxxx.xxx"
