@@ -88,7 +88,7 @@ def make_hide(key: bytes) -> Hide:
     def hide(found: pa.Array) -> pa.Array:
         return hide_all(key, found)
 
-    return F.arrow_udf(hide, StringType())  # type: ignore[no-any-return]
+    return F.arrow_udf(hide, StringType())  # type: ignore[attr-defined, no-any-return]  # the stubs lack it
 
 
 def _hide_rows(rows: DataFrame, source: SourceConfig, ids: dict[str, str], is_readable: dict[str, Column]) -> DataFrame:
