@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from recspark.config.checks import OVERRIDDEN, WRONG
 from recspark.config.messages import describe, name_shape, near_keys
+from recspark.config.privacy import KEY_PLACE
 from recspark.config.schema import RunConfig
 from recspark.errors import ConfigError
 
@@ -161,13 +162,13 @@ def _apply_override(values: dict[str, Any], override: str) -> str | None:
     return None
 
 
-def _expand_environment(value: Any, problems: list[str]) -> Any:
-    """Replaces ``${env:NAME}`` in every text; unset names are problems."""
+def _expand_environment(value: Any, problems: list[str], place: tuple[Any, ...] = ()) -> Any:
+    """Replaces ``${env:NAME}`` in every text but that of the id key; unset names are problems."""
     if isinstance(value, dict):
-        return {k: _expand_environment(v, problems) for k, v in value.items()}
+        return {k: _expand_environment(v, problems, (*place, k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [_expand_environment(v, problems) for v in value]
-    if not isinstance(value, str):
+        return [_expand_environment(v, problems, (*place, None)) for v in value]
+    if not isinstance(value, str) or place == KEY_PLACE:
         return value
 
     def look_up(match: re.Match[str]) -> str:

@@ -169,7 +169,9 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
 
 
 def _source_sections(config: RunConfig) -> dict[str, Any]:
-    source = _without(config.section("source"), _NOT_IN_KEY["source"])
+    source = _without(config.section("source"), _NOT_IN_KEY["source"] | {"privacy"})
+    if config.source.privacy:  # the key's fingerprint, not the name under which it is found
+        source["privacy"] = config.source.privacy.to_record()
     synthetic = source.pop("synthetic")
     if config.source.kind != "synthetic":
         return {"source": source}

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from recspark.config.privacy import PrivacyConfig
 from recspark.config.section import IsoDay, Section, TimeZone
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -162,6 +163,8 @@ class SourceConfig(Section):
     """Of an edge list: keep each node's best; all by default."""
     synthetic: SyntheticSource = SyntheticSource()
     """Of the generator."""
+    privacy: PrivacyConfig | None = None
+    """Hides ids behind a keyed hash; off by default."""
 
     @property
     def order(self) -> Literal["time", "position", "none"]:
@@ -169,6 +172,19 @@ class SourceConfig(Section):
         if self.kind == "synthetic" or self.columns.ts:
             return "time"
         return "position" if self.columns.position else "none"
+
+    @property
+    def hidden_columns(self) -> dict[str, str]:
+        """The columns with ids that `privacy` hides, by the config key that names each."""
+        if self.privacy is None:
+            return {}
+        hides_items = self.privacy.hides("item")
+        if self.kind == "edges":
+            ends = {"source.src_column": self.src_column, "source.dst_column": self.dst_column}
+            return ends if hides_items else {}
+        parts = ("user_id", "event_id", "basket_id", *(["item_id"] if hides_items else []))
+        named = {f"source.columns.{part}": getattr(self.columns, part) for part in parts}
+        return {key: column for key, column in named.items() if column is not None}
 
 
 class FeatureConfig(Section):

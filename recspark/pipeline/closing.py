@@ -38,12 +38,23 @@ def print_closing(run: Run, arguments: Sequence[str]) -> None:
 
 def describe_item_query(run: Run, item_id: str, k: int) -> str:
     """Text of "items near X"."""
-    return "\n".join([f"items near {item_id}:", *_describe_neighbours(similar_items(run, item_id, k))])
+    return "\n".join(
+        [f"items near {_name(run, item_id, 'item')}:", *_describe_neighbours(similar_items(run, item_id, k))]
+    )
 
 
 def describe_user_query(run: Run, user_id: str, k: int) -> str:
     """Text of "for user Y"."""
-    return "\n".join([f"for user {user_id}:", *_describe_neighbours(recommend_for_user(run, user_id, k))])
+    return "\n".join(
+        [f"for {_name(run, user_id, 'user')}:", *_describe_neighbours(recommend_for_user(run, user_id, k))]
+    )
+
+
+def _name(run: Run, asked: str, noun: str) -> str:
+    """What was asked for, unless such ids are hidden: answers are kept in logs."""
+    privacy = run.config.source.privacy
+    is_hidden = privacy is not None and privacy.hides(noun)
+    return f"the {noun} asked for" if is_hidden else asked if noun == "item" else f"{noun} {asked}"
 
 
 def _describe_neighbours(neighbours: list[Neighbour]) -> list[str]:

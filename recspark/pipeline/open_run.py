@@ -8,6 +8,7 @@ from recspark.config import Run, RunConfig, load_config, plan_run
 from recspark.config.plan import inherited_source
 from recspark.errors import ConfigError, LakeError
 from recspark.lake.arrow import find_done, list_markers
+from recspark.lake.id_keys import check_ids
 from recspark.lake.source_state import find_source_state
 from recspark.lake.storage import check_lake
 from recspark.sources.look import look_at_source
@@ -18,10 +19,13 @@ _ANY_SOURCE = {"fingerprint": ""}
 def open_run(conf: str | Path, overrides: Sequence[str] = ()) -> Run:
     """The run of a config; inside `recspark run` with the run id and source state of the parent.
 
-    Raises: ConfigError for a wrong config; SourceError when the source is not there or not what the config says.
+    Raises: ConfigError for a wrong config; SourceError when the source is not there or not what the config says;
+    LakeError where the lake hides other ids than the config.
     """
     config = _load(conf, overrides)
-    return plan_run(config, inherited_source() or _find_source(config))
+    run = plan_run(config, inherited_source() or _find_source(config))
+    check_ids(run)
+    return run
 
 
 def open_job_run(conf: str | Path, overrides: Sequence[str], stage: str) -> Run:

@@ -13,6 +13,9 @@ from recspark.lake.folders import find_flaw, has_files
 from recspark.lake.lineage import Ancestor, find_ingest_ancestor, find_renumbering, find_sessions_ancestor
 from recspark.pipeline.differences import find_differences
 
+_ID_KEY = "source.privacy.key_fingerprint "
+"""How the difference between two id keys begins."""
+
 
 @dataclass(frozen=True)
 class StageState:
@@ -149,6 +152,7 @@ def _find_reason(run: Run, stage: PlannedStage, waits_for: list[str]) -> str:
     if newest is None:
         return "never built in this lake"
     changes = find_differences(newest.config, stage.sections)
+    changes = [f"another id key ({change})" if change.startswith(_ID_KEY) else change for change in changes]
     if changes:
         return f"config differs from the newest version: {'; '.join(changes[:4])}"
     return "its source or an earlier stage differs from the newest version's"

@@ -122,6 +122,7 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
     if not todo:
         return
     _check_inputs(run, todo)
+    _check_id_key(run, todo)
     if run.stages[todo[0]].spec.side == SPARK:
         _run_spark_stages(run, todo)
     else:
@@ -138,6 +139,15 @@ def _check_inputs(run: Run, todo: Sequence[str]) -> None:
         marker = run.stages[upstream].spec.marker
         if upstream not in todo and marker:
             find_table(run.lake, run.stages[upstream], marker)
+
+
+def _check_id_key(run: Run, todo: Sequence[str]) -> None:
+    """Checks, before a JVM is started for nothing, that stages which hide ids have the key; `load_config` does so where
+    the config does not pin its fingerprint.
+    """
+    privacy, features = run.config.source.privacy, run.config.features
+    if privacy and ("ingest" in todo or ("sessions" in todo and any(privacy.hides(f.of) for f in features))):
+        privacy.read_key()
 
 
 def watch_parent() -> None:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from recspark.contracts import columns as c
 from recspark.contracts.commits import find_stale_input
+from recspark.contracts.hidden_ids import hide_id
 from recspark.errors import QueryError
 from recspark.evaluate.histories import read_by_time
 from recspark.evaluate.ragged import IntArray, Ragged
@@ -82,7 +83,8 @@ def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
     """
     _check_k(k)
     answers = _open_answers(run)
-    item_idx = _find_idx(answers.item_ids, item_id, "item")
+    item_idx = _find_idx(run, answers.item_ids, item_id, "item")
+    item_id = str(answers.item_ids[item_idx])
     row = int(answers.vectors.rows_of(np.array([item_idx]))[0])
     if row < 0:
         raise QueryError(
@@ -103,10 +105,14 @@ def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
 def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
     """The k best items for a user from everything he did (test events too), seen items left out as `evaluate` does.
 
+    Where ids are hidden, the user is asked for by the id that the source has.
+
     Raises: QueryError for an unknown user (with close matches) or one without an item that has a vector.
     """
     _check_k(k)
-    user_idx = _find_idx(_read_user_ids(run), user_id, "user")
+    user_ids = _read_user_ids(run)
+    user_idx = _find_idx(run, user_ids, user_id, "user")
+    user_id = str(user_ids[user_idx])
     answers = _open_answers(run)
     history = _read_history(run, user_idx)
     known = keep_known(answers.vectors, history)
@@ -200,10 +206,20 @@ def _read_history(run: "Run", user_idx: int) -> Ragged:
     return read_by_time(found) if found.num_rows else Ragged.empty(1)
 
 
-def _find_idx(ids: pa.ChunkedArray, wanted: str, noun: str) -> int:
+def _find_idx(run: "Run", ids: pa.ChunkedArray, wanted: str, noun: str) -> int:
+    """The place of an id; where ids are hidden, of the one as the source has it, or as the tables do."""
+    privacy = run.config.source.privacy
+    is_hidden = privacy is not None and privacy.hides(noun)
     idx: int = pc.index(ids, pa.scalar(wanted, pa.string())).as_py()
+    if idx < 0 and privacy is not None and is_hidden:
+        idx = pc.index(ids, pa.scalar(hide_id(privacy.read_key(), wanted.encode()), pa.string())).as_py()
     if idx >= 0:
         return idx
+    if is_hidden:  # what was asked for is not repeated: messages go into logs
+        raise QueryError(
+            f"query: no {noun} of this id among the {len(ids):,} {noun}s of this run, whose ids are hidden "
+            f"(source.privacy); give it exactly as the source has it, or as table {noun}s holds it"
+        )
     close = find_close_matches(ids, wanted)
     hint = f"close: {', '.join(close)}" if close else f"they look like {', '.join(ids.slice(0, 3).to_pylist())}"
     raise QueryError(f"query: no {noun} {wanted!r} among the {len(ids):,} {noun}s of this run; {hint}")

@@ -9,7 +9,7 @@ node that only has a self loop stays, with degree 0.
 
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recspark.config import Run
@@ -20,7 +20,6 @@ from recspark.faults import fault_point
 from recspark.lake.arrow import TableAt
 from recspark.lake.spark import number_rows, read_table, spark_schema, write_table
 from recspark.logs import log
-from recspark.sources.mapping import first_problem, id_problems
 from recspark.sources.outcomes import (
     STAGE,
     bad_rows,
@@ -30,6 +29,8 @@ from recspark.sources.outcomes import (
     sum_outcomes,
     write_quarantine,
 )
+from recspark.sources.privacy import describe_privacy, hide_edges
+from recspark.sources.problems import find_flaw, first_problem
 from recspark.sources.rows import BAD_LINE, ROW, source_column, source_names
 from recspark.sources.rules import DROPPED_BY, add_dropped_by, number_text, struct_text
 from recspark.sources.wanted import check_columns, name_source, source_columns
@@ -44,7 +45,7 @@ def ingest_edges(spark: SparkSession, run: Run, rows: DataFrame) -> None:
     Raises: SourceError for missing columns, an empty list or too many bad rows.
     """
     check_columns(source_names(rows), source_columns(run.config.source), name_source(run.config.source))
-    mapped = map_edges(rows, run.config.source).persist()
+    mapped = map_edges(hide_edges(rows, run.config.source), run.config.source).persist()
     try:
         counts = sum_outcomes(count_outcomes(mapped))
         check_counts(run, counts, mapped)
@@ -70,7 +71,7 @@ def map_edges(rows: DataFrame, source: SourceConfig) -> DataFrame:
     if source.weight_column is not None:
         weight = number_text(source_column(source.weight_column).cast("string"))
     weighed = named.withColumn(c.WEIGHT, weight)
-    reason = F.when(F.col(DROPPED_BY).isNull(), _find_reason(source))
+    reason = F.when(F.col(DROPPED_BY).isNull(), _find_reason(weighed, source))
     is_loop = F.col(DROPPED_BY).isNull() & F.col(c.REASON).isNull() & (F.col(SRC) == F.col(DST))
     raw = F.when(F.col(c.REASON).isNotNull(), F.coalesce(F.col(BAD_LINE), struct_text(F.col(ROW))))
     return weighed.withColumn(c.REASON, reason).select(
@@ -124,13 +125,14 @@ def build_graph(edges: DataFrame, items: DataFrame, num_neighbours: int | None =
     return graph.select(*[F.col(f.name).cast(f.dataType) for f in spark_schema(ITEM_GRAPH).fields])
 
 
-def _find_reason(source: SourceConfig) -> Any:
-    problems = [(F.col(BAD_LINE).isNotNull(), "unparsable_line")]
-    for name in (SRC, DST):
-        problems += id_problems(name, source.max_id_bytes)
-    problems.append((F.col(c.WEIGHT).isNull(), "unreadable_weight"))
-    problems.append((F.col(c.WEIGHT) <= 0, "not_positive_weight"))
-    return first_problem(problems)
+def _find_reason(weighed: DataFrame, source: SourceConfig) -> Column:
+    is_bad_line = F.when(F.col(BAD_LINE).isNotNull(), F.lit("unparsable_line"))
+    flaws = [find_flaw(weighed, name, source.max_id_bytes) for name in (SRC, DST)]
+    of_weight = [
+        (F.col(c.WEIGHT).isNull(), "unreadable_weight"),
+        (F.col(c.WEIGHT) <= 0, "not_positive_weight"),
+    ]
+    return F.coalesce(is_bad_line, *flaws, first_problem(of_weight))
 
 
 def _distinct_edges(run: Run, mapped: DataFrame) -> DataFrame:
@@ -160,7 +162,7 @@ def _write_graph(
             tables=versions,
             inputs={"source": run.source},
             counts=counts,
-            facts={"order": "none", "source": run.source_facts, "directed": source.directed},
+            facts={"order": "none", "source": run.source_facts, "directed": source.directed} | describe_privacy(source),
         )
         log_done(write_table(graph, run.lake, ITEM_GRAPH, record), counts)
         if source.directed and run.config.walks and run.config.walks.symmetrize:

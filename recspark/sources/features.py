@@ -20,6 +20,8 @@ from recspark.sources.attributes import ATTRIBUTES, build_item_attributes
 from recspark.sources.delta import read_version
 from recspark.sources.files import read_frame
 from recspark.sources.planted import PlantedWorld
+from recspark.sources.privacy import hide_key
+from recspark.sources.problems import is_blank
 from recspark.sources.rows import BAD_LINE_READ, quoted, reading
 from recspark.sources.rules import number_text
 from recspark.sources.wanted import (
@@ -30,8 +32,6 @@ from recspark.sources.wanted import (
     group_features,
     name_features,
 )
-
-_BLANK = r"(?U)\A\s*\z"
 
 
 def read_item_features(spark: SparkSession, run: Run) -> DataFrame | None:
@@ -69,15 +69,15 @@ def _read_features(spark: SparkSession, run: Run, owner: str, id_column: str) ->
 def _read_one_source(spark: SparkSession, run: Run, features: list[FeatureConfig], id_column: str) -> DataFrame:
     """The typed columns of features that share path and key; of an id that comes twice, the smallest value counts."""
     where = name_features(features)
-    with reading(where):
+    with reading(where, may_quote=run.config.source.privacy is None):
         frame = _read_frame(spark, run, features[0])
-    names = [name for name in frame.columns if name != BAD_LINE_READ]
-    check_columns(names, feature_columns(features), where)
+        names = [name for name in frame.columns if name != BAD_LINE_READ]
+        check_columns(names, feature_columns(features), where)
     if BAD_LINE_READ in frame.columns:
         frame = frame.where(F.col(BAD_LINE_READ).isNull())
-    identifier = quoted(features[0].key).cast("string")
+    identifier = hide_key(quoted(features[0].key).cast("string"), run.config.source, features[0].of)
     typed = frame.select(identifier.alias(id_column), *[_typed(f).alias(_stored(f)) for f in features])
-    known = typed.where(F.col(id_column).isNotNull() & ~F.col(id_column).rlike(_BLANK))
+    known = typed.where(F.col(id_column).isNotNull() & ~is_blank(F.col(id_column)))
     return known.groupBy(id_column).agg(*[F.min(_stored(f)).alias(_stored(f)) for f in features])
 
 
@@ -110,7 +110,7 @@ def _typed(feature: FeatureConfig) -> Column:
 
 def _as_type(text: Column, feature: FeatureConfig) -> Column:
     """A text as the feature's type; blank ones and unreadable numbers are NULL."""
-    present = F.when(~text.rlike(_BLANK), text)
+    present = F.when(~is_blank(text), text)
     if feature.kind == "numeric":
         return number_text(present).cast("float")
     if feature.kind == "multi":

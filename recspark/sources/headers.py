@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from recspark.errors import SourceError, first_line
-from recspark.sources.wanted import no_line, unreadable_file
+from recspark.sources.wanted import QuotingError, no_line, unreadable_file
 
 _THREADS = 16
 _BLOCK_BYTES = 1 << 14
@@ -98,25 +98,32 @@ def check_is_text(start: bytes, file: str, where: str) -> None:
 def check_same(headers: Sequence[Header], where: str) -> None:
     """Checks that files have one header, capitals aside, as Spark does.
 
-    Raises: SourceError naming two files that differ.
+    Raises: QuotingError naming two files that differ.
     """
     filled = [header for header in headers if header.names]
     for first, other in itertools.pairwise(filled):
         if [n.lower() for n in other.names] != [n.lower() for n in first.names]:
-            raise SourceError(
+            advice = "give them one header or read them as separate sources"
+            raise QuotingError(
                 f"{where}: files disagree about their columns: {first.names} in {first.file}, {other.names} in "
-                f"{other.file}; give them one header or read them as separate sources"
+                f"{other.file}; {advice}",
+                f"{where}: files disagree about their columns: the first lines of {first.file} and {other.file} "
+                f"differ (one may lack its header); {advice}",
             )
 
 
 def check_once(names: Sequence[str], where: str) -> None:
     """Checks that each column has a name of its own.
 
-    Raises: SourceError naming those that come twice.
+    Raises: QuotingError naming those that come twice.
     """
     twice = sorted(name for name, times in Counter(name_columns(names)).items() if times > 1)
     if twice:
-        raise SourceError(f"{where}: the CSV header names {', '.join(twice)} more than once; rename them")
+        raise QuotingError(
+            f"{where}: the CSV header names {', '.join(twice)} more than once; rename them",
+            f"{where}: the CSV header names {len(twice)} of its columns more than once (or is a row, and the header "
+            f"missing); rename them",
+        )
 
 
 def name_columns(names: Sequence[str]) -> list[str]:

@@ -34,6 +34,7 @@ from recspark.sources.outcomes import (
     sum_outcomes,
     write_quarantine,
 )
+from recspark.sources.privacy import describe_privacy, hide_events
 from recspark.sources.rows import describe_columns
 
 
@@ -56,7 +57,7 @@ def ingest_increment(spark: SparkSession, run: Run, ancestor: Ancestor) -> bool:
     columns = run.config.source.columns
     check_mapping(rows, run.config.source, columns)
     earlier = read_earlier(spark, rows, run.config.source, columns, ancestor.at, refused)
-    mapped = map_rows(rows, run.config.source, columns, earlier).persist()
+    mapped = map_rows(hide_events(rows, run.config.source), run.config.source, columns, earlier).persist()
     try:
         return _settle(spark, run, ancestor.at, mapped, refused)
     finally:
@@ -120,10 +121,14 @@ def _commit(run: Run, base: TableAt, mapped: DataFrame | None, refused: DataFram
         version = append_rows(kept, base, EVENTS, run.record(STAGE, is_marker=False))
     fault_point("ingest.before_marker")
     read = counts.pop("read")
-    facts = base.record.facts | {
-        "source": run.source_facts,
-        "built_from": {"version": base.version, "key": base.record.key[:12], "rows_read": read},
-    }
+    facts = (
+        base.record.facts
+        | describe_privacy(run.config.source)
+        | {
+            "source": run.source_facts,
+            "built_from": {"version": base.version, "key": base.record.key[:12], "rows_read": read},
+        }
+    )
     record = run.record(STAGE, is_marker=True, tables=tables, inputs={"source": run.source}, counts=counts, facts=facts)
     version = commit_marker(TableAt(run.lake, EVENTS.name, version, record), record)
     log(STAGE, f"went on from version {base.version}", rows_read=read)

@@ -32,6 +32,7 @@ from recspark.sources.outcomes import (
     sum_outcomes,
     write_quarantine,
 )
+from recspark.sources.privacy import describe_privacy, hide_events
 from recspark.sources.rows import describe_columns, reading
 from recspark.sources.rules import check_rules
 from recspark.sources.synthetic import COLUMNS as SYNTHETIC_COLUMNS
@@ -46,7 +47,9 @@ def ingest(spark: SparkSession, run: Run) -> None:
     """
     source = run.config.source
     check_rules(spark, source.rules)
-    with reading(name_source(source)):
+    if source.privacy:
+        log(STAGE, f"ids are hidden by the key in {source.privacy.key_name}, fingerprint {source.privacy.fingerprint}")
+    with reading(name_source(source), may_quote=source.privacy is None):
         if source.kind == "edges":
             ingest_edges(spark, run, read_rows(spark, run))
             return
@@ -74,7 +77,7 @@ def _ingest_events(run: Run, rows: DataFrame) -> None:
     source = run.config.source
     columns = ColumnMap(**SYNTHETIC_COLUMNS) if source.kind == "synthetic" else source.columns
     check_mapping(rows, source, columns)
-    mapped = map_rows(rows, source, columns).persist()
+    mapped = map_rows(hide_events(rows, source), source, columns).persist()
     try:
         outcomes = count_outcomes(mapped, c.DAY)
         counts = sum_outcomes(outcomes)
@@ -97,7 +100,9 @@ def _write_events(
         tables={QUARANTINE.name: quarantine_version},
         inputs={"source": run.source},
         counts=counts,
-        facts={"order": run.config.source.order, "source": run.source_facts} | facts,
+        facts={"order": run.config.source.order, "source": run.source_facts}
+        | describe_privacy(run.config.source)
+        | facts,
     )
     version = write_table(kept_rows(mapped).repartitionByRange(c.DAY, c.USER_ID), run.lake, EVENTS, record)
     log_done(version, counts)

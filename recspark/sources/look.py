@@ -15,12 +15,13 @@ from deltalake.exceptions import DeltaError
 from recspark.config.schema import RunConfig
 from recspark.config.source import FeatureConfig, SourceConfig
 from recspark.errors import SourceError
-from recspark.lake.source_state import SOURCE_KEY, feature_key, open_delta
+from recspark.lake.source_state import SOURCE_KEY, feature_key, list_files, open_delta
 from recspark.sources.attributes import ATTRIBUTES
 from recspark.sources.file_columns import Columns, find_columns, texts
 from recspark.sources.wanted import (
     SYNTHETIC,
     SYNTHETIC_NAMES,
+    QuotingError,
     check_columns,
     check_number_times,
     check_synthetic_feature,
@@ -48,6 +49,7 @@ def look_at_source(config: RunConfig) -> None:
 def _look(source: SourceConfig) -> Iterator[str]:
     where = name_source(source)
     try:
+        _check_places(source)
         found = _source_columns(source, where)
         if found is None:
             return
@@ -56,7 +58,33 @@ def _look(source: SourceConfig) -> Iterator[str]:
         if source.kind in ("files", "delta") and time and _is_number(found[time]):
             check_number_times(source, time, str(found[time]))
     except SourceError as error:
-        yield str(error)
+        yield _tell(error, source)
+
+
+def _tell(error: SourceError, source: SourceConfig) -> str:
+    """The message, without what may be somebody's row where ids are hidden."""
+    return error.unquoted if source.privacy and isinstance(error, QuotingError) else str(error)
+
+
+def _check_places(source: SourceConfig) -> None:
+    """Checks that no hidden id stands in the name of a file, which quarantine and records hold.
+
+    Raises: SourceError naming the column.
+    """
+    if not source.hidden_columns:
+        return
+    assert source.path
+    if source.kind == "delta":
+        places = set(open_delta(source.path, source.version).metadata().partition_columns)
+    else:
+        parts = (part for name, _, _ in list_files(source.path) for part in name.split("/")[:-1])
+        places = {part.partition("=")[0] for part in parts if "=" in part}
+    for key, column in source.hidden_columns.items():
+        if column in places:
+            raise SourceError(
+                f"{key}: column {column!r} stands in the names of folders ({column}=...), which quarantine and records "
+                f"quote, so that source.privacy cannot hide it; write it into the files instead"
+            )
 
 
 def _look_at_features(config: RunConfig) -> Iterator[str]:
@@ -68,7 +96,7 @@ def _look_at_features(config: RunConfig) -> Iterator[str]:
                 if found is not None:
                     check_columns(found, feature_columns(features), where)
             except SourceError as error:
-                yield str(error)
+                yield _tell(error, config.source)
 
 
 def _source_columns(source: SourceConfig, where: str) -> Columns | None:

@@ -16,6 +16,7 @@ from pyspark.sql.window import Window
 
 from recspark.config.source import ColumnMap, SourceConfig
 from recspark.contracts import columns as c
+from recspark.sources.problems import find_flaw, first_problem, is_blank
 from recspark.sources.rows import BAD_LINE, ROW, source_column, source_names, source_type
 from recspark.sources.rules import DROPPED_BY, add_dropped_by, content_hash, number_text, row_hash, struct_text
 from recspark.sources.times import read_time, start_of_day
@@ -38,9 +39,6 @@ _NUM_POSITIONS = 2**31
 _COPY = "_copy"
 _GIVEN_ID = "_given_id"
 _KNOWN_ID, _KNOWN_HASH, _KNOWN_COPIES = "_known_id", "_known_hash", "_known_copies"
-# Control characters (NUL among them) and the mark that stands for bytes that were no UTF-8.
-_INVALID_CHARACTER = r"[\p{Cc}\uFFFD]"
-_BLANK = r"(?U)\A\s*\z"
 
 
 def check_mapping(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> None:
@@ -80,7 +78,7 @@ def _text(name: str | None) -> Column:
 def _mapped_columns(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> dict[str, Column]:
     """The event columns but the ids; what cannot be read is NULL here and told by its reason."""
     event_type = _text(columns.event_type)
-    has_type = event_type.isNotNull() & ~event_type.rlike(_BLANK)
+    has_type = event_type.isNotNull() & ~is_blank(event_type)
     weight = F.lit(1.0) if columns.weight is None else number_text(_text(columns.weight))
     has_hash = columns.event_id is not None or any(rule.duplicates for rule in source.rules)
     return {
@@ -108,38 +106,21 @@ def event_time(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> Col
 
 def _find_reason(mapped: DataFrame, source: SourceConfig, columns: ColumnMap) -> Column:
     """The first reason that keeps a row from being an event, NULL where there is none."""
-    problems: list[tuple[Column, str]] = [(F.col(BAD_LINE).isNotNull(), "unparsable_line")]
-    for name in (c.USER_ID, c.ITEM_ID):
-        problems += id_problems(name, source.max_id_bytes)
-    problems += _time_problems(source, columns)
+    flaws = [find_flaw(mapped, name, source.max_id_bytes) for name in (c.USER_ID, c.ITEM_ID)]
+    problems = _time_problems(source, columns)
     if columns.weight is not None:
         text = _text(columns.weight)
         problems += [
-            (text.isNull() | text.rlike(_BLANK), "missing_weight"),
+            (text.isNull() | is_blank(text), "missing_weight"),
             (F.col(c.WEIGHT).isNull(), "unreadable_weight"),
             (F.col(c.WEIGHT) < 0, "negative_weight"),
         ]
     if columns.event_id is not None:
-        problems.append((F.col(_GIVEN_ID).isNull() | F.col(_GIVEN_ID).rlike(_BLANK), "missing_event_id"))
+        problems.append((F.col(_GIVEN_ID).isNull() | is_blank(F.col(_GIVEN_ID)), "missing_event_id"))
     if columns.split is not None:
         problems.append((F.col(c.SPLIT).isNull() | ~F.col(c.SPLIT).isin(*c.SPLITS), "unknown_split"))
-    return first_problem(problems)
-
-
-def id_problems(name: str, max_bytes: int) -> list[tuple[Column, str]]:
-    """(test, reason) pairs for a text column with ids."""
-    value = F.col(name)
-    return [
-        (value.isNull(), f"missing_{name}"),
-        (value.rlike(_BLANK), f"blank_{name}"),
-        (F.octet_length(value) > max_bytes, f"long_{name}"),
-        (value.rlike(_INVALID_CHARACTER), f"invalid_{name}"),
-    ]
-
-
-def first_problem(problems: list[tuple[Column, str]]) -> Column:
-    """The reason of the first test that holds, NULL where none does."""
-    return F.coalesce(*[F.when(test, F.lit(reason)) for test, reason in problems])
+    is_bad_line = F.when(F.col(BAD_LINE).isNotNull(), F.lit("unparsable_line"))
+    return F.coalesce(is_bad_line, *flaws, *([first_problem(problems)] if problems else []))
 
 
 def _time_problems(source: SourceConfig, columns: ColumnMap) -> list[tuple[Column, str]]:
@@ -151,7 +132,7 @@ def _time_problems(source: SourceConfig, columns: ColumnMap) -> list[tuple[Colum
     earliest = F.lit(start_of_day(source.earliest))
     latest = F.lit(start_of_day(source.latest))
     return [
-        (text.isNull() | text.rlike(_BLANK), "missing_time"),
+        (text.isNull() | is_blank(text), "missing_time"),
         (F.col(c.TS).isNull(), UNREADABLE_TIME),
         ((F.col(c.TS) < earliest) | (F.col(c.TS) >= latest), "impossible_time"),
     ]

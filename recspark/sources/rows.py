@@ -17,7 +17,7 @@ from pyspark.sql.types import DataType, StructType
 
 from recspark.contracts import columns as c
 from recspark.errors import SourceError
-from recspark.sources.wanted import DAMAGED, NANOSECONDS, unreadable_file
+from recspark.sources.wanted import DAMAGED, NANOSECONDS, QuotingError, unreadable_file
 
 ROW = "row"
 BAD_LINE = "bad_line"
@@ -82,15 +82,18 @@ def describe_columns(rows: DataFrame) -> list[list[str]]:
 
 
 @contextmanager
-def reading(where: str) -> Iterator[None]:
+def reading(where: str, may_quote: bool = True) -> Iterator[None]:
     """Turns Spark's failures to read a source into one message that names the file.
 
-    Raises: SourceError for damaged or unreadable files and for an impossible timestamp pattern.
+    Raises: SourceError for damaged or unreadable files and for an impossible timestamp pattern; unless it
+    ``may_quote``, without words that stand in the files.
     """
     try:
         yield
+    except QuotingError as error:
+        raise error if may_quote else SourceError(error.unquoted) from None
     except (PySparkException, Py4JJavaError) as error:  # collecting to Arrow leaves the latter as it is
-        problem = _describe(_full_text(error))
+        problem = _describe(_full_text(error), may_quote)
         if problem is None:
             raise
         raise SourceError(f"{where}: {problem}") from error
@@ -105,14 +108,14 @@ def _full_text(error: BaseException | None) -> str:
     return "\n".join(texts)
 
 
-def _describe(text: str) -> str | None:
+def _describe(text: str, may_quote: bool) -> str | None:
     """What the user has to mend, or None where the failure is not the source's."""
     if "DATETIME_PATTERN" in text or "DATETIME_WEEK_BASED" in text or "datetime pattern" in text.lower():
         first = text.splitlines()[0]
         return f"source.timestamp_format is no Spark datetime pattern ({first}); give one such as yyyy-MM-dd HH:mm:ss"
     header = _HEADER_IN_MESSAGE.search(text)
     if header:
-        shown = " ".join(header[0].split())
+        shown = " ".join(header[0].split()) if may_quote else header[0].rpartition("\n")[2]
         return f"files disagree about their columns: {shown}; give them one header or read them as separate sources"
     if not any(sign in text for sign in _READ_SIGNS):
         return None

@@ -20,6 +20,7 @@ from recspark.sources.rows import BAD_LINE, ROW, source_column
 DROPPED_BY = "dropped_by"
 ROW_HASH_HEX = 32
 """Hex digits of `row_hash`: 128 bits of the SHA-256."""
+_VERDICT = "_verdict_"
 _COPY = "_copy"
 _CONTENT = "_content"
 _KNOWN = "_known"
@@ -56,9 +57,20 @@ def add_dropped_by(rows: DataFrame, rules: Sequence[DropRule], earlier_hashes: D
     """
     if any(rule.duplicates for rule in rules):
         rows = _number_copies(rows, earlier_hashes)
-    first = F.coalesce(*[F.when(_takes(rule), F.lit(rule.name)) for rule in rules], F.lit(None).cast("string"))
+    verdicts = [
+        F.col(name) if (name := f"{_VERDICT}{place}") in rows.columns else _takes(rule)
+        for place, rule in enumerate(rules)
+    ]
+    names = [F.when(verdict, F.lit(rule.name)) for verdict, rule in zip(verdicts, rules, strict=True)]
+    first = F.coalesce(*names, F.lit(None).cast("string"))
     taken = F.when(F.col(BAD_LINE).isNull(), first)
     return rows.withColumn(DROPPED_BY, taken).drop(_COPY)
+
+
+def judge_rules(rules: Sequence[DropRule]) -> list[Column]:
+    """The verdicts of the rules on single rows, by which `add_dropped_by` goes where rows no longer are as found."""
+    places = [place for place, rule in enumerate(rules) if rule.duplicates is None]
+    return [_takes(rules[place]).alias(f"{_VERDICT}{place}") for place in places]
 
 
 def struct_text(struct: Column) -> Column:

@@ -19,6 +19,9 @@ SYNTHETIC_NAMES = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TS, c.EVENT_TYPE, c.WEIGH
 EPOCH_UNITS = {"epoch_seconds": 1_000_000, "epoch_millis": 1_000}
 """Microseconds a unit."""
 
+DIGIT_SHAPE, LETTER_SHAPE = "#", "x"
+"""What stands for digits and letters of values that only show their shape."""
+
 UNREADABLE_TIME = "unreadable_time"
 """The reason of rows whose time is no time."""
 
@@ -28,6 +31,17 @@ _SHOWN_CHARS = 40
 
 DAMAGED = "it is damaged or cut short; replace or remove it"
 NANOSECONDS = "Spark reads no nanosecond times; write it with microseconds (pandas: coerce_timestamps='us')"
+
+
+class QuotingError(SourceError):
+    """It quotes column names: the first line of a file, which without a header is somebody's row.
+
+    ``unquoted`` says the same without them, for sources whose ids are hidden.
+    """
+
+    def __init__(self, message: str, unquoted: str) -> None:
+        super().__init__(message)
+        self.unquoted = unquoted
 
 
 def name_source(source: "SourceConfig") -> str:
@@ -79,7 +93,7 @@ def feature_columns(features: "Sequence[FeatureConfig]") -> dict[str, str]:
 def check_columns(found: Iterable[str], wanted: dict[str, str], where: str) -> None:
     """Checks that the columns a config names are there; ``wanted`` maps config keys to column names.
 
-    Raises: SourceError naming all that are missing, close matches, and those that exist.
+    Raises: QuotingError naming all that are missing, close matches, and those that exist.
     """
     names = list(found)
     missing = {key: name for key, name in wanted.items() if name not in names}
@@ -87,10 +101,15 @@ def check_columns(found: Iterable[str], wanted: dict[str, str], where: str) -> N
         return
     by_lower = {n.lower(): n for n in names}
     lines = []
+    plain = "; ".join(f"{key}: no column {name!r}" for key, name in missing.items())
     for key, name in missing.items():
         near = difflib.get_close_matches(name.lower(), list(by_lower), 1, 0.6)
         lines.append(f"{key}: no column {name!r}" + (f"; did you mean {by_lower[near[0]]!r}?" if near else ""))
-    raise SourceError(f"{where}: {'; '.join(lines)} (columns there: {', '.join(names)})")
+    raise QuotingError(
+        f"{where}: {'; '.join(lines)} (columns there: {', '.join(names)})",
+        f"{where}: {plain} among {len(names)} columns, which are not named as source.privacy is on and a file without "
+        f"a header begins with somebody's row",
+    )
 
 
 def check_number_times(source: "SourceConfig", column: str, found: str) -> None:
@@ -107,7 +126,7 @@ def check_number_times(source: "SourceConfig", column: str, found: str) -> None:
 
 def explain_times(source: "SourceConfig", found: Sequence[str]) -> str:
     """What is said of times that cannot be read: some of them, what they were read as, and what to set instead."""
-    texts = [text.strip() for text in found]
+    texts = [text.strip().replace(DIGIT_SHAPE, "0") for text in found]
     if all(text.isdigit() and len(text) >= _EPOCH_DIGITS for text in texts):
         hint = "epoch_millis" if all(len(text) > _SECONDS_DIGITS for text in texts) else "epoch_seconds"
     else:

@@ -13,6 +13,10 @@ from recspark.errors import ConfigError
 from tests.helpers.configs import MINIMAL, SOURCE, keys_of, problems_of, write_minimal
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+_NOT_ALONE = {
+    "split", "source.privacy", "training.conversion_context", "training.dense.slowmo", "training.warm_start",
+}  # fmt: skip
+"""Knobs that lack or contradict several others."""
 
 
 @pytest.fixture
@@ -321,8 +325,8 @@ def test_one_wrong_value_is_one_line(conf, shape):
     """Whatever a knob is given: it is accepted, or one line about it says what is wrong."""
     needed, told = "training.warm_start.model_id=0123456789ab", {}
     for key in knobs_of(RunConfig):
-        if key in ("split", "training.conversion_context", "training.dense.slowmo", "training.warm_start"):
-            continue  # these lack or contradict several others
+        if key in _NOT_ALONE:
+            continue
         given = [needed] * key.startswith("training.warm_start.") + [f"{key}={shape}"]
         try:
             load_config(conf, given)

@@ -1,12 +1,14 @@
 """Queries on a tiny lake: answers by hand, names, reasons, and what a wrong id is told."""
 
 import difflib
+import hmac
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from recspark.errors import QueryError
+from recspark.pipeline.closing import describe_item_query, describe_user_query
 from recspark.retrieval import query
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.query import Neighbour, recommend_for_user, similar_items
@@ -114,6 +116,33 @@ def test_an_edge_list_has_no_users(tmp_path):
     run = plan_tiny(tmp_path, source=source, split={"kind": "leave_last_out"}, evaluate=None)
     with pytest.raises(QueryError, match=r"source\.kind edges has no users; ask for an item"):
         recommend_for_user(run, "u0", 3)
+
+
+def test_hidden_ids_are_asked_for_by_those_of_the_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("ID_KEY", "k" * 32)
+    privacy = {"key": "${env:ID_KEY}", "item_ids": "hmac"}
+    source = {"kind": "files", "path": "x", "format": "csv", "columns": {"ts": "ts"}, "privacy": privacy}
+    run = plan_tiny(tmp_path, source=source)
+    items, users = (
+        [hmac.new(b"k" * 32, f"{letter}{n}".encode(), "sha256").hexdigest() for n in range(number)]
+        for letter, number in (("i", 5), ("u", 4))
+    )
+    write_sessions(run, [5, 4, 3, 2, 0], USERS, ids=(items, users))
+    write_embeddings(run, VECTORS)
+    found = recommend_for_user(run, "u1", 5)
+    assert [n.item_id for n in found] == [items[1], items[3]]
+    assert recommend_for_user(run, users[1], 5) == found  # as tables hold it
+    assert [n.item_id for n in similar_items(run, "i0", 2)] == [items[1], items[2]]
+    assert describe_user_query(run, "u1", 1).splitlines()[0] == "for the user asked for:"
+    assert describe_item_query(run, "i0", 1).splitlines()[0] == "items near the item asked for:"
+    for ask, wanted in ((recommend_for_user, "anna@example.org"), (recommend_for_user, "u2"), (similar_items, "i4")):
+        with pytest.raises(QueryError) as caught:
+            ask(run, wanted, 3)
+        assert wanted not in str(caught.value)
+    with pytest.raises(
+        QueryError, match=r"^query: no user of this id among the 4 users of this run, whose ids are hid"
+    ):
+        recommend_for_user(run, "anna@example.org", 3)
 
 
 def test_a_built_index_is_used(run, monkeypatch):

@@ -234,3 +234,39 @@ def test_behind_a_network_a_few_files_are_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(source_state, "open_filesystem", lambda uri: (far, uri))
     look(tmp_path)
     assert len(opened) == 4
+
+
+def test_where_ids_are_hidden_no_message_quotes_a_first_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("ID_KEY", "k" * 32)
+    privacy = {"key": "${env:ID_KEY}"}
+    row = "anna@example.org,a,2020-01-01"
+    one = write_lines(tmp_path / "one" / "e.csv", row, row)
+    found = problem(one, privacy=privacy)
+    assert "source.columns.user_id: no column 'u'; " in found
+    assert "among 3 columns, which are not named" in found
+    write_lines(tmp_path / "two" / "a.csv", "u,i,t", row)
+    write_lines(tmp_path / "two" / "b.csv", row, row)
+    two = problem(tmp_path / "two", privacy=privacy)
+    assert "files disagree about their columns: the first lines of " in two
+    three = problem(write_lines(tmp_path / "three.csv", "anna@example.org,anna@example.org,t", row), privacy=privacy)
+    assert "the CSV header names 1 of its columns more than once" in three
+    user = {"name": "plan", "path": str(one), "key": "u", "column": "plan", "of": "user"}
+    good = write_lines(tmp_path / "good.csv", "u,i,t", row)
+    four = problem(good, features=[user], privacy=privacy)
+    assert "features (plan)" in four
+    for text in (found, two, three, four):
+        assert "anna" not in text
+
+
+def test_hidden_ids_cannot_stand_in_the_names_of_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("ID_KEY", "k" * 32)
+    expected = (
+        r"source.columns.user_id: column 'u' stands in the names of folders (u=...), which quarantine and records"
+    )
+    write_lines(tmp_path / "files" / "u=1" / "e.csv", "i,t", "a,2020-01-01")
+    write_deltalake(str(tmp_path / "delta"), pa.table(GOOD), partition_by=["u"])
+    for more in ({}, {"kind": "delta", "format": None}):
+        path = tmp_path / more.get("kind", "files")
+        file_format = more.pop("format", "csv")
+        look(path, file_format, **more)
+        assert problem(path, file_format, privacy={"key": "${env:ID_KEY}"}, **more).startswith(expected)

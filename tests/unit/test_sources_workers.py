@@ -11,10 +11,12 @@ from recspark.config.schema import SessionsConfig
 from recspark.config.source import SyntheticSource
 from recspark.sessions.histories import build_histories
 from recspark.sessions.sessionize import build_sessions_of, plan_rules
+from recspark.sources.privacy import make_hide
 from recspark.sources.synthetic import make_generator
 
 FORBIDDEN = {"pydantic", "yaml", "deltalake", "torch", "faiss"}
 WORKER_MODULES = [
+    "recspark.contracts.hidden_ids",
     "recspark.sources.synthetic",
     "recspark.sources.planted",
     "recspark.sessions.user_events",
@@ -57,4 +59,11 @@ def test_the_session_kernels_arrive_on_a_worker_without_the_config():
     kernels = (build_histories, build_sessions_of, plan_rules(SessionsConfig(), "time"))
     found = run_fresh(UNPICKLE_AND_CALL, given=cloudpickle.dumps((kernels, [])))
     assert "recspark.sessions.sessionize" in found["modules"]
+    assert FORBIDDEN & set(found["modules"]) == set()
+
+
+def test_the_keyed_hash_arrives_on_a_worker_without_the_config():
+    function = make_hide(b"k" * 16).func
+    found = run_fresh(UNPICKLE_AND_CALL, given=cloudpickle.dumps((function, [])))
+    assert "recspark.contracts.hidden_ids" in found["modules"]
     assert FORBIDDEN & set(found["modules"]) == set()
