@@ -46,7 +46,7 @@ def ingest(spark: SparkSession, run: Run) -> None:
     """
     source = run.config.source
     check_rules(spark, source.rules)
-    with reading(name_source(source)):
+    with reading(name_source(source), run.lake):
         if source.kind == "edges":
             ingest_edges(spark, run, read_rows(spark, run))
             return
