@@ -4,6 +4,8 @@ A message says where, what was found, what was expected and what to do. The comm
 without a traceback and exits with the error's ``exit_code``; any other exception is our own mistake and exits with 1.
 """
 
+_MOST_CAUSES = 20
+
 
 class RecsparkError(Exception):
     """Something in the user's input, data or machine has to change before the run can go on."""
@@ -56,3 +58,13 @@ class QueryError(RecsparkError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, its kind where it has none: libraries append stacks and hints."""
     return next(iter(str(error).splitlines()), type(error).__name__).strip()
+
+
+def full_text(error: BaseException | None) -> str:
+    """The messages of an error and of its causes, those inside the JVM too, outermost first."""
+    texts: list[str] = []
+    while error is not None and len(texts) < _MOST_CAUSES:
+        texts.append(str(error))
+        inside = getattr(error, "cause", None) or getattr(error, "_cause", None)
+        error = inside or error.__cause__
+    return "\n".join(texts)

@@ -67,8 +67,9 @@ class PartWriter:
             filesystem, path = open_filesystem(join(self._uri, self._path))
             filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
             self._writer = pq.ParquetWriter(
-                path, fitted.schema, filesystem=filesystem, use_dictionary=False, write_statistics=[self._key]
-            )
+                path, fitted.schema, filesystem=filesystem, use_dictionary=False, write_statistics=[self._key],
+                write_page_checksum=True,
+            )  # fmt: skip
         self._writer.write_table(fitted)
         bounds = pc.min_max(fitted[self._key]).as_py()
         self._low = min(bounds["min"], self._low) if self._num_rows else bounds["min"]

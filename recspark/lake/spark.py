@@ -25,6 +25,7 @@ _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",  # all our times are UTC
     # Rows of a popular item's sums, and long sessions, are large: 50,000 of them would not fit a worker.
     "spark.sql.execution.arrow.maxBytesPerBatch": "67108864",
+    "spark.hadoop.parquet.page.verify-checksum.enabled": "true",  # a flipped bit is an error, not another value
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # delta-rs and pyarrow read no INT96
 }
 _MERGE_METADATA = "spark.databricks.delta.commitInfo.userMetadata"

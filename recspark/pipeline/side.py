@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from recspark.contracts.stages import SPARK, TRAIN
 from recspark.ending import calm_ending
 from recspark.errors import ConfigError, RecsparkError
 from recspark.lake.arrow import find_table
+from recspark.lake.failures import explaining_failures
 from recspark.lake.locks import stage_lock
 from recspark.logs import log
 from recspark.pipeline.hints import filled_in
@@ -99,7 +100,8 @@ def _describe(run: Run, names: Sequence[str]) -> None:
 
 def _leave_word(code: int) -> int:
     if path := os.environ.get(EXIT_FILE):
-        Path(path).write_text(str(code))
+        with suppress(OSError):  # a full disk, which the message has told
+            Path(path).write_text(str(code))
     return code
 
 
@@ -187,7 +189,8 @@ def _run_timed(run: Run, name: str, work: Callable[[], None]) -> None:
         log(name, "started")
         if word := os.environ.get(STAGE_FILE):
             Path(word).write_text(name)
-    with stage_lock(run.lake, run.stages[name]) if is_first_rank() else nullcontext():
+    lock = stage_lock(run.lake, run.stages[name]) if is_first_rank() else nullcontext()
+    with explaining_failures(name, run.lake), lock:
         # While waiting for the lock its holder may have finished; the ranks of a group decide this once, before.
         if "RANK" in os.environ or not find_state(run, name).is_done:
             work()

@@ -4,6 +4,7 @@ Everything is computed and checked before the first commit. Where an earlier ver
 grown or changed a little since, the stage goes on from it (`increment`); else it builds all anew.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -30,10 +31,14 @@ Features = tuple[DataFrame | None, DataFrame | None]
 def build_sessions(spark: SparkSession, run: Run) -> None:
     """Runs the stage for the events of this run's key.
 
-    Raises: DataError when the split leaves a part empty,
-    nothing is left after cleaning, or too much would be quarantined. Nothing is committed then.
+    Raises: DataError when the split leaves a part empty, nothing is left after cleaning, or too much would be
+        quarantined; SourceError for features that cannot be read. Nothing is committed then.
     """
-    events_at = find_table(run.lake, run.producer("events"), "events")
+    with _naming_features(run):
+        _build(spark, run, find_table(run.lake, run.producer("events"), "events"))
+
+
+def _build(spark: SparkSession, run: Run, events_at: TableAt) -> None:
     ancestor = find_sessions_ancestor(run, events_at)
     if ancestor.is_telling:
         log(STAGE, ancestor.describe())
@@ -66,6 +71,16 @@ def _go_on(
 
 def _known_ids(features: Features) -> DataFrame | None:
     return None if features[0] is None else features[0].select(c.ITEM_ID)
+
+
+def _naming_features(run: Run) -> AbstractContextManager[None]:
+    """Blames the features for files that cannot be read, our own aside: they are read when rows are asked for."""
+    if not run.config.features:
+        return nullcontext()
+    from recspark.sources.rows import reading
+
+    where = f"features ({', '.join(f.name for f in run.config.features)})"
+    return reading(where, run.lake, may_quote=run.config.source.privacy is None)
 
 
 def _read_features(spark: SparkSession, run: Run) -> Features:

@@ -15,6 +15,7 @@ from recspark.lake.arrow import TableAt
 from recspark.lake.spark import read_table
 from recspark.sources.mapping import event_time
 from recspark.sources.rules import ROW_HASH_HEX
+from recspark.sources.times import start_of_day
 
 _MAX_LISTED_DAYS = 400
 
@@ -53,7 +54,10 @@ def read_earlier(
 
 
 def _is_among_days(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -> Column:
-    days = F.to_date(event_time(rows, source, columns))
+    time = event_time(rows, source, columns)
+    # Impossible times become no event, and years beyond 9999 no date of Python's.
+    is_possible = (time >= start_of_day(source.earliest)) & (time < start_of_day(source.latest))
+    days = F.when(is_possible, F.to_date(time)) if columns.ts else F.to_date(time)
     found = sorted(row[0] for row in rows.select(days).distinct().collect() if row[0] is not None)
     if len(found) <= _MAX_LISTED_DAYS:
         return F.col(c.DAY).isin(found)

@@ -15,14 +15,16 @@ from pyspark.sql import functions as F
 from recspark.config import Run
 from recspark.config.source import FeatureConfig
 from recspark.contracts import columns as c
+from recspark.errors import SourceError
 from recspark.lake.source_state import feature_key
+from recspark.logs import log
 from recspark.sources.attributes import ATTRIBUTES, build_item_attributes
 from recspark.sources.delta import read_version
 from recspark.sources.files import read_frame
 from recspark.sources.planted import PlantedWorld
 from recspark.sources.privacy import hide_key
 from recspark.sources.problems import is_blank
-from recspark.sources.rows import BAD_LINE_READ, quoted, reading
+from recspark.sources.rows import BAD_LINE_READ, mend_text, quoted, reading
 from recspark.sources.rules import number_text
 from recspark.sources.wanted import (
     SYNTHETIC,
@@ -32,6 +34,8 @@ from recspark.sources.wanted import (
     group_features,
     name_features,
 )
+
+_SHOWN_CHARS = 200
 
 
 def read_item_features(spark: SparkSession, run: Run) -> DataFrame | None:
@@ -69,16 +73,39 @@ def _read_features(spark: SparkSession, run: Run, owner: str, id_column: str) ->
 def _read_one_source(spark: SparkSession, run: Run, features: list[FeatureConfig], id_column: str) -> DataFrame:
     """The typed columns of features that share path and key; of an id that comes twice, the smallest value counts."""
     where = name_features(features)
-    with reading(where, may_quote=run.config.source.privacy is None):
-        frame = _read_frame(spark, run, features[0])
+    may_quote = run.config.source.privacy is None
+    with reading(where, run.lake, may_quote):
+        frame = mend_text(_read_frame(spark, run, features[0]))
         names = [name for name in frame.columns if name != BAD_LINE_READ]
         check_columns(names, feature_columns(features), where)
     if BAD_LINE_READ in frame.columns:
+        with reading(where, run.lake, may_quote):
+            _check_lines(frame, where, run.config.source.max_bad_ratio, may_quote)
         frame = frame.where(F.col(BAD_LINE_READ).isNull())
     identifier = hide_key(quoted(features[0].key).cast("string"), run.config.source, features[0].of)
     typed = frame.select(identifier.alias(id_column), *[_typed(f).alias(_stored(f)) for f in features])
     known = typed.where(F.col(id_column).isNotNull() & ~is_blank(F.col(id_column)))
     return known.groupBy(id_column).agg(*[F.min(_stored(f)).alias(_stored(f)) for f in features])
+
+
+def _check_lines(frame: DataFrame, where: str, max_bad_ratio: float, may_quote: bool) -> None:
+    """Says how many lines cannot be parsed, which are left out; one of them where it ``may_quote``.
+
+    Raises: SourceError for more than ``source.max_bad_ratio`` of them.
+    """
+    is_bad = F.col(BAD_LINE_READ).isNotNull()
+    whole = F.struct(*[quoted(name) for name in frame.columns])  # a column less, and Spark would parse less of a line
+    row = frame.select(whole.alias("line"), BAD_LINE_READ).agg(
+        F.count("line").alias("lines"), F.count_if(is_bad).alias("bad"), F.min(BAD_LINE_READ).alias("example")
+    )
+    lines, bad, example = row.collect()[0]
+    if not bad:
+        return
+    shown = f", such as {example[:_SHOWN_CHARS]!r}" if may_quote else ""
+    found = f"{where}: {bad:,} of {lines:,} lines cannot be parsed{shown}"
+    if bad > max_bad_ratio * lines:
+        raise SourceError(f"{found}: above source.max_bad_ratio {max_bad_ratio:g}; mend the file, or raise it")
+    log("sessions", f"{found}; they are left out")
 
 
 def _read_frame(spark: SparkSession, run: Run, feature: FeatureConfig) -> DataFrame:

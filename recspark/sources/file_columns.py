@@ -8,7 +8,7 @@ None stands where only Spark can tell: more JSON lines than are read here, a com
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +33,19 @@ _PARQUET, _ENCRYPTED = b"PAR1", b"PARE"
 
 
 @dataclass(frozen=True)
+class FileColumns:
+    """The columns of all files of a place together, and which of the ``num_files`` looked at ``lack`` one of them.
+
+    ``is_all``: there are no other files, which may have more.
+    """
+
+    types: Columns
+    lack: dict[str, list[str]] = field(default_factory=dict)
+    num_files: int = 0
+    is_all: bool = True
+
+
+@dataclass(frozen=True)
 class _Files:
     """Files of one place as far as they are looked at; ``is_all`` where that is all that hold anything."""
 
@@ -44,7 +57,7 @@ class _Files:
 
 def find_columns(
     path: str, file_format: str, separator: str, key: str, where: str, may_be_empty: bool = False
-) -> Columns | None:
+) -> FileColumns | None:
     """The columns of a file, folder or glob, those that its folders name included; None where only Spark can tell.
 
     Raises: SourceError for files that are missing, empty, damaged, of another format or of differing headers; it
@@ -63,7 +76,10 @@ def find_columns(
         found = _json_columns(files, where)
     else:
         found = _parquet_columns(files, where, may_be_empty)
-    return None if found is None else found | texts(n for n in files.folder_names if n not in found)
+    if found is None:
+        return None
+    in_folders = texts(name for name in files.folder_names if name not in found.types)
+    return replace(found, types=found.types | in_folders)
 
 
 def _choose_files(path: str, key: str) -> _Files:
@@ -76,7 +92,7 @@ def _choose_files(path: str, key: str) -> _Files:
     return _Files(filesystem, filled[:limit], len(filled) <= limit, folders)
 
 
-def _csv_columns(files: _Files, separator: str, where: str, may_be_empty: bool) -> Columns | None:
+def _csv_columns(files: _Files, separator: str, where: str, may_be_empty: bool) -> FileColumns | None:
     headers = read_headers(files.filesystem, files.paths, separator, where)
     filled = [header for header in headers if header.names]
     if not filled:
@@ -87,12 +103,12 @@ def _csv_columns(files: _Files, separator: str, where: str, may_be_empty: bool) 
     check_same(headers, where)
     if files.is_all and not may_be_empty and not any(header.has_rows for header in headers):
         raise no_rows(where)
-    return texts(name_columns(filled[0].names))
+    return FileColumns(texts(name_columns(filled[0].names)))
 
 
-def _json_columns(files: _Files, where: str) -> Columns | None:
+def _json_columns(files: _Files, where: str) -> FileColumns | None:
     """All keys, None where lines are left that may bring more; a key is only missing when no line has it."""
-    names: dict[str, None] = {}
+    found: dict[str, Columns] = {}
     budget, is_all, has_object = _JSON_BYTES, files.is_all, False
     for file in files.paths:
         if budget <= 0:
@@ -103,11 +119,23 @@ def _json_columns(files: _Files, where: str) -> Columns | None:
         check_is_text(start, file, where)
         lines = [line for line in start.splitlines() if line.lstrip().startswith(b"{")]
         has_object |= bool(lines)
+        names: dict[str, None] = {}
         are_read = [_add_keys(names, line) for line in lines]
+        found[file] = texts(sorted(names))
         is_all = is_all and is_whole and all(are_read)
     if not has_object and is_all:
         raise no_json(where)
-    return texts(sorted(names)) if is_all else None
+    return _join_columns(found) if is_all else None
+
+
+def _join_columns(found: dict[str, Columns], is_all: bool = True) -> FileColumns:
+    """The columns of files that need not have the same; capitals tell none apart, as in Spark."""
+    types: Columns = {}
+    for columns in found.values():
+        types |= {name: columns[name] for name in columns if name not in types}
+    known = {file: {name.lower() for name in columns} for file, columns in found.items()}
+    lack = {name: [file for file in found if name.lower() not in known[file]] for name in types}
+    return FileColumns(types, {name: files for name, files in lack.items() if files}, len(found), is_all)
 
 
 def _read_start(filesystem: pafs.FileSystem, file: str, num_bytes: int, where: str) -> tuple[bytes, bool]:
@@ -130,8 +158,8 @@ def _add_keys(names: dict[str, None], line: bytes) -> bool:
     return True
 
 
-def _parquet_columns(files: _Files, where: str, may_be_empty: bool) -> Columns | None:
-    """The first file's columns, which are Spark's; every footer is read."""
+def _parquet_columns(files: _Files, where: str, may_be_empty: bool) -> FileColumns | None:
+    """All columns of the files; every footer is read."""
 
     def read(file: str) -> pq.FileMetaData | None:
         return _read_footer(files.filesystem, file, where)
@@ -144,10 +172,11 @@ def _parquet_columns(files: _Files, where: str, may_be_empty: bool) -> Columns |
     if files.is_all and not may_be_empty and not any(footer.num_rows for footer in footers):
         raise no_rows(where)
     try:
-        schema = footers[0].schema.to_arrow_schema()
+        schemas = [footer.schema.to_arrow_schema() for footer in footers]
     except pa.ArrowException:  # a type that is newer than this pyarrow
         return None
-    return dict(zip(schema.names, schema.types, strict=True))
+    columns = [dict(zip(schema.names, schema.types, strict=True)) for schema in schemas]
+    return _join_columns(dict(zip(files.paths, columns, strict=True)), files.is_all)
 
 
 def _read_footer(filesystem: pafs.FileSystem, file: str, where: str) -> pq.FileMetaData | None:

@@ -9,20 +9,25 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
+from recspark.errors import SourceError, first_line, full_text
 from recspark.lake.source_state import SOURCE_KEY, list_files, open_files, split_glob
 from recspark.lake.storage import join, open_filesystem
 from recspark.sources.headers import find_header, name_columns
 from recspark.sources.rows import BAD_LINE_READ, as_rows, quoted
-from recspark.sources.wanted import no_json
+from recspark.sources.wanted import gone_file, no_json, retyped_column
 
 _GLOB_CHARACTER = re.compile(r"[\\*?\[\]{}]")
 """What Hadoop would not take as it stands."""
 _LINE = "value"
 """The one column of Spark's text reader."""
+_NO_COMMON_TYPE = "CANNOT_MERGE"
+_COMPARED_FILES = 1000
 _INFER_PARTITIONS = "spark.sql.sources.partitionColumnTypeInference.enabled"
 
 
@@ -31,9 +36,10 @@ def read_files(
 ) -> DataFrame:
     """The rows of a file, folder or glob in the common shape; ``only`` of the files so named, as `list_files` does.
 
-    CSV needs a header, the same in every file; a quoted value ends on its line.
+    CSV needs a header, the same in every file; a quoted value ends on its line. Parquet files may have more columns or
+    fewer, JSON lines more keys or fewer: what a row has not is NULL.
 
-    Raises: SourceError when there is nothing to read or the header is unusable.
+    Raises: SourceError when there is nothing to read, a file is gone, the header is unusable or a column has two types.
     """
     frame = read_frame(spark, path, file_format, separator, only=only)
     return as_rows(frame, F.col("_metadata.file_path"))
@@ -44,12 +50,12 @@ def read_frame(
     only: Sequence[str] | None = None,
 ) -> DataFrame:  # fmt: skip
     """The columns as the files have them (CSV and JSON values as text), and unparsable lines in a column of theirs."""
-    files = [name for name, _, _ in list_files(path, key)] if only is None else list(only)
-    where, places = f"{key} {path}", _places(path, files) if only is None else _exact_places(path, files)
+    files, is_whole = _files_to_read(path, key, only, skips_empty=file_format == "parquet")
+    where, places = f"{key} {path}", _places(path, files) if is_whole else _exact_places(path, files)
     reader = spark.read.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", BAD_LINE_READ)
     if not any("=" in part for name in files for part in name.split("/")[:-1]):
         reader = reader.option("recursiveFileLookup", "true")  # else nested folders would be left out silently
-    elif only is not None:
+    elif not is_whole:
         reader = reader.option("basePath", join(path))  # else single files would have no columns from their folders
     with _partition_values_as_text(spark):
         if file_format == "csv":
@@ -57,7 +63,22 @@ def read_frame(
             return _read_csv(reader, places, header, separator)
         if file_format == "jsonl":
             return _read_jsonl(reader, places, where)
-        return reader.parquet(*places)
+        return _read_parquet(reader, places, _exact_places(path, files), where)
+
+
+def _files_to_read(path: str, key: str, only: Sequence[str] | None, skips_empty: bool) -> tuple[list[str], bool]:
+    """Names of the files to read, and whether that is all there is at the path.
+
+    Files without a byte, which hold no footer, are left out of Parquet.
+
+    Raises: SourceError for a file that was listed when the run was planned and is gone.
+    """
+    there = {name: size for name, size, _ in list_files(path, key)}
+    files = list(there if only is None else only)
+    if gone := [name for name in files if name not in there]:
+        raise SourceError(f"{key} {path}: {gone_file(gone[0])}")
+    filled = [name for name in files if there[name]] if skips_empty else files
+    return filled or files, only is None and len(filled) == len(files)
 
 
 @contextmanager
@@ -105,6 +126,31 @@ def _read_jsonl(reader: DataFrameReader, places: list[str], where: str) -> DataF
         *[quoted(name) for name in in_folders],
         F.when(is_bad, F.col(_LINE)).alias(BAD_LINE_READ),
     )
+
+
+def _read_parquet(reader: DataFrameReader, places: list[str], files: list[str], where: str) -> DataFrame:
+    """All columns of all files: Spark alone would take those of one file and leave out what others have more.
+
+    Raises: SourceError for a column whose type is not the same in all files.
+    """
+    try:
+        return reader.option("mergeSchema", "true").parquet(*places)
+    except (PySparkException, Py4JJavaError) as error:  # a job of its own reads the footers: its failure is the latter
+        if _NO_COMMON_TYPE not in full_text(error):
+            raise
+        raise SourceError(f"{where}: {_find_retyped(reader, files) or first_line(error)}") from error
+
+
+def _find_retyped(reader: DataFrameReader, files: list[str]) -> str | None:
+    """Which column has two types, and in which files; None where the first files agree."""
+    seen: dict[str, tuple[str, str]] = {}
+    for file in files[:_COMPARED_FILES]:
+        for field in reader.option("mergeSchema", "false").parquet(file).schema.fields:
+            found = field.dataType.simpleString()
+            wanted, first = seen.setdefault(field.name, (found, file))
+            if wanted != found:
+                return retyped_column(field.name, wanted, first, found, file)
+    return None
 
 
 def _places(path: str, files: list[str]) -> list[str]:

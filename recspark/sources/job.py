@@ -49,7 +49,7 @@ def ingest(spark: SparkSession, run: Run) -> None:
     check_rules(spark, source.rules)
     if source.privacy:
         log(STAGE, f"ids are hidden by the key in {source.privacy.key_name}, fingerprint {source.privacy.fingerprint}")
-    with reading(name_source(source), may_quote=source.privacy is None):
+    with reading(name_source(source), run.lake, may_quote=source.privacy is None):
         if source.kind == "edges":
             ingest_edges(spark, run, read_rows(spark, run))
             return

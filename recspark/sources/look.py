@@ -16,6 +16,7 @@ from recspark.config.schema import RunConfig
 from recspark.config.source import FeatureConfig, SourceConfig
 from recspark.errors import SourceError
 from recspark.lake.source_state import SOURCE_KEY, feature_key, list_files, open_delta
+from recspark.logs import log
 from recspark.sources.attributes import ATTRIBUTES
 from recspark.sources.file_columns import Columns, find_columns, texts
 from recspark.sources.wanted import (
@@ -27,6 +28,7 @@ from recspark.sources.wanted import (
     check_synthetic_feature,
     feature_columns,
     group_features,
+    lacking_column,
     name_features,
     name_source,
     source_columns,
@@ -107,7 +109,14 @@ def _source_columns(source: SourceConfig, where: str) -> Columns | None:
     if source.kind == "delta":
         return _delta_columns(source.path, source.version, SOURCE_KEY)
     assert source.format
-    return find_columns(source.path, source.format, source.separator, SOURCE_KEY, where)
+    found = find_columns(source.path, source.format, source.separator, SOURCE_KEY, where)
+    wanted = source_columns(source)
+    if found is None or not (found.is_all or found.types.keys() >= set(wanted.values())):
+        return None
+    for key, column in wanted.items():
+        if column in found.lack:
+            log("ingest", lacking_column(key, column, found.lack[column], found.num_files))
+    return found.types
 
 
 def _feature_columns(source: SourceConfig, features: Sequence[FeatureConfig], where: str) -> Columns | None:
@@ -118,7 +127,8 @@ def _feature_columns(source: SourceConfig, features: Sequence[FeatureConfig], wh
         return texts(ATTRIBUTES)
     if feature.format == "delta":
         return _delta_columns(feature.path, None, key)
-    return find_columns(feature.path, feature.format, ",", key, f"{key} {feature.path}", may_be_empty=True)
+    found = find_columns(feature.path, feature.format, ",", key, f"{key} {feature.path}", may_be_empty=True)
+    return found.types if found is not None and found.is_all else None
 
 
 def _delta_columns(path: str, version: int | None, key: str) -> Columns | None:

@@ -20,7 +20,7 @@ from recspark.sources.problems import find_flaw, first_problem, is_blank
 from recspark.sources.rows import BAD_LINE, ROW, source_column, source_names, source_type
 from recspark.sources.rules import DROPPED_BY, add_dropped_by, content_hash, number_text, row_hash, struct_text
 from recspark.sources.times import read_time, start_of_day
-from recspark.sources.wanted import UNREADABLE_TIME, check_columns, event_columns, name_source
+from recspark.sources.wanted import IMPOSSIBLE_TIME, UNREADABLE_TIME, check_columns, event_columns, name_source
 
 if TYPE_CHECKING:
     from recspark.sources.earlier import EarlierRows
@@ -134,7 +134,7 @@ def _time_problems(source: SourceConfig, columns: ColumnMap) -> list[tuple[Colum
     return [
         (text.isNull() | is_blank(text), "missing_time"),
         (F.col(c.TS).isNull(), UNREADABLE_TIME),
-        ((F.col(c.TS) < earliest) | (F.col(c.TS) >= latest), "impossible_time"),
+        ((F.col(c.TS) < earliest) | (F.col(c.TS) >= latest), IMPOSSIBLE_TIME),
     ]
 
 

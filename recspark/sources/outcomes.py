@@ -20,7 +20,14 @@ from recspark.errors import SourceError
 from recspark.lake.spark import write_table
 from recspark.logs import log
 from recspark.sources.rules import DROPPED_BY
-from recspark.sources.wanted import UNREADABLE_TIME, explain_times, name_source, no_rows
+from recspark.sources.wanted import (
+    IMPOSSIBLE_TIME,
+    UNREADABLE_TIME,
+    explain_bounds,
+    explain_times,
+    name_source,
+    no_rows,
+)
 
 STAGE = "ingest"
 _SHOWN_CHARS = 300
@@ -86,11 +93,15 @@ def check_counts(run: Run, counts: dict[str, Any], mapped: DataFrame, newly_bad:
 
 
 def _explain_times(source: SourceConfig, mapped: DataFrame, quarantined: dict[str, int]) -> str:
-    """The first times that cannot be read and how to say what they are, where most bad rows have one."""
-    if source.columns.ts is None or quarantined.get(UNREADABLE_TIME, 0) * 2 < sum(quarantined.values()):
+    """The first times that are no times of events and how to say what they are, where most bad rows have one."""
+    if source.columns.ts is None:
         return ""
-    rows = mapped.where(F.col(c.REASON) == UNREADABLE_TIME).select(c.RAW).limit(_SHOWN_TIMES).collect()
-    return explain_times(source, [str(json.loads(row[c.RAW])[source.columns.ts]) for row in rows]) + ". "
+    for reason, explain in ((UNREADABLE_TIME, explain_times), (IMPOSSIBLE_TIME, explain_bounds)):
+        if quarantined.get(reason, 0) * 2 < sum(quarantined.values()):
+            continue
+        rows = mapped.where(F.col(c.REASON) == reason).select(c.RAW).limit(_SHOWN_TIMES).collect()
+        return explain(source, [str(json.loads(row[c.RAW])[source.columns.ts]) for row in rows]) + ". "
+    return ""
 
 
 def kept_rows(mapped: DataFrame) -> DataFrame:

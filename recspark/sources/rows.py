@@ -13,19 +13,25 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, StructType
+from pyspark.sql.types import BinaryType, DataType, StringType, StructType
 
 from recspark.contracts import columns as c
-from recspark.errors import SourceError
-from recspark.sources.wanted import DAMAGED, NANOSECONDS, QuotingError, unreadable_file
+from recspark.errors import SourceError, full_text
+from recspark.lake.failures import is_of_lake
+from recspark.sources.wanted import DAMAGED, NANOSECONDS, QuotingError, gone_file, retyped_column, unreadable_file
 
 ROW = "row"
 BAD_LINE = "bad_line"
 BAD_LINE_READ = "_recspark_bad_line"
 """Where Spark's readers put a line that they could not parse."""
 
-_FILE_IN_MESSAGE = re.compile(r"(?:file|path)[ :]+(?P<file>[a-z0-9]+:/[^\s,]+)")
+_FILE_IN_MESSAGE = re.compile(r"(?:[Ff]ile|[Pp]ath)(?: does not exist)?[ :]+(?P<file>[a-z0-9]+:/[^\s,]+)")
 _HEADER_IN_MESSAGE = re.compile(r"Header: (?:.*\n){1,4}?.*CSV file: \S+")
+_GONE_SIGNS = ("FILE_NOT_EXIST", "PATH_NOT_FOUND", "FileNotFoundException")
+_TYPE_MISMATCH = "PARQUET_COLUMN_DATA_TYPE_MISMATCH"
+_MISMATCH_IN_MESSAGE = re.compile(
+    r"column (?P<column>.+?)\. Expected Spark type (?P<wanted>.+?), actual Parquet type (?P<found>\w+)"
+)
 _READ_SIGNS = (
     "Unexpected end of",
     "EOFException",
@@ -34,6 +40,7 @@ _READ_SIGNS = (
     "ZipException",
     "FAILED_READ_FILE",
     "CANNOT_READ_FILE",
+    "Checksum error",
     "UNABLE_TO_INFER_SCHEMA",
 )
 """What Spark's messages say of files that cannot be read, the most telling first."""
@@ -42,12 +49,29 @@ _READ_SIGNS = (
 def as_rows(frame: DataFrame, source_file: Column | None = None) -> DataFrame:
     """A reader's frame in the common shape; its own ``BAD_LINE_READ`` column becomes ``bad_line``."""
     missing = F.lit(None).cast("string")
-    own = [quoted(name) for name in frame.columns if name != BAD_LINE_READ]
+    own = [column for name, column in _mended(frame).items() if name != BAD_LINE_READ]
     return frame.select(
         F.struct(*own).alias(ROW),
-        (F.col(BAD_LINE_READ) if BAD_LINE_READ in frame.columns else missing).alias(BAD_LINE),
+        _mended(frame).get(BAD_LINE_READ, missing).alias(BAD_LINE),
         (missing if source_file is None else source_file).alias(c.SOURCE_FILE),
     )
+
+
+def mend_text(frame: DataFrame) -> DataFrame:
+    """The frame with text alone in its columns of text: bytes that are no UTF-8 become U+FFFD.
+
+    Spark passes such bytes on as they are, and then no other reader of our tables could open them.
+    """
+    return frame.select(*_mended(frame).values())
+
+
+def _mended(frame: DataFrame) -> dict[str, Column]:
+    """The frame's columns by name; binary ones are read as text, which older writers of Parquet mean by them."""
+    return {field.name: _mend(quoted(field.name), field.dataType).alias(field.name) for field in frame.schema.fields}
+
+
+def _mend(value: Column, found: DataType) -> Column:
+    return F.make_valid_utf8(value.cast("string")) if isinstance(found, StringType | BinaryType) else value
 
 
 def quoted(name: str) -> Column:
@@ -82,30 +106,24 @@ def describe_columns(rows: DataFrame) -> list[list[str]]:
 
 
 @contextmanager
-def reading(where: str, may_quote: bool = True) -> Iterator[None]:
+def reading(where: str, lake: str | None = None, may_quote: bool = True) -> Iterator[None]:
     """Turns Spark's failures to read a source into one message that names the file.
 
-    Raises: SourceError for damaged or unreadable files and for an impossible timestamp pattern; unless it
-    ``may_quote``, without words that stand in the files.
+    What fails in our own ``lake`` meanwhile is left as it is.
+
+    Raises: SourceError for files that are damaged, gone or unreadable and for an impossible timestamp pattern; unless
+    it ``may_quote``, without words that stand in the files.
     """
     try:
         yield
     except QuotingError as error:
         raise error if may_quote else SourceError(error.unquoted) from None
     except (PySparkException, Py4JJavaError) as error:  # collecting to Arrow leaves the latter as it is
-        problem = _describe(_full_text(error), may_quote)
+        text = full_text(error)
+        problem = None if lake is not None and is_of_lake(text, lake) else _describe(text, may_quote)
         if problem is None:
             raise
         raise SourceError(f"{where}: {problem}") from error
-
-
-def _full_text(error: BaseException | None) -> str:
-    """The messages of an error and of its causes inside the JVM, outermost first."""
-    texts: list[str] = []
-    while error is not None and len(texts) < 20:
-        texts.append(str(error))
-        error = getattr(error, "cause", None) or getattr(error, "_cause", None)
-    return "\n".join(texts)
 
 
 def _describe(text: str, may_quote: bool) -> str | None:
@@ -117,9 +135,13 @@ def _describe(text: str, may_quote: bool) -> str | None:
     if header:
         shown = " ".join(header[0].split()) if may_quote else header[0].rpartition("\n")[2]
         return f"files disagree about their columns: {shown}; give them one header or read them as separate sources"
-    if not any(sign in text for sign in _READ_SIGNS):
+    if not any(sign in text for sign in (*_READ_SIGNS, *_GONE_SIGNS)):
         return None
     match = _FILE_IN_MESSAGE.search(text)
     file = match["file"].rstrip(".") if match else "a file"
+    if any(sign in text for sign in _GONE_SIGNS):
+        return gone_file(file)
+    if retyped := _TYPE_MISMATCH in text and _MISMATCH_IN_MESSAGE.search(text):
+        return retyped_column(retyped["column"].strip("[]`"), retyped["wanted"], "others", retyped["found"], file)
     cause = next(sign for sign in _READ_SIGNS if sign in text)
     return unreadable_file(file, cause, NANOSECONDS if "TIMESTAMP(NANOS" in text else DAMAGED)

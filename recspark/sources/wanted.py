@@ -24,6 +24,8 @@ DIGIT_SHAPE, LETTER_SHAPE = "#", "x"
 
 UNREADABLE_TIME = "unreadable_time"
 """The reason of rows whose time is no time."""
+IMPOSSIBLE_TIME = "impossible_time"
+"""The reason of rows whose time is before `source.earliest` or not before `source.latest`."""
 
 _EPOCH_DIGITS, _SECONDS_DIGITS = 9, 11
 """A count of seconds has 9 digits from 1973 on and no more than 11 up to the year 5138; 20260216 is a date."""
@@ -139,6 +141,19 @@ def explain_times(source: "SourceConfig", found: Sequence[str]) -> str:
     )
 
 
+def explain_bounds(source: "SourceConfig", found: Sequence[str]) -> str:
+    """What is said of times that are out of bounds: some of them, the bounds, and the unit they may be in instead."""
+    texts = [text.strip() for text in found]
+    are_seconds = all(text.isdigit() and _EPOCH_DIGITS <= len(text) <= _SECONDS_DIGITS for text in texts)
+    is_other_unit = source.timestamp_format == "epoch_millis" and are_seconds
+    hint = "set source.timestamp_format to epoch_seconds" if is_other_unit else "mend them"
+    shown = ", ".join(repr(text[:_SHOWN_CHARS]) for text in texts)
+    return (
+        f"Times in column {source.columns.ts!r} such as {shown} are out of bounds (source.earliest {source.earliest} "
+        f"to source.latest {source.latest}): {hint}, or move the bounds where these times are right"
+    )
+
+
 def check_synthetic_feature(source: "SourceConfig", feature: "FeatureConfig") -> None:
     """Checks that the generator's attributes go with the source.
 
@@ -169,3 +184,24 @@ def no_json(where: str) -> SourceError:
 def unreadable_file(file: str, cause: str, advice: str = DAMAGED) -> str:
     """What is said of one file that no reader can open."""
     return f"{file} cannot be read ({cause}): {advice}"
+
+
+def lacking_column(key: str, column: str, lacking: Sequence[str], num_files: int) -> str:
+    """What is said of a column that some files have and others have not: rules and mapping find nothing there."""
+    return (
+        f"column {column!r} ({key}) is missing in {len(lacking):,} of {num_files:,} files, such as {lacking[0]}: "
+        f"their rows count as rows without a value"
+    )
+
+
+def gone_file(file: str) -> str:
+    """What is said of a file that was there when the run was planned."""
+    return f"{file} is gone since it was listed; restore it, or run again to take the source as it is now"
+
+
+def retyped_column(column: str, wanted: str, in_file: str, found: str, other: str) -> str:
+    """What is said of a column that has one type in a file and another one in the next."""
+    return (
+        f"files disagree about column {column!r}: {wanted} in {in_file}, {found} in {other}; write it with one type, "
+        f"or read the files as separate sources"
+    )

@@ -30,7 +30,7 @@ def test_each_kind_gets_its_type_and_missing_its_value(spark, lake, tmp_path):
         '1,"A, B",Action| Comedy||Action,1999,x', '01,"""C""",(none),n/a,', "2,,,2000.5,z", "2,,,1900,y", ",no id,,,",
     )  # fmt: skip
     prices = write_lines(tmp_path / "prices.jsonl", '{"id": 1, "price": 2.5}', '{"id": 3, "price": 1}', "no json")
-    run = make_run(lake, SYNTHETIC, features=[
+    run = make_run(lake, SYNTHETIC | {"max_bad_ratio": 0.4}, features=[
         feature("title", films, "movieId", "title", "text"),
         feature("genre", films, "movieId", "genres", "multi", missing="none|other"),
         feature("year", films, "movieId", "year", "numeric", missing="1950"),

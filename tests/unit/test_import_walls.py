@@ -17,6 +17,7 @@ CASES = {
     "recspark.config": {"pydantic"},
     "recspark.cli": set(),
     "recspark.lake.arrow": {"deltalake"},
+    "recspark.lake.failures": set(),
     "recspark.lake.spark": {"deltalake", "pydantic", "pyspark"},
     "recspark.pipeline.plan": {"deltalake", "pydantic"},
     "recspark.pipeline.launch": {"deltalake", "pydantic"},

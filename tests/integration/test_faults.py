@@ -1,0 +1,82 @@
+"""Processes that die, a full disk, two runs at once: nothing is half there or double, and the next run goes on."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from recspark.graph.job import build_graph
+from recspark.lake.arrow import find_done
+from recspark.pipeline.open_run import open_run
+from recspark.sessions.job import build_sessions
+from recspark.sources.job import ingest
+from tests.helpers import dying_workers
+from tests.helpers.chain import run_chain, run_command, stages_said, write_conf
+from tests.helpers.faults import content, count_markers
+
+pytestmark = [pytest.mark.integration, pytest.mark.spark]
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("ingest", "sessions", "graph")
+MOST_KIB = 96
+"""Of a file: Spark's and Delta's logs are smaller, a table of the tiny chain is larger."""
+
+
+@pytest.fixture
+def expected(spark, tmp_path):
+    """What the tests' own Spark makes of the same config, undisturbed, in another lake."""
+    run = open_run(write_conf(tmp_path / "calm.yaml", tmp_path / "calm"))
+    ingest(spark, run)
+    build_sessions(spark, run)
+    build_graph(spark, run)
+    return content(run, STAGES)
+
+
+def test_a_full_disk_a_kill_and_two_runs_at_once_end_with_the_same_content(expected, tmp_path):
+    conf = write_conf(tmp_path / "run.yaml", tmp_path / "lake")
+    run = open_run(conf)
+
+    limited = f'ulimit -f {MOST_KIB}; exec "$@"'
+    full = run_command(
+        ["bash", "-c", limited, "sh", sys.executable, "-m", "recspark.cli", "run", str(conf), "--to", "graph"]
+    )
+    assert full.code == 2, full.text
+    assert "error: ingest: the disk is full (File too large): paths.lake " in full.text
+    assert "Traceback" not in full.text
+    assert find_done(run.lake, run.stages["ingest"]) is None
+
+    killed = run_chain(conf, "--to", "graph", fault="graph.before_commit")
+    assert killed.code != 0, killed.text
+    assert stages_said(killed.text, "finished") == ["ingest", "sessions"]
+    assert find_done(run.lake, run.stages["graph"]) is None
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: run_chain(conf, "--to", "graph"), range(2)))
+    assert [ended.code for ended in both] == [0, 0], both[0].text + both[1].text
+    assert [count_markers(run, stage) for stage in STAGES] == [1, 1, 1]
+    assert content(run, STAGES) == expected
+
+    other = "graph.num_neighbours=7"
+    killed = run_chain(conf, other, "--to", "graph", fault="graph.after_commit")
+    assert killed.code != 0, killed.text
+    again = run_chain(conf, other, "--to", "graph")
+    assert again.code == 0, again.text
+    assert stages_said(again.text, "already done at version") == list(STAGES)
+    assert count_markers(open_run(conf, [other]), "graph") == 1
+
+
+def test_workers_that_die_once_in_any_kernel_change_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.dying_workers", "local[2,4]", str(tmp_path)],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["died"] == [dying_workers.GENERATOR, *(name for _, name in dying_workers.KERNELS)]
+    assert len(found["calm"]) > 8
+    assert found["mortal"] == found["calm"]
