@@ -28,16 +28,6 @@ BIN = Path(sys.executable).parent
 STAGES = ["ingest", "sessions", "graph", "item_knn_graph", "walks", "train", "index", "evaluate"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """(config, what it said) of a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    conf = write_conf(folder / "run.yaml", folder / "lake")
-    done = run_chain(conf)
-    assert done.code == 0, done.text
-    return conf, done.text
-
-
 def test_a_run_reports_counts_metrics_places_and_queries(undisturbed):
     _, text = undisturbed
     assert stages_said(text, "finished") == STAGES
