@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -33,8 +31,6 @@ TABLE_PROPERTIES = {
     # Trainers read the Parquet files themselves.
     "delta.enableDeletionVectors": "false",
 }
-_VERIFIED = pads.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
-"""A flipped bit in a page is an error where its writer left a checksum, as Spark and `lake.parts` do."""
 _MAPPED_COLUMNS = ("name", "id")
 """Values of delta.columnMapping.mode under which the files name columns in another way than the table."""
 
@@ -206,11 +202,13 @@ def read_table(table: TableAt, columns: list[str] | None = None, filters: Any = 
 
     Raises: LakeError when the version, or one of its files, is gone or damaged.
     """
+    import pyarrow.parquet as pq  # with pandas, which who only asks for versions does without
+
     opened = open_table(table.lake, table.name, table.version)
     dataset = opened.to_pyarrow_dataset(filesystem=_table_files(table.uri))
     chosen = None if filters is None else pq.filters_to_expression(filters)
     with _naming_lost_files(table):
-        return dataset.to_table(columns=columns, filter=chosen, fragment_scan_options=_VERIFIED)
+        return dataset.to_table(columns=columns, filter=chosen, fragment_scan_options=_verified())
 
 
 def stream_table(table: TableAt, columns: list[str], batch_rows: int, where: Any = None) -> Iterator[pa.RecordBatch]:
@@ -226,8 +224,15 @@ def stream_table(table: TableAt, columns: list[str], batch_rows: int, where: Any
         for fragment in sorted(dataset.get_fragments(filter=where), key=lambda f: str(f.path)):
             yield from fragment.to_batches(
                 dataset.schema, columns, filter=where, batch_size=batch_rows, batch_readahead=1, fragment_readahead=1,
-                fragment_scan_options=_VERIFIED,
+                fragment_scan_options=_verified(),
             )  # fmt: skip
+
+
+def _verified() -> Any:
+    """Makes a flipped bit in a page an error where its writer left a checksum, as Spark and `lake.parts` do."""
+    import pyarrow.dataset as pads
+
+    return pads.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
 
 
 @contextmanager

@@ -94,11 +94,10 @@ def _check_lines(frame: DataFrame, where: str, max_bad_ratio: float, may_quote: 
     Raises: SourceError for more than ``source.max_bad_ratio`` of them.
     """
     is_bad = F.col(BAD_LINE_READ).isNotNull()
-    whole = F.struct(*[quoted(name) for name in frame.columns])  # a column less, and Spark would parse less of a line
-    row = frame.select(whole.alias("line"), BAD_LINE_READ).agg(
-        F.count("line").alias("lines"), F.count_if(is_bad).alias("bad"), F.min(BAD_LINE_READ).alias("example")
-    )
-    lines, bad, example = row.collect()[0]
+    # All columns: of fewer, Spark would parse less of a line, and none but the last it refuses.
+    everything = F.bit_xor(F.xxhash64(*[quoted(name) for name in frame.columns]))
+    sums = frame.agg(F.count(F.lit(1)), F.count_if(is_bad), F.min(BAD_LINE_READ), everything)
+    lines, bad, example, _ = sums.collect()[0]
     if not bad:
         return
     shown = f", such as {example[:_SHOWN_CHARS]!r}" if may_quote else ""

@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,15 @@ from recspark.pipeline.open_run import open_run
 from recspark.sessions.job import build_sessions
 from recspark.sources.job import ingest
 from tests.helpers import dying_workers
-from tests.helpers.chain import run_chain, run_command, stages_said, write_conf
+from tests.helpers.chain import run_chain, stages_said, write_conf
 from tests.helpers.faults import content, count_markers
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark]
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("ingest", "sessions", "graph")
-MOST_KIB = 96
-"""Of a file: Spark's and Delta's logs are smaller, a table of the tiny chain is larger."""
+MOST_BYTES = 96 << 10
+"""Of a file: Spark's and Delta's logs are smaller, the events of the tiny chain are larger."""
 
 
 @pytest.fixture
@@ -36,14 +38,20 @@ def expected(spark, tmp_path):
     return content(run, STAGES)
 
 
+def fill_disk(group: int) -> None:
+    """From now on no process of the group can write a file of more than `MOST_BYTES`."""
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(ProcessLookupError):
+            if os.getpgid(int(process)) == group:
+                resource.prlimit(int(process), resource.RLIMIT_FSIZE, (MOST_BYTES, resource.RLIM_INFINITY))
+
+
 def test_a_full_disk_a_kill_and_two_runs_at_once_end_with_the_same_content(expected, tmp_path):
     conf = write_conf(tmp_path / "run.yaml", tmp_path / "lake")
     run = open_run(conf)
 
-    limited = f'ulimit -f {MOST_KIB}; exec "$@"'
-    full = run_command(
-        ["bash", "-c", limited, "sh", sys.executable, "-m", "recspark.cli", "run", str(conf), "--to", "graph"]
-    )
+    begun = tmp_path / "lake" / "tables" / "quarantine" / "_delta_log" / f"{0:020}.json"
+    full = run_chain(conf, "--to", "graph", kill_when=begun.exists, kill=fill_disk)
     assert full.code == 2, full.text
     assert "error: ingest: the disk is full (File too large): paths.lake " in full.text
     assert "Traceback" not in full.text

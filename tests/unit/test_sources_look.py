@@ -18,6 +18,7 @@ from recspark.sources.look import look_at_source
 from tests.helpers.sources import write_lines
 
 COLUMNS = {"user_id": "u", "item_id": "i", "ts": "t"}
+PACKED = gzip.compress(b"u,i,t\n1,2,3\n", mtime=0)  # a time in it would be in the names of tests
 GOOD = {"u": ["1"], "i": ["a"], "t": ["2020-01-01"]}
 
 
@@ -79,9 +80,13 @@ def test_all_problems_come_at_once(tmp_path):
         ("e.csv", b"", "the source is empty: no file there has a line; give one with rows"),
         ("e.csv", b"\n\r\n", "the source is empty: no file there has a line; give one with rows"),
         ("e.csv", b"u,i,t\n\n", "the source is empty: 0 rows; check the path and the columns"),
-        ("e.csv", gzip.compress(b"u,i,t\n1,2,3\n"), "{file} is gzip, which Spark unpacks only where the name ends in"),
+        (
+            "e.csv",
+            PACKED,
+            "{file} is gzip, which Spark unpacks only where the name ends in",
+        ),
         ("e.csv.gz", b"u,i,t\n", "{file} cannot be read ("),
-        ("e.csv.gz", gzip.compress(b"u,i,t\n1,2,3\n")[:12], "{file} cannot be read ("),
+        ("e.csv.gz", PACKED[:12], "{file} cannot be read ("),
         ("e.csv", "u,i,t\n1,2,3\n".encode("utf-16"), "{file} is UTF-16; write it as UTF-8"),
         ("e.csv", b"PK\x03\x04 a spreadsheet", "{file} is a zip archive (or a spreadsheet), which Spark cannot read"),
         ("e.csv", b'{"u": 1, "i": 2, "t": 3}\n', "the first line of {file} is a JSON object, no CSV header; set its"),
