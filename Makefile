@@ -38,8 +38,8 @@ $(SETUP)/java: $(SETUP)/venv requirements-java.lock
 quickstart: setup
 	@$(BIN)/recspark run conf/quickstart.yaml
 
-# 2: files are dealt to two processes in order, those that take longest first; each has a Spark of its own. 0: one process.
-TEST_PROCESSES ?= 0
+# Files are dealt to so many processes in order, those that take longest first; each has a Spark of its own. 0: one process.
+TEST_PROCESSES ?= 2
 
 test: setup
 	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
