@@ -64,7 +64,9 @@ def test_a_full_disk_a_kill_and_two_runs_at_once_end_with_the_same_content(expec
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: run_chain(conf, "--to", "graph"), range(2)))
-    assert [ended.code for ended in both] == [0, 0], both[0].text + both[1].text
+    late = [ended for ended in both if ended.code != 0]  # one that comes while the other builds is told so
+    assert len(late) < 2, both[0].text + both[1].text
+    assert all(ended.code == 2 and "is building it under the same key" in ended.text for ended in late), late
     assert [count_markers(run, stage) for stage in STAGES] == [1, 1, 1]
     assert content(run, STAGES) == expected
 
