@@ -77,15 +77,6 @@ def test_events_damaged_before_sessions_are_named_and_built_anew(run, stages, tm
     assert content(run, ("ingest", "sessions")) == expected
 
 
-def test_damaged_sessions_are_named_by_the_graph(run, stages):
-    stages(run, ["ingest", "sessions"])
-    flip(data_files(run.lake, "sessions")[0])
-    with pytest.raises(
-        LakeError, match=r"^graph: a data file of \S+/tables/sessions is damaged \(.+\): part-\S+; restore"
-    ):
-        stages(run, ["graph"])
-
-
 def test_a_run_that_is_overtaken_by_the_same_one_doubles_nothing(spark, run, monkeypatch):
     """As on an object store, which has no locks: another one does all of it between our first commit and our last."""
     other, write = replace(run, run_id="other"), source_job.write_table
