@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 def _kernel_version() -> str:
     """The version, and a hash of all modules with kernels: numba sees no edit of what a cached kernel calls."""
-    paths = glob.glob(os.path.join(os.path.dirname(__file__), "*", "*.py"))  # none inside a zip
+    paths = glob.glob(os.path.join(os.path.dirname(__file__), "*", "**", "*.py"), recursive=True)  # none inside a zip
     sources = (Path(path).read_bytes() for path in sorted(paths))
     kernels = b"".join(source for source in sources if b"njit" in source)
     return f"{__version__}-{zlib.crc32(kernels):08x}" if kernels else __version__

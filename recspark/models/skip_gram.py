@@ -15,9 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recspark.models.sharded_embedding import Ranks, Route, RoutePlan, RowLayout, RowUpdate, ShardedEmbedding
-from recspark.models.sharded_embedding import find_route as find_table_route
-from recspark.models.sharded_embedding import plan_route as plan_table_route
+from recspark.models.sharded_embedding import (
+    Ranks,
+    Route,
+    RoutePlan,
+    RowLayout,
+    RowUpdate,
+    ShardedEmbedding,
+    find_route,
+    plan_route,
+)
 
 
 class SkipGram:
@@ -34,6 +41,7 @@ class SkipGram:
         self.num_items, self.layout, self.ranks = num_items, RowLayout(2 * num_items, ranks.world_size), ranks
 
         def with_outputs(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            """Rows of the whole table: output vectors are zero."""
             values = np.zeros((len(rows), dim), np.float32)
             values[rows < num_items] = initial_rows(rows[rows < num_items])
             return values
@@ -42,11 +50,11 @@ class SkipGram:
 
     def plan(self, inputs: NDArray[np.int64], outputs: NDArray[np.int64]) -> RoutePlan:
         """What can be known ahead of the route of distinct ``inputs`` [u], then distinct ``outputs`` [r]."""
-        return plan_table_route(self.layout, np.concatenate([inputs, outputs + self.num_items]))
+        return plan_route(self.layout, np.concatenate([inputs, outputs + self.num_items]))
 
     def route(self, plan: RoutePlan) -> Route:
         """The route of a plan. Collective."""
-        return find_table_route(self.layout, plan, self.ranks)
+        return find_route(self.layout, plan, self.ranks)
 
     def lookup(self, route: Route) -> Tensor:
         """Input rows, then output rows: float32 [u + r, dim]. Collective."""

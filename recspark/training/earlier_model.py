@@ -43,13 +43,14 @@ class EarlierModel:
         """Items of its vocabulary."""
         return len(self.item_ids)
 
-    def weigh(self, weights: sp.csr_array) -> dict[str, NDArray[np.float32]]:
-        """``weights`` [n, V] x each array, part by part: float32 [n, dim] or [n], by its name."""
+    def weigh(self, weights: sp.csr_array, prefix: str = "") -> dict[str, NDArray[np.float32]]:
+        """``weights`` [n, V] x each array, or those so ``prefix``ed, part by part: float32 [n, dim] or [n], by name."""
         ends = itertools.accumulate((len(next(iter(part.values()))) for part in self.parts), initial=0)
         columns = [weights[:, start:stop] for start, stop in itertools.pairwise(ends)]
         return {
             name: np.asarray(sum(own @ part[name] for own, part in zip(columns, self.parts, strict=True)), np.float32)
             for name in self.parts[0]
+            if name.startswith(prefix)
         }
 
     def find_rows(self, item_ids: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -71,12 +71,13 @@ class TorchBackend:
         """Puts an earlier model's rows in the place of this rank's initial ones."""
         mine, num_items = self._model.layout.range_of(self._world.rank), self._model.num_items
         table_of, item = np.divmod(self._model.layout.ids(np.arange(mine.start, mine.stop)), num_items)
-        for number, side in enumerate(("input", "output")):
+        state = self._model.state()
+        for number, side in enumerate(("input_", "output_")):
             own = np.flatnonzero(table_of == number)
-            places, rows = start.rows_of(item[own])
-            for name, tensor in self._model.state().items():
-                if (values := rows.get(f"{side}_{name}")) is not None:  # an earlier model may have one side only
-                    tensor[torch.from_numpy(own[places])] = torch.from_numpy(values).to(self._world.device)
+            places, rows = start.rows_of(item[own], side)
+            for name, values in rows.items():
+                tensor = state[name.removeprefix(side)]
+                tensor[torch.from_numpy(own[places])] = torch.from_numpy(values).to(self._world.device)
 
     def prepare(self, batch: Sequences, place: Place) -> PreparedStep:
         """Tokens, windows, rows and negatives of a batch, and where the rows are."""

@@ -43,11 +43,16 @@ class StartRows:
     of_value: sp.csr_array
     counts: dict[str, int]
 
-    def rows_of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
-        """(places in ``ids`` that have a starting row, those rows of each array by its name in a backend's state)."""
+    def rows_of(
+        self, ids: NDArray[np.int64], prefix: str = ""
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+        """(places in ``ids`` that have a starting row, those rows of each array by its name in a backend's state).
+
+        Only of arrays whose name begins with ``prefix``.
+        """
         places = np.flatnonzero((_has_entry(self.weights) | _has_entry(self.by_value))[ids])
         weights, by_value = self.weights[ids[places]], self.by_value[ids[places]]
-        own, of_value = self.model.weigh(weights), self.model.weigh(self.of_value)
+        own, of_value = self.model.weigh(weights, prefix), self.model.weigh(self.of_value, prefix)
         return places, {name: np.asarray(rows + by_value @ of_value[name], np.float32) for name, rows in own.items()}
 
     def to_facts(self) -> dict[str, Any]:

@@ -24,15 +24,18 @@ def cache_folder(path: Path) -> str:
 
 def test_an_edited_kernel_gets_another_folder_and_an_edited_message_does_not(tmp_path: Path) -> None:
     package = tmp_path / "recspark"
-    for room in ("walks", "report"):
+    for room in ("walks", "report", "evaluate/leak"):
         (package / room).mkdir(parents=True)
     shutil.copy(recspark.__file__, package)
     (package / "walks" / "rng.py").write_text(KERNEL)
     before = cache_folder(tmp_path)
     (package / "report" / "page.py").write_text("TITLE = 'x'\n")
     assert cache_folder(tmp_path) == before
-    (package / "walks" / "rng.py").write_text(KERNEL + "SHIFT = 30\n")
-    assert cache_folder(tmp_path) != before
+    for room in ("walks", "evaluate/leak"):
+        (package / room / "rng.py").write_text(KERNEL + "SHIFT = 30\n")
+        after = cache_folder(tmp_path)
+        assert after != before
+        before = after
 
 
 def test_a_package_in_a_zip_has_a_folder_too(tmp_path: Path) -> None:
