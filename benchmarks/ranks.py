@@ -2,7 +2,8 @@
 
 - one rank against the same step on plain tensors, without row-sharded tables: about 1, one rank pays nothing for them;
 - two gloo ranks against one;
-- one rank with two threads against one: what the second core gives without a second process.
+- one rank with two threads against one: what the second core gives without a second process;
+- two runs of one rank at once against one after the other: what the second core gives at best, as nothing is shared.
 
 Wall time counts where two cores are used on purpose. Steps before the clock starts are left out.
 """
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.lines import BenchmarkError, find_versions, speed_line
@@ -31,6 +33,11 @@ def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
     plain = run_pairs(lambda: train(1, 1, work | {"tables": "plain"}), lambda: train(1, 1, work), 2 * runs)
     yield speed_line("ranks", "plain tensors", plain, work | {"ranks": 1, "threads_per_rank": 1}, versions, command)
     for batch in (work, large):
+        at_once = run_pairs(lambda b=batch: train(1, 1, b), lambda b=batch: train_two_at_once(b), runs)  # type: ignore[misc]
+        yield speed_line(
+            "ranks", "one rank, two runs at once", at_once, batch | {"ranks": 1, "threads_per_rank": 1}, versions,
+            command, counts="wall",
+        )  # fmt: skip
         for peer, ranks, threads in (("one rank", 2, 1), ("one rank, two threads instead", 1, 2)):
             paired = run_pairs(
                 lambda b=batch: train(1, 1, b),  # type: ignore[misc]
@@ -58,6 +65,13 @@ def train(num_ranks: int, num_threads: int, work: dict[str, Any]) -> Timing:
         raise BenchmarkError(f"ranks: a rank ended with {[p.returncode for p in processes]}; see its errors above")
     found = [json.loads(a.splitlines()[-1]) for a in answers]
     return Timing(found[0]["wall"], sum(f["cpu"] for f in found))
+
+
+def train_two_at_once(work: dict[str, Any]) -> Timing:
+    """Seconds a run, of two runs of one rank that share nothing but the machine."""
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: train(1, 1, work), range(2)))
+    return Timing(max(timing.wall for timing in both) / 2, sum(timing.cpu for timing in both) / 2)
 
 
 def _environment(rank: int, num_ranks: int, port: int, num_threads: int) -> dict[str, str]:

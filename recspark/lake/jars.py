@@ -16,6 +16,8 @@ SPARK_VERSION = "4.2.0"
 DELTA_VERSION = "4.4.0"
 SCALA_VERSION = "2.13"
 DELTA_PACKAGE = f"io.delta:delta-spark_4.2_{SCALA_VERSION}:{DELTA_VERSION}"
+_OLDEST_SPARK = (4, 1)
+"""The first with `repartitionById`, which lays out the graph's blocks."""
 _ADVICE = "allow access to Maven Central for the first run, or put the jars into $SPARK_HOME/jars"
 
 
@@ -34,6 +36,16 @@ def check_pair() -> None:
                 f"{name} is {found}, but pyspark {SPARK_VERSION} and delta-spark {DELTA_VERSION} belong together: "
                 f"run `pip install pyspark=={SPARK_VERSION} delta-spark=={DELTA_VERSION}`"
             )
+
+
+def check_runtime(version: str) -> None:
+    """Checks the pyspark of a runtime that brings Delta itself: which two belong together is then its own affair.
+
+    Raises: SetupError for a Spark that lacks what our jobs use.
+    """
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < _OLDEST_SPARK:
+        oldest = ".".join(map(str, _OLDEST_SPARK))
+        raise SetupError(f"this runtime has Spark {version}, but our jobs need {oldest} or later; take a newer runtime")
 
 
 def check_packages(packages: str) -> None:

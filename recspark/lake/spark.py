@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyspark
 from pyspark import SparkConf
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -16,7 +17,7 @@ from recspark.contracts.commits import CommitRecord
 from recspark.contracts.tables import TableSpec
 from recspark.errors import LakeError
 from recspark.lake.arrow import TABLE_PROPERTIES, TableAt, find_commit, open_table, table_uri
-from recspark.lake.jars import add_delta_jars, check_packages, check_pair, has_delta_jars
+from recspark.lake.jars import add_delta_jars, check_packages, check_pair, check_runtime, has_delta_jars
 from recspark.lake.java import use_java
 
 _SETTINGS = {
@@ -45,9 +46,13 @@ def build_spark(run: Run) -> SparkSession:
 
     Raises: SetupError without a usable Java, or with a wrong Spark/Delta pair, installed or among ``spark.conf``.
     """
-    check_pair()
-    check_packages(run.config.spark.conf.get("spark.jars.packages", ""))
     submitted = _submitted_settings()
+    is_delta_there = _has_delta(submitted)
+    if is_delta_there:
+        check_runtime(pyspark.__version__)
+    else:
+        check_pair()
+    check_packages(run.config.spark.conf.get("spark.jars.packages", ""))
     wanted = dict(_SETTINGS)
     if not submitted:
         use_java()
@@ -58,7 +63,7 @@ def build_spark(run: Run) -> SparkSession:
             "spark.driver.memory": run.config.spark.driver_memory,
         }
     wanted |= run.config.spark.conf
-    if not has_delta_jars() and "spark.jars.packages" not in submitted and "spark.jars" not in submitted:
+    if not is_delta_there and "spark.jars.packages" not in submitted and "spark.jars" not in submitted:
         wanted = add_delta_jars(wanted)
     builder = SparkSession.builder.appName(f"recspark {run.config.run.name}")
     for name, value in wanted.items():
@@ -75,6 +80,24 @@ def _submitted_settings() -> dict[str, str]:
 
     SparkContext._ensure_initialized()
     return dict(SparkConf().getAll())
+
+
+def _has_delta(submitted: dict[str, str]) -> bool:
+    """Whether the Spark that runs us ships Delta: an image with the jars baked in, a vendor's runtime."""
+    if has_delta_jars():
+        return True
+    if not submitted or "spark.jars.packages" in submitted or "spark.jars" in submitted:
+        return False
+    from py4j.protocol import Py4JJavaError
+    from pyspark import SparkContext
+
+    jvm = SparkContext._jvm
+    assert jvm, "a submitted process has its JVM"
+    try:
+        jvm.java.lang.Class.forName(_SETTINGS["spark.sql.extensions"])
+    except Py4JJavaError:  # ClassNotFoundException
+        return False
+    return True
 
 
 def spark_schema(spec: TableSpec) -> StructType:

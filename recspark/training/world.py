@@ -9,13 +9,14 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recspark.errors import SetupError, TrainingError, first_line
+from recspark.training.host_exchange import HostExchange, open_host_exchange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,8 @@ class World:
     """This process among its ``world_size`` ranks; ``device`` is cpu or cuda:N, ``transport`` none, gloo or nccl.
 
     Every rank notes in ``store`` which step it has reached, so that an error can name the one that is missing: gloo
-    and NCCL only say that time is up or that a connection broke. Not yet run on CUDA.
+    and NCCL only say that time is up or that a connection broke. ``host`` carries CPU rows where all ranks are on one
+    host. Not yet run on CUDA.
     """
 
     rank: int = 0
@@ -55,6 +57,7 @@ class World:
     transport: str = "none"
     store: Any = None
     timeout_seconds: float = 0
+    host: HostExchange | None = None
 
     def arrive(self, step: int) -> None:
         """Notes that this rank is about to exchange data for a step."""
@@ -65,6 +68,8 @@ class World:
         """Sends ``rows``, cut by ``send_counts``, to ranks 0, 1, ...; what they sent, in rank order."""
         import torch.distributed as dist
 
+        if self.host and not rows.is_cuda:
+            return self.host.exchange(rows, send_counts, receive_counts)
         # gloo moves CPU tensors only: two ranks on one GPU go through the host.
         carried = rows if self.transport == "nccl" or not rows.is_cuda else rows.cpu()
         received = carried.new_empty((sum(receive_counts), *carried.shape[1:]))
@@ -183,10 +188,24 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
             f"rank {launch.rank} of {launch.world_size} could not join the others within {timeout_seconds:.0f} s "
             f"({error}); start all ranks with torchrun, and check that they reach MASTER_ADDR"
         ) from error
+    world = World(launch.rank, launch.world_size, device, transport, store, timeout_seconds)
     try:
-        yield World(launch.rank, launch.world_size, device, transport, store, timeout_seconds)
+        with _on_one_host(world, launch) as faster:
+            yield faster
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _on_one_host(world: World, launch: Launch) -> Iterator[World]:
+    """The world with an exchange through shared memory, where all its ranks compute on this host's CPUs. Collective."""
+    is_here = world.device == "cpu" and launch.local_world_size == launch.world_size
+    host = open_host_exchange(world.rank, world.gather_objects, world.barrier) if is_here else None
+    try:
+        yield replace(world, host=host)
+    finally:
+        if host:
+            host.close()
 
 
 def _use_gpu(launch: Launch) -> str:

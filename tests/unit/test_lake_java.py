@@ -156,6 +156,18 @@ def test_shipped_jars_are_seen(tmp_path):
     assert jars.has_delta_jars(str(tmp_path))
 
 
+@pytest.mark.parametrize("version", ["4.0.1", "3.5.0.dev1"])
+def test_a_runtime_with_a_delta_of_its_own_needs_a_new_spark(version):
+    said = f"this runtime has Spark {version}, but our jobs need 4.1 or later"
+    with pytest.raises(SetupError, match=said):
+        jars.check_runtime(version)
+
+
+@pytest.mark.parametrize("version", ["4.1.0", "4.2.0-vendor-7", "5.0"])
+def test_a_runtime_with_a_delta_of_its_own_may_be_any_new_one(version):
+    jars.check_runtime(version)
+
+
 def test_jars_are_kept_below_home(monkeypatch, tmp_path):
     """The JVM takes its home from the user's account; a run with another $HOME must still find what it fetched."""
     monkeypatch.setenv("HOME", str(tmp_path))
