@@ -69,7 +69,8 @@ class World:
         import torch.distributed as dist
 
         if self.host and not rows.is_cuda:
-            return self.host.exchange(rows, send_counts, receive_counts)
+            with self.naming_the_missing():
+                return self.host.exchange(rows, send_counts, receive_counts)
         # gloo moves CPU tensors only: two ranks on one GPU go through the host.
         carried = rows if self.transport == "nccl" or not rows.is_cuda else rows.cpu()
         received = carried.new_empty((sum(receive_counts), *carried.shape[1:]))
@@ -200,7 +201,7 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
 def _on_one_host(world: World, launch: Launch) -> Iterator[World]:
     """The world with an exchange through shared memory, where all its ranks compute on this host's CPUs. Collective."""
     is_here = world.device == "cpu" and launch.local_world_size == launch.world_size
-    host = open_host_exchange(world.rank, world.gather_objects, world.barrier) if is_here else None
+    host = open_host_exchange(world.rank, world.gather_objects, world.timeout_seconds) if is_here else None
     try:
         yield replace(world, host=host)
     finally:

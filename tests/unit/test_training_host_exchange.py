@@ -1,6 +1,7 @@
 """Ranks as threads: what each gets through shared memory is what the others cut out for it."""
 
 import os
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from recspark.training import host_exchange
-from recspark.training.host_exchange import Outbox, open_host_exchange
+from recspark.training.host_exchange import HostExchange, Inbox, Outbox, Peers, open_host_exchange
 
 ROUNDS = 60
 
@@ -50,7 +51,7 @@ def test_each_rank_gets_what_the_others_cut_out_for_it(world_size):
     threads = Threads(world_size)
 
     def run(rank):
-        found = open_host_exchange(rank, lambda v: threads.gather(rank, v), threads.barrier.wait)
+        found = open_host_exchange(rank, lambda v: threads.gather(rank, v), 20)
         assert found is not None
         for turn in range(ROUNDS):
             counts, dtype = drawn_counts(world_size, turn), (torch.float32, torch.int64)[turn % 2]
@@ -73,13 +74,37 @@ def test_without_a_way_to_the_others_memory_there_is_no_exchange(monkeypatch):
         raise PermissionError(path)
 
     monkeypatch.setattr(host_exchange, "Inbox", refuse)
-    assert threads.run(lambda rank: open_host_exchange(rank, lambda v: threads.gather(rank, v), None)) == [None, None]
+    assert threads.run(lambda rank: open_host_exchange(rank, lambda v: threads.gather(rank, v), 20)) == [None, None]
 
 
 def test_an_outbox_gives_memory_back_that_it_no_longer_needs(monkeypatch):
     monkeypatch.setattr(host_exchange, "_SPARE_BYTES", 1000)
     outbox = Outbox(2)
-    for sent, kept in ((10_000, 10_016), (5_000, 10_016), (2_000, 2_016), (2_100, 2_520), (10, 26)):
-        outbox.write([np.zeros(7, np.uint8), np.ones(sent, np.uint8)], own_rank=0)
+    for sent, kept in ((10_000, 10_024), (5_000, 10_024), (2_000, 2_024), (2_100, 2_530), (10, 34)):
+        outbox.write([np.zeros(7, np.uint8), np.ones(sent, np.uint8)], own_rank=0, number=1)
         assert os.fstat(outbox.fd).st_size == kept
     os.close(outbox.fd)
+
+
+def test_a_rank_that_does_not_come_is_named():
+    threads = Threads(2)
+    rows = torch.zeros(2, 3)
+
+    def run(rank):
+        found = open_host_exchange(rank, lambda v: threads.gather(rank, v), 0.05)
+        if rank == 1:
+            return None
+        with pytest.raises(RuntimeError, match="nothing came from rank 1 for 0 s"):
+            found.exchange(rows, [1, 1], [1, 1])
+        return True
+
+    assert threads.run(run) == [True, None]
+
+
+def test_a_rank_whose_process_has_ended_is_named():
+    ended = subprocess.Popen(["true"])
+    peers = Peers({1: ended.pid})
+    ended.wait()
+    exchange = HostExchange(0, [Outbox(2), Outbox(2)], {1: [Inbox(f"/proc/self/fd/{Outbox(2).fd}", 2)] * 2}, peers, 20)
+    with pytest.raises(RuntimeError, match="the process of rank 1 has ended"):
+        exchange.exchange(torch.zeros(2, 3), [1, 1], [1, 1])
