@@ -83,5 +83,7 @@ def exact_top(items: ItemVectors, queries: np.ndarray, k: int, metric: str) -> t
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     scores = queries @ vectors.T + items.bias
+    if metric == "l2":
+        scores = items.bias - np.square(queries[:, None] - vectors[None]).sum(-1)
     order = np.stack([np.lexsort((items.item_idx, -row)) for row in scores])[:, :k]
     return items.item_idx[order], np.take_along_axis(scores, order, axis=1)
