@@ -32,6 +32,24 @@ def test_auto_picks_by_size_alone_and_says_why(num_vectors, num_shards, kind, re
     assert reason in found.reasons[0]
 
 
+def test_a_rotation_is_part_of_the_plan():
+    found = plan(300_000, kind="ivf_pq", opq=True)
+    assert found.name == "OPQ16,IVF2048,PQ16x8"
+    assert found.build_bytes > plan(300_000, kind="ivf_pq").build_bytes
+    assert "index.opq is not used: hnsw has no codes to rotate for" in plan(20_000, opq=True).reasons
+
+
+def test_the_space_of_l2_has_a_column_for_bias_alone():
+    assert [plan(300, 8, "l2", has_bias).dim for has_bias in (False, True)] == [8, 9]
+
+
+def test_a_part_of_a_build_needs_its_share():
+    found = plan(10_000_000, 128, kind="ivf_flat")
+    check_memory(found, found.build_bytes // 4, 0.25)
+    with pytest.raises(IndexBuildError, match="needs about"):
+        check_memory(found, found.build_bytes // 5, 0.25)
+
+
 def test_an_explicit_kind_wins_over_size():
     found = plan(2_000, kind="ivf_pq")
     assert (found.kind, found.nlist, found.m, found.name) == ("ivf_pq", 32, 16, "IVF32,PQ16x8")
