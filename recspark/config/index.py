@@ -34,7 +34,7 @@ class IndexConfig(Section):
     """The ANN index over item vectors."""
 
     kind: Literal["auto", "flat", "ivf_flat", "ivf_pq", "hnsw"] = "auto"
-    """auto picks by number and length of the vectors, and prints the reason."""
+    """auto picks by size, from number and length of the vectors, and prints the reason."""
     num_shards: PositiveInt = 1
     """Files; items are spread by a stable hash."""
     nlist: PositiveInt | None = None
