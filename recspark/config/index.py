@@ -63,6 +63,8 @@ class IndexConfig(Section):
     """Vectors for active items that the model has none for, the first way that finds some; none by default. neighbours:
     the mean of their neighbours' in the item graph, weighted by score. content: the mean over their categorical and
     multi features' values of the mean over the items that share them. Their bias is the lowest of all."""
+    single_file: bool = False
+    """Also write all shards as one faiss file, index.faiss, for readers outside; not from hnsw or 4-bit shards."""
     incremental: IncrementalIndexConfig | None = None
     """Go on from the newest index of the same knobs in this lake; none by default."""
     backend: Literal["auto", "cpu", "gpu", "torch"] = "auto"
@@ -86,9 +88,7 @@ def find_index_problems(config: "RunConfig") -> Iterator[tuple[str, ...]]:
         yield line, "index.nprobe", "index.nlist"
     yield from _find_in_fill(config, index)
     yield from _find_in_backend(index)
-    if index.incremental and index.kind == "hnsw":
-        line = "index.incremental: an hnsw graph cannot forget items; set index.kind to flat, ivf_flat or ivf_pq"
-        yield line, "index.incremental", "index.kind"
+    yield from _find_in_forms(index)
 
 
 def find_idle_index_knobs(index: IndexConfig | None) -> Iterator[tuple[tuple[str, ...], str, str]]:
@@ -112,6 +112,18 @@ def _find_in_codes(config: "RunConfig", index: IndexConfig) -> Iterator[tuple[st
     if index.train_sample < 2**index.nbits:
         line = f"index.train_sample: {index.train_sample} vectors cannot train the {2**index.nbits} centroids of "
         yield f"{line}index.nbits {index.nbits}; raise it", "index.train_sample", "index.nbits", "index.kind"
+
+
+def _find_in_forms(index: IndexConfig) -> Iterator[tuple[str, ...]]:
+    """What faiss cannot take apart or put together."""
+    is_graph, is_packed = index.kind == "hnsw", index.kind == "ivf_pq" and index.nbits == 4
+    if index.single_file and (is_graph or is_packed) and (index.num_shards > 1 or index.incremental):
+        what = "graphs" if is_graph else "4-bit codes"
+        keys = ("index.single_file", "index.kind", "index.nbits", "index.num_shards", "index.incremental")
+        yield f"index.single_file: faiss cannot join {what} of several shards; leave it out", *keys
+    if index.incremental and is_graph:
+        line = "index.incremental: an hnsw graph cannot forget items; set index.kind to flat, ivf_flat or ivf_pq"
+        yield line, "index.incremental", "index.kind"
 
 
 def _find_in_fill(config: "RunConfig", index: IndexConfig) -> Iterator[tuple[str, ...]]:

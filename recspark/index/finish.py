@@ -12,6 +12,7 @@ from recspark.config.plan import Run
 from recspark.contracts.stages import PlannedStage
 from recspark.errors import IndexBuildError
 from recspark.index import store
+from recspark.index.files import write_faiss
 from recspark.index.ids import ItemIds, write_ids
 from recspark.index.item_vectors import ItemVectors
 from recspark.index.plan import IVF_KINDS, IndexPlan, plan_from_facts
@@ -79,6 +80,14 @@ def measure(
     factors = refine_sweep(plan.refine_factor) if plan.refine != "none" else []
     refine_curve = [probe.measure_point(index.with_refine_factor(f), chosen.effort) for f in factors]
     return Measured(plan, chosen, deep, curve, refine_curve, drop)
+
+
+def write_single_file(folder: str, facts: dict[str, Any]) -> dict[str, str]:
+    """{file: SHA-256} of all shards as one faiss file; empty where there is one shard, which is that file."""
+    if len(facts["shards"]) == 1:
+        return {}
+    write_faiss(store.assemble(folder, facts).merge(), join(folder, store.SINGLE))
+    return {store.SINGLE: hash_file(folder, store.SINGLE).sha256}
 
 
 def publish_index(

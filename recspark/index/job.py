@@ -6,68 +6,29 @@ Nothing is published before the manifest, and a killed build goes on with the ne
 or many, may share a build (`steps`).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from recspark.config.index import IndexConfig
 from recspark.config.plan import Run
-from recspark.contracts.commits import find_stale_input
 from recspark.contracts.shards import shard_of
-from recspark.contracts.stages import PlannedStage
 from recspark.index import incremental, store
 from recspark.index.backends import check_backend, describe_backend
-from recspark.index.build import (
-    Trained,
-    add_shards,
-    build_digest,
-    collect_shards,
-    list_unfinished,
-    read_trained,
-    train_quantizers,
-)
-from recspark.index.fill import fill_vectors
-from recspark.index.finish import Measured, measure, publish_index
+from recspark.index.build import Trained, add_shards, collect_shards, list_unfinished, read_trained, train_quantizers
+from recspark.index.finish import Measured, measure, publish_index, write_single_file
 from recspark.index.ids import ItemIds
-from recspark.index.item_vectors import ItemVectors, read_item_vectors
+from recspark.index.inputs import Build, read_items
+from recspark.index.item_vectors import ItemVectors
 from recspark.index.plan import IndexPlan, check_memory, plan_index
 from recspark.index.steps import WHOLE, Share, wait_until_there
 from recspark.index.store import open_index
-from recspark.index.vectors import check_vectors, digest_vectors, drop_zero_vectors
-from recspark.lake.arrow import TableAt, find_done, find_table
-from recspark.lake.folders import folder_uri, unpublish_folder
+from recspark.index.vectors import digest_vectors
+from recspark.lake.arrow import find_table
+from recspark.lake.folders import unpublish_folder
 from recspark.logs import log, timed
 from recspark.memory import free_memory_bytes, gib
 
 __all__ = ["build_index", "open_index"]
 
 _STAGE = "index"
-
-
-@dataclass(frozen=True)
-class Build:
-    """What all steps of one build share."""
-
-    run: Run
-    stage: PlannedStage
-    config: IndexConfig
-    table: TableAt
-
-    @property
-    def folder(self) -> str:
-        """Where it goes."""
-        return folder_uri(self.run.lake, store.FOLDER, self.stage.id)
-
-    @property
-    def digest(self) -> str:
-        """What the output hangs on; receipts and the id map carry it."""
-        return build_digest(key=self.stage.key, version=self.table.version, seed=self.run.seed)
-
-    def is_done(self) -> bool:
-        """Whether the index is published, and of these vectors."""
-        done = find_done(self.run.lake, self.stage)
-        return bool(done and find_stale_input(done[1].inputs, self.table.name, self.table.version) is None)
 
 
 def build_index(run: Run, share: Share = WHOLE) -> None:
@@ -91,7 +52,7 @@ def build_index(run: Run, share: Share = WHOLE) -> None:
 
 def _build_whole(build: Build, share: Share) -> None:
     """Of a process that trains or finishes: it needs all vectors."""
-    config, items = build.config, _read_items(build)
+    config, items = build.config, read_items(build)
     if share.trains:
         unpublish_folder(build.run.lake, store.FOLDER, build.stage.id)
         if config.incremental and _build_incremental(build, items):
@@ -113,29 +74,8 @@ def _add_part(build: Build, share: Share) -> None:
     shards = share.shards_of(num_shards)
     check_memory(trained.plan, free_memory_bytes(), len(shards) / num_shards)
     check_backend(build.config.backend, trained.plan)
-    items = _read_items(build, None if build.config.fill else {*shards}, num_shards)
+    items = read_items(build, None if build.config.fill else {*shards}, num_shards)
     add_shards(build.folder, build.digest, items, trained, shards, build.config.backend)
-
-
-def _read_items(build: Build, shards: set[int] | None = None, num_shards: int = 1) -> ItemVectors:
-    """The items to index, checked; of some shards only, or (None) all of them, with those that are filled in."""
-    part = None if shards is None else lambda item_idx: np.isin(shard_of(item_idx, num_shards), [*shards])
-    items = read_item_vectors(build.table, with_ids=True, part=part)
-    check_vectors(items)
-    num_rows, items = len(items), drop_zero_vectors(items, is_part=part is not None)
-    if len(items) < num_rows:
-        log(_STAGE, "zero vectors left out: cosine cannot compare them", num_left_out=num_rows - len(items))
-    return _fill(build, items) if build.config.fill else items
-
-
-def _fill(build: Build, items: ItemVectors) -> ItemVectors:
-    run, ways = build.run, build.config.fill
-    known = find_table(run.lake, run.producer("items"), "items")
-    graph = find_table(run.lake, run.producer("item_graph"), "item_graph") if "neighbours" in ways else None
-    features = tuple(f.name for f in run.config.features if f.of == "item" and f.kind in ("categorical", "multi"))
-    filled, counts = fill_vectors(items, known, graph, features, ways)
-    log(_STAGE, "vectors of items that the model has none for", **counts)
-    return filled
 
 
 def _train(build: Build, items: ItemVectors) -> Trained:
@@ -237,6 +177,8 @@ def _publish(
         log(_STAGE, f"built whole: recall@10 fell by {measured.recall_drop:.4f}", base=base.manifest.id)
         incremental.remove_delta(*where, base)
         return False
+    if build.config.single_file:
+        files = files | write_single_file(build.folder, facts)
     inputs = {"item_embeddings": build.table.version, "model_id": items.model_id}
     publish_index(run, build.stage, build.folder, files, facts | measured.to_facts(), inputs)
     _log_done(build, trained.plan, len(items), measured)

@@ -212,6 +212,8 @@ def _choose_codes(config: "IndexConfig", kind: str, dim: int, train_size: int, r
     if kind != "ivf_pq":
         return 0, 0
     _check_centroids(config.nbits, train_size)
+    if config.single_file and config.nbits == 4 and (config.num_shards > 1 or config.incremental):
+        raise IndexBuildError("index.single_file: faiss cannot join 4-bit codes of several shards; leave it out")
     return choose_m(config, dim, reasons), config.nbits
 
 

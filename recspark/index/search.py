@@ -63,6 +63,10 @@ class ShardedIndex:
         changed.refine_factor = refine_factor
         return changed
 
+    def merge(self) -> FaissIndex:
+        """One plain faiss index, rotation included, of all that this one holds; this one is spent by it."""
+        return self._shards.merge()
+
     def search(
         self,
         queries: Floats,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.errors import IndexBuildError
 from recspark.index.engine import FaissIndex, faiss, inner_index, rotation_of
 from recspark.index.metric import Floats
 from recspark.index.topk import NO_ID, Ids, smallest_k
@@ -51,6 +52,19 @@ class Shards:
             distances[is_open, :k], ids[is_open, :k] = more[0][:, :k], more[1][:, :k]
             is_open[is_open] = _ends_in_a_tie(*more, k)
         return distances[:, :k], ids[:, :k]
+
+    def merge(self) -> FaissIndex:
+        """One plain faiss index, rotation included, of all shards, which are emptied.
+
+        Raises: IndexBuildError where faiss cannot: 4-bit codes are packed, graphs are linked.
+        """
+        if len(self.indexes) > 1 and (self.kind == "hnsw" or self._tie_room > 1):
+            what = "a graph" if self.kind == "hnsw" else "4-bit codes"
+            raise IndexBuildError(f"index.single_file: faiss cannot join {what} of several shards; leave it out")
+        for shard in self.indexes[1:]:
+            self.indexes[0].merge_from(shard, 0)
+        self._outer[0].ntotal = self.indexes[0].ntotal
+        return self._outer[0]
 
     def _ask(self, points: Floats, k: int, effort: int, selector: Any) -> tuple[Floats, Ids]:
         if self.kind.startswith("ivf"):

@@ -30,6 +30,8 @@ TRAINED = "trained.faiss"
 REFINE_SCALE = "refine-scale.npy"
 IDS = "ids.parquet"
 TOMBSTONES = "tombstones.npy"
+SINGLE = "index.faiss"
+"""All shards in one, where `index.single_file` asks for it; for others' eyes, never read here."""
 
 
 @dataclass(frozen=True)

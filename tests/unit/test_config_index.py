@@ -35,6 +35,10 @@ def conf(tmp_path):
             "index.incremental: an hnsw graph cannot forget items; set index.kind to flat, ivf_flat or ivf_pq",
         ),
         (
+            [PQ, "index.single_file=true", "index.nbits=4", "index.num_shards=2"],
+            "index.single_file: faiss cannot join 4-bit codes of several shards; leave it out",
+        ),
+        (
             ["index.kind=flat", "index.backend=torch"],
             "index.backend: torch trains inverted lists, flat has none; leave it out",
         ),
@@ -68,6 +72,7 @@ def test_what_no_catalogue_could_meet_is_told(conf, overrides, problem):
         [PQ, "index.m=66", "model.metric=ip"],
         [PQ, "index.m=48", "index.backend=gpu", "index.opq=true", "index.incremental={max_delta_share: 0.5}"],
         ["index.backend=torch", "index.m=16"],
+        ["index.single_file=true", "index.kind=hnsw"],
         ["index.fill=[neighbours]", "index.timeout_seconds=60"],
         ["index.fill=[neighbours]", *EDGES],
     ],

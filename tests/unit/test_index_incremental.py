@@ -12,6 +12,7 @@ from recspark.config.index import IncrementalIndexConfig
 from recspark.errors import IndexReadError
 from recspark.index import incremental
 from recspark.index.job import build_index
+from recspark.index.steps import read_step
 from recspark.index.store import open_index
 from recspark.index.vectors import digest_vectors
 from recspark.lake.arrow import find_done
@@ -85,6 +86,39 @@ def test_answers_are_those_of_one_index_over_all_items(lake, kind, more):
         assert is_same.mean() > 0.98 if more.get("nbits") == 4 else is_same.all()  # faiss breaks ties by place
         np.testing.assert_array_equal(np.sort(scores), np.sort(index.space.scores(wanted[0], encoded)))
         assert len(index) == len(today) == sum(shard.ntotal for shard in index.shards)
+
+
+@pytest.mark.parametrize(("kind", "more"), [("flat", {}), ("ivf_pq", {"opq": True, "m": 4})])
+def test_one_file_holds_what_shards_delta_and_tombstones_say(lake, kind, more):
+    """Plain faiss, asked with the index's own points, finds the same."""
+    knobs = {"kind": kind, "single_file": True, "refine": "none", "num_queries": 20} | more
+    items = make_items(900, 16, bias=0.2)
+    days = [build(lake, items, 1, **knobs)]
+    today = change(items)
+    days.append(build(lake, today, 2, **knobs))
+    for run, held in zip(days, (items, today), strict=True):
+        index = opened(run)
+        single = faiss.read_index(str(Path(lake) / "indexes" / run.stages["index"].id / "index.faiss"))
+        assert single.ntotal == len(held)
+        if kind == "ivf_pq":
+            faiss.extract_index_ivf(single).nprobe = index.effort_for(5)
+        encoded = index.space.encode_queries(held.vectors[:50])
+        distances, ids = single.search(encoded.points, 5)
+        found, scores = index.search(held.vectors[:50], 5)
+        np.testing.assert_array_equal(scores, index.space.scores(distances, encoded))
+        np.testing.assert_array_equal(found, ids)
+
+
+def test_whoever_trains_publishes_a_delta_at_once_and_others_find_it_done(lake, capfd):
+    items = make_items(900, 16)
+    build(lake, items, 1)
+    run = plan_index_run(lake, source="day 2", **KNOBS)
+    write_items(run, change(items))
+    build_index(run, read_step("train", None))
+    assert "base" in manifest_of(run).facts
+    for step, shards in (("add", "0-1"), ("finish", None)):
+        build_index(run, read_step(step, shards))
+    assert capfd.readouterr().err.count("already done") == 2
 
 
 def test_the_manifest_names_what_is_shared_by_hash(lake):

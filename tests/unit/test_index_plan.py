@@ -126,6 +126,7 @@ def test_a_thin_sample_is_told():
         (200, {"kind": "ivf_pq"}, "set index.nbits to 4 (16 centroids) or index.kind to flat"),
         (12, {"kind": "ivf_pq", "nbits": 4}, "trains 16 centroids a sub-vector, there are only 12 training vectors"),
         (900, {"kind": "ivf_pq", "m": 65}, "index.m 65 is more than the 64 dimensions"),
+        (900, {"kind": "ivf_pq", "nbits": 4, "num_shards": 2, "single_file": True}, "faiss cannot join 4-bit codes"),
         (900, {"kind": "ivf_pq", "m": 65}, "set it to at most 64 (without padding: 1, 2, 4, 8, 16, 32, 64)"),
     ],
 )
