@@ -99,6 +99,8 @@ def read_index_manifest(lake: str, index_id: str) -> Manifest:
         raise IndexReadError(str(error)) from error
     if manifest is None:
         raise IndexReadError(f"{uri}: no manifest.json, so no finished index; {rebuild_command(FOLDER)}")
+    if "build" not in manifest.facts:
+        raise IndexReadError(f"{join(uri, 'manifest.json')}: no index, or one of an earlier format; {REBUILD}")
     digest = manifest_digest(manifest.counts, manifest.config, manifest.inputs, manifest.facts)
     listed = {entry.path: entry.sha256 for entry in manifest.files}
     if digest != manifest.facts.get("digest") or listed != manifest.facts.get("files"):

@@ -11,48 +11,20 @@ from recspark.errors import IndexBuildError  # noqa: E402
 from recspark.index import backends, torch_backend  # noqa: E402
 from recspark.index.files import read_faiss, write_faiss  # noqa: E402
 from recspark.index.plan import plan_index  # noqa: E402
-from tests.helpers.index_lake import clustered  # noqa: E402
-
-CASES = [
-    {"kind": "ivf_flat"},
-    {"kind": "ivf_pq", "m": 8, "refine": "none"},
-    {"kind": "ivf_pq", "m": 8, "refine": "none", "opq": True, "nbits": 4},
-    {"kind": "ivf_pq", "m": 16, "refine": "none", "nbits": 4},
-]
+from tests.helpers.index_backends import CASES, build_by, recall_at_10, unit_vectors  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def vectors():
     torch.set_num_threads(1)
-    unit = clustered(6000, 32, seed=3, num_clusters=100)
-    return unit / np.linalg.norm(unit, axis=1, keepdims=True)
-
-
-def build(vectors, backend, **knobs):
-    """(plan, an index with all vectors) as the stage would make it."""
-    plan = plan_index(IndexConfig(nlist=32, **knobs), len(vectors), 32, "cosine", has_bias=False)
-    index = backends.empty_index(plan, 1)
-    backends.train_index(index, plan, vectors, backend, 1)
-    ids = np.arange(len(vectors)) * 2
-    blocks = iter([(ids[:2500], vectors[:2500]), (ids[2500:], vectors[2500:])])
-    return plan, backends.add_blocks(index, plan, blocks, backend, 0)
-
-
-def recall(index, vectors, nprobe=8):
-    queries = vectors[:400]
-    exact = faiss.IndexFlatL2(32)
-    exact.add(vectors)
-    wanted = 2 * exact.search(queries, 10)[1]
-    faiss.extract_index_ivf(index).nprobe = nprobe
-    found = index.search(queries, 10)[1]
-    return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, wanted, strict=True)])
+    return unit_vectors()
 
 
 @pytest.mark.parametrize("knobs", CASES)
 def test_recall_is_that_of_faiss(vectors, knobs, tmp_path):
-    ours, theirs = (build(vectors, backend, **knobs)[1] for backend in ("torch", "cpu"))
+    ours, theirs = (build_by(backend, vectors, **knobs)[1] for backend in ("torch", "cpu"))
     assert ours.ntotal == theirs.ntotal == 6000
-    assert recall(ours, vectors) >= recall(theirs, vectors) - 0.005
+    assert recall_at_10(ours, vectors) >= recall_at_10(theirs, vectors) - 0.005
     write_faiss(ours, str(tmp_path / "a.faiss"))
     read = read_faiss(str(tmp_path / "a.faiss"))
     assert type(read) is type(theirs)
@@ -61,7 +33,7 @@ def test_recall_is_that_of_faiss(vectors, knobs, tmp_path):
 
 def test_codes_are_those_faiss_gives_the_same_quantizers(vectors):
     """Trained by torch, added by both: the same item in the same list with the same code, but for rounding."""
-    plan, ours = build(vectors, "torch", kind="ivf_pq", m=8, refine="none")
+    plan, ours = build_by("torch", vectors, kind="ivf_pq", m=8, refine="none")
     theirs = faiss.clone_index(ours)
     theirs.reset()
     theirs.add_with_ids(vectors, np.arange(6000) * 2)
