@@ -19,6 +19,7 @@ from benchmarks.index_vectors import (
     draw_queries,
     exact_neighbours,
     recall_of,
+    save_set,
     trained_vectors,
 )
 from benchmarks.lines import find_versions, speed_line
@@ -46,11 +47,10 @@ def _compare(name: str, vectors: Floats, runs: int, command: str) -> dict[str, A
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         queries = draw_queries(vectors, 1000)
-        np.save(folder / "vectors.npy", vectors)
-        np.save(folder / "queries.npy", queries)
+        files = save_set(folder, vectors, queries)
         with Worker("benchmarks.index_build_worker") as ours, Worker("benchmarks.index_build_worker") as theirs:
             for worker in (ours, theirs):
-                worker.ask("load", folder=text)
+                worker.ask("load", **files)
             paired = run_pairs(
                 lambda: Timing(**theirs.ask("build_peer", factory=f"IVF{plan.nlist},PQ{plan.m}")),
                 lambda: Timing(**ours.ask("build_project")),

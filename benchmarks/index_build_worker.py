@@ -1,7 +1,6 @@
 """Both sides of `index_build`, each in a process of its own on one thread."""
 
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from recspark.index.engine import faiss
 _held: dict[str, Any] = {}
 
 
-def load(folder: str) -> None:
+def load(vectors: str, queries: str) -> None:
     """Reads vectors and queries."""
-    _held.update(vectors=np.load(Path(folder) / "vectors.npy"), queries=np.load(Path(folder) / "queries.npy"))
+    _held.update(vectors=np.load(vectors), queries=np.load(queries))
 
 
 def build_project() -> dict[str, float]:

@@ -26,6 +26,7 @@ from benchmarks.index_vectors import (
     draw_queries,
     exact_neighbours,
     recall_of,
+    save_set,
     trained_vectors,
 )
 from benchmarks.lines import find_versions, speed_line
@@ -79,9 +80,7 @@ def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
 def _compare(name: str, vectors: Floats, queries: Floats, rounds: int, command: str) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder = Path(text)
-        np.save(folder / "vectors.npy", vectors)
-        np.save(folder / "queries.npy", queries)
-        workers, built = _open_all(folder, stack)
+        workers, built = _open_all(save_set(folder, vectors, queries), stack)
         points = _measure(workers, built, folder, exact_neighbours(vectors, queries, K), rounds)
     versions = find_versions("faiss-cpu", "numpy")
     versions |= {f"peer {k}": v for found in built.values() for k, v in found.get("versions", {}).items()}
@@ -101,9 +100,8 @@ def _compare(name: str, vectors: Floats, queries: Floats, rounds: int, command: 
     yield _line(points[SHARDED], points[REFINED], ONE, TARGET, work, versions, command, side=SHARDED)
 
 
-def _open_all(folder: Path, stack: ExitStack) -> tuple[dict[str, Worker], dict[str, dict[str, Any]]]:
+def _open_all(files: dict[str, str], stack: ExitStack) -> tuple[dict[str, Worker], dict[str, dict[str, Any]]]:
     """Every index in a process of its own, built one after the other."""
-    files = {"vectors": str(folder / "vectors.npy"), "queries": str(folder / "queries.npy")}
     workers = {name: stack.enter_context(Worker("benchmarks.index_search_worker")) for name in (*OURS, LSH)}
     for name, environment in OTHERS.items():
         peer = Worker(f"benchmarks.peers.{environment}_index", peer_python(environment))

@@ -1,5 +1,7 @@
 """Vectors that index benchmarks search: drawn around clusters, or trained by skip-gram on a corpus with topics."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -40,6 +42,14 @@ def draw_queries(vectors: Floats, num_queries: int, seed: int = 2) -> Floats:
     rows = draw.choice(len(vectors), min(num_queries, len(vectors)), replace=False)
     noise = draw.standard_normal((len(rows), vectors.shape[1])).astype(np.float32)
     return unit_rows(vectors[rows] + np.float32(0.3) * unit_rows(noise))
+
+
+def save_set(folder: Path, vectors: Floats, queries: Floats) -> dict[str, str]:
+    """Writes both for workers; where they are, by name."""
+    files = {"vectors": folder / "vectors.npy", "queries": folder / "queries.npy"}
+    np.save(files["vectors"], vectors)
+    np.save(files["queries"], queries)
+    return {name: str(path) for name, path in files.items()}
 
 
 def exact_neighbours(vectors: Floats, queries: Floats, k: int) -> NDArray[np.int64]:

@@ -30,6 +30,10 @@ from recspark.index.refine import RefineVectors
 from recspark.index.vectors import digest_vectors
 from recspark.lake.folders import folder_uri, hash_file
 from recspark.lake.storage import join, open_filesystem
+from recspark.logs import log
+
+_MOST_TRIED = 3
+"""Bases whose files are read through before all is built anew."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,23 @@ class BaseIndex:
         return self.trained.plan.num_shards
 
 
-def find_base(lake: str, stage: PlannedStage, items: ItemVectors) -> BaseIndex | None:
-    """The newest index of the same knobs and metric, or what that one goes on from; None where there is none whole."""
-    found = [m for m in _list_manifests(lake) if m.id != stage.id and _is_alike(m, stage, items)]
-    for manifest in sorted(found, key=lambda m: m.created_at, reverse=True):
-        base = store.read_base(manifest.facts)
+def find_base(
+    lake: str, stage: PlannedStage, items: ItemVectors, config: IncrementalIndexConfig
+) -> tuple[BaseIndex, Changes] | None:
+    """The newest index of the same knobs and metric that a delta will do for, and the changes; None without one.
+
+    Of several models in one lake each has its own; a few are tried, and the log says why one would not do.
+    """
+    for manifest in _list_roots(lake, stage, items)[:_MOST_TRIED]:
         try:
-            root = store.read_index_manifest(lake, base.index_id) if base else manifest
-            if root.id != stage.id:
-                return open_base(lake, root)
-        except IndexReadError:
-            continue
+            base = open_base(lake, manifest)
+            changes = find_changes(base, items)
+            reason = find_rebuild_reason(base, items, changes, config)
+        except IndexReadError as error:
+            reason = str(error)
+        if reason is None:
+            return base, changes
+        log("index", f"index {manifest.id} is no base: {reason}")
     return None
 
 
@@ -185,6 +195,16 @@ def _read_delta(folder: str, build: str, base: BaseIndex) -> BuiltShard:
     delta = read_built(folder, build, base.trained, base.num_shards)
     assert delta, "it has just been written"
     return delta
+
+
+def _list_roots(lake: str, stage: PlannedStage, items: ItemVectors) -> list[Manifest]:
+    """Indexes that stand alone, of the same knobs and metric, those that were last gone on from or built first."""
+    manifests = {manifest.id: manifest for manifest in _list_manifests(lake) if manifest.id != stage.id}
+    alike = sorted(manifests.values(), key=lambda m: m.created_at, reverse=True)
+    alike = [manifest for manifest in alike if _is_alike(manifest, stage, items)]
+    bases = [store.read_base(manifest.facts) for manifest in alike]
+    roots = [base.index_id if base else manifest.id for manifest, base in zip(alike, bases, strict=True)]
+    return [manifests[root] for root in dict.fromkeys(roots) if root in manifests]
 
 
 def _list_manifests(lake: str) -> list[Manifest]:

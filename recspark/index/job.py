@@ -136,15 +136,13 @@ def _finish(build: Build, share: Share, items: ItemVectors, trained: Trained) ->
 
 def _build_incremental(build: Build, items: ItemVectors) -> bool:
     """Publishes an index on top of an earlier one; False where all has to be built anew, with the reason in the log."""
-    config, base = build.config.incremental, incremental.find_base(build.run.lake, build.stage, items)
+    config = build.config.incremental
     assert config
-    if base is None:
-        log(_STAGE, "built whole: no earlier index of the same knobs is there to go on from")
+    found = incremental.find_base(build.run.lake, build.stage, items, config)
+    if found is None:
+        log(_STAGE, "built whole: there is no earlier index of the same knobs to go on from")
         return False
-    changes = incremental.find_changes(base, items)
-    if reason := incremental.find_rebuild_reason(base, items, changes, config):
-        log(_STAGE, f"built whole: {reason}", base=base.manifest.id)
-        return False
+    base, changes = found
     where = (build.folder, build.digest)
     incremental.add_delta(*where, items, base, changes, build.config.backend)
     log(_STAGE, "delta built", base=base.manifest.id, **changes.counts)

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks import index_build_worker, index_search_worker
 from benchmarks.front_plot import draw_front
 from benchmarks.index_search import PLAN, Point, _line, cheapest, is_on_front
-from benchmarks.index_vectors import as_items, clustered_vectors, draw_queries, exact_neighbours, recall_of
+from benchmarks.index_vectors import as_items, clustered_vectors, draw_queries, exact_neighbours, recall_of, save_set
 from benchmarks.lines import check_line
 from benchmarks.paired import Timing
 from benchmarks.render import draw_pictures, render_speed
@@ -69,14 +69,12 @@ def test_workers_build_and_search(tmp_path):
     vectors = clustered_vectors(700, 8, 20)
     queries = draw_queries(vectors, 30)
     wanted = exact_neighbours(vectors, queries, 10)
-    files = {"vectors": str(tmp_path / "vectors.npy"), "queries": str(tmp_path / "queries.npy")}
-    np.save(files["vectors"], vectors)
-    np.save(files["queries"], queries)
+    files = save_set(tmp_path, vectors, queries)
     ids = str(tmp_path / "ids.npy")
     built = index_search_worker.build(**files, knobs={"kind": "ivf_flat"})
     assert set(index_search_worker.search(built["settings"][-1], 10, ids)) == {"wall", "cpu"}
     assert recall_of(np.load(ids), wanted) == 1
-    index_build_worker.load(str(tmp_path))
+    index_build_worker.load(**files)
     for build in (lambda: index_build_worker.build_peer("IVF16,PQ2"), index_build_worker.build_project):
         assert build()["wall"] > 0
         index_build_worker.search(16, 10, ids)

@@ -176,12 +176,18 @@ def test_nothing_new_and_everything_removed_that_may_be(lake):
 
 def test_much_that_changed_is_built_anew(lake, capfd):
     items = make_items(900, 16)
-    build(lake, items, 1)
+    base = build(lake, items, 1)
     run = build(lake, change(items, num_changed=300), 2)
     assert "base" not in manifest_of(run).facts
-    assert "built whole: 40 new, 300 changed, 20 removed of 920 items are more than index.incremental" in (
-        capfd.readouterr().err
-    )
+    wanted = f"index {base.stages['index'].id} is no base: 40 new, 300 changed, 20 removed of 920 items are more than"
+    assert wanted in capfd.readouterr().err
+
+
+def test_of_several_models_each_goes_on_from_its_own(lake):
+    ours, theirs = make_items(900, 16), make_items(900, 16, seed=77)
+    base = build(lake, ours, 1)
+    build(lake, theirs, 2)
+    assert manifest_of(build(lake, change(ours), 3)).facts["base"]["index_id"] == base.stages["index"].id
 
 
 def test_recall_that_fell_is_measured_and_built_anew(lake, capfd):
@@ -256,10 +262,14 @@ def test_a_damaged_base_is_refused_by_name(lake):
 
 def test_a_damaged_index_is_no_base(lake, capfd):
     items = make_items(900, 16)
-    damage(lake, build(lake, items, 1).stages["index"].id, "shard-00001.faiss")
+    base_id = build(lake, items, 1).stages["index"].id
+    damage(lake, base_id, "shard-00001.faiss")
     run = build(lake, change(items), 2)
     assert "base" not in manifest_of(run).facts
-    assert "no earlier index of the same knobs is there to go on from" in capfd.readouterr().err
+    log = capfd.readouterr().err
+    assert f"index {base_id} is no base: " in log
+    assert "shard-00001.faiss: SHA-256 differs" in log
+    assert "built whole: there is no earlier index of the same knobs to go on from" in log
 
 
 def test_other_knobs_are_no_base(lake):
