@@ -12,7 +12,7 @@ from recspark.config.plan import Run
 from recspark.contracts.stages import PlannedStage
 from recspark.errors import IndexBuildError
 from recspark.index import store
-from recspark.index.files import write_faiss
+from recspark.index.files import FOLDER, write_faiss
 from recspark.index.ids import ItemIds, write_ids
 from recspark.index.item_vectors import ItemVectors
 from recspark.index.plan import IVF_KINDS, IndexPlan, plan_from_facts
@@ -99,7 +99,7 @@ def publish_index(
     facts = facts | {"files": hashes}
     facts["digest"] = store.manifest_digest(counts, stage.sections, inputs, facts)
     publish_folder(
-        run.lake, store.FOLDER, stage.id, sorted(hashes), counts=counts, config=stage.sections, inputs=inputs,
+        run.lake, FOLDER, stage.id, sorted(hashes), counts=counts, config=stage.sections, inputs=inputs,
         facts=facts, run_id=run.run_id,
     )  # fmt: skip
 

@@ -159,7 +159,8 @@ def _read_queries(column: pa.ChunkedArray, vectors: Floats, where: str) -> Float
 
 def _squares(vectors: Floats) -> Floats:
     """[N, 1] squared norms."""
-    return np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True).astype(np.float32)
+    squares: Floats = np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True).astype(np.float32)
+    return squares
 
 
 def _to_matrix(column: pa.ChunkedArray, dim: int, where: str) -> Floats:

@@ -10,9 +10,10 @@ from typing import Any
 
 from recspark.config.plan import Run
 from recspark.contracts.shards import shard_of
-from recspark.index import incremental, store
+from recspark.index import incremental
 from recspark.index.backends import check_backend, describe_backend
 from recspark.index.build import Trained, add_shards, collect_shards, list_unfinished, read_trained, train_quantizers
+from recspark.index.files import FOLDER
 from recspark.index.finish import Measured, measure, publish_index, write_single_file
 from recspark.index.ids import ItemIds
 from recspark.index.inputs import Build, read_items
@@ -54,7 +55,7 @@ def _build_whole(build: Build, share: Share) -> None:
     """Of a process that trains or finishes: it needs all vectors."""
     config, items = build.config, read_items(build)
     if share.trains:
-        unpublish_folder(build.run.lake, store.FOLDER, build.stage.id)
+        unpublish_folder(build.run.lake, FOLDER, build.stage.id)
         if config.incremental and _build_incremental(build, items):
             return
     trained = _train(build, items) if share.trains else _wait_for_training(build)
@@ -170,7 +171,7 @@ def _publish(
         "quantizer_fingerprint": trained.fingerprint,
         "build": build.digest,
     }
-    measured = measure(build.folder, facts, ids, items, build.config, run.seed, base and base.manifest.facts)
+    measured = measure(build.folder, facts, ids, items, build.config, run.seed, base.manifest.facts if base else None)
     if base and measured.recall_drop > build.config.incremental.max_recall_drop:  # type: ignore[union-attr]
         log(_STAGE, f"built whole: recall@10 fell by {measured.recall_drop:.4f}", base=base.manifest.id)
         incremental.remove_delta(*where, base)

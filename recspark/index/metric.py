@@ -123,7 +123,7 @@ class Space:
 
     def _squares(self, vectors: Floats, bias: Floats) -> NDArray[np.float64]:
         """Squared norms [N] of (v, b - shift)."""
-        squares = np.square(self.comparable(vectors), dtype=np.float64).sum(axis=1)
+        squares: NDArray[np.float64] = np.square(self.comparable(vectors), dtype=np.float64).sum(axis=1)
         return squares + np.square(bias.astype(np.float64) - self.bias_shift) if self.has_bias else squares
 
     def _spread(self, columns: Floats) -> Floats:

@@ -114,7 +114,8 @@ class RecallProbe:
             recalls.append(recall_at(k, self._exact.scores_of(self._queries, ids), self._wanted))
         p50_ms, p99_ms = _latency_ms(index, self._queries[:_NUM_TIMED], effort)
         speed = len(self._queries) / max(seconds[1], 1e-9)
-        return CurvePoint(effort, *recalls, p50_ms, p99_ms, speed, index.refine_factor)
+        at_1, at_10, at_100 = recalls
+        return CurvePoint(effort, at_1, at_10, at_100, p50_ms, p99_ms, speed, index.refine_factor)
 
 
 def recall_at(k: int, reached: Floats, wanted: Floats) -> float:

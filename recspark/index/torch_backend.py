@@ -116,7 +116,7 @@ def learn_rotation(points_ND: torch.Tensor, num_parts: int, num_centroids: int, 
     """[D, D] orthogonal A such that A x is coded with little error: codes and rotation learned in turn."""
     dim = points_ND.shape[1]
     centred_ND = points_ND - points_ND.mean(0)
-    rotation_DD = torch.linalg.qr(torch.randn(dim, dim, generator=draw))[0].to(points_ND)
+    rotation_DD: torch.Tensor = torch.linalg.qr(torch.randn(dim, dim, generator=draw))[0].to(points_ND)
     codebooks_PKD = None
     for _ in range(_ROTATION_ROUNDS):
         parts_PND = split_parts(centred_ND @ rotation_DD.T, num_parts)
