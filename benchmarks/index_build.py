@@ -35,7 +35,7 @@ _NPROBES = (4, 16, 64)
 def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
     """A line for clustered vectors, and one for trained ones."""
     if quick:
-        sets = {"clustered": clustered_vectors(20_000, 32), "trained": trained_vectors(5_000, 200_000, 32)}
+        sets = {"clustered": clustered_vectors(12_000, 32), "trained": trained_vectors(4_000, 100_000, 32)}
     else:
         sets = {"clustered": clustered_vectors(500_000, 128), "trained": trained_vectors(50_000, 5_000_000, 128)}
     for name, vectors in sets.items():

@@ -69,7 +69,7 @@ class Point:
 def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
     """Lines for clustered vectors, then for trained ones."""
     if quick:
-        sets = {"clustered": clustered_vectors(12_000, 32), "trained": trained_vectors(5_000, 200_000, 32)}
+        sets = {"clustered": clustered_vectors(12_000, 32), "trained": trained_vectors(4_000, 100_000, 32)}
     else:
         sets = {"clustered": clustered_vectors(200_000, 64), "trained": trained_vectors(50_000, 5_000_000, 64)}
     for name, vectors in sets.items():

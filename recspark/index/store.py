@@ -14,6 +14,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from recspark.contracts.manifest import FileEntry, Manifest
 from recspark.errors import IndexReadError, LakeError
 from recspark.index.engine import FaissIndex, faiss, inner_index, rotation_of
@@ -156,7 +158,7 @@ def assemble(folder: str, facts: dict[str, Any], join_lists: bool = True) -> Sha
     _check_counts(join(folder, IDS), item_ids, sum(int(shard.ntotal) for shard in shards))
     refine = None
     if plan["refine"] != "none":
-        codes = [read_array(join(home, refine_name(shard))) for shard, home in enumerate(homes)]
+        codes = [np.asarray(read_array(join(home, refine_name(shard)))) for shard, home in enumerate(homes)]
         refine = RefineVectors(codes, read_array(join(homes[0], REFINE_SCALE)))
     return ShardedIndex(
         kind=plan["kind"],
