@@ -63,10 +63,7 @@ def measure(
     seed: int,
     base_facts: dict[str, Any] | None = None,
 ) -> Measured:
-    """Writes the id map, opens the index and measures it over the config's queries.
-
-    Raises: IndexBuildError when recall@10 stays below ``index.min_recall``.
-    """
+    """Writes the id map, opens the index and measures it over the config's queries."""
     write_ids(join(folder, store.IDS), ids, facts["build"])
     index, plan = store.assemble(folder, facts), plan_from_facts(facts["plan"])
     rows = hash_sample(items.item_idx, config.num_queries, seed + _QUERY_SEED)
@@ -76,7 +73,6 @@ def measure(
     target = None if asked else config.target_recall  # beside a fixed nprobe all others are shown
     curve = probe.measure_curve(index, sweep(index, asked), target)
     chosen, deep = (choose_point(curve, k, config.target_recall, asked) for k in DEPTHS[1:])
-    _check_recall(chosen, index, config)
     factors = refine_sweep(plan.refine_factor) if plan.refine != "none" else []
     refine_curve = [probe.measure_point(index.with_refine_factor(f), chosen.effort) for f in factors]
     return Measured(plan, chosen, deep, curve, refine_curve, drop)
@@ -125,11 +121,24 @@ def _measure_drop(index: ShardedIndex, probe: RecallProbe, base_facts: dict[str,
     return float(base_facts["recall_at_10"] - probe.measure_point(index, base_facts["effort"]).recall_at_10)
 
 
-def _check_recall(chosen: CurvePoint, index: ShardedIndex, config: IndexConfig) -> None:
+def find_drift(measured: Measured, config: IndexConfig) -> str | None:
+    """Why an incremental index has to be built anew after all, None where it is as good as it has to be."""
+    recall, most = measured.chosen.recall_at_10, config.incremental.max_recall_drop if config.incremental else 0.0
+    if measured.recall_drop > most:
+        return f"recall@10 fell by {measured.recall_drop:.4f}, more than index.incremental.max_recall_drop {most}"
+    return f"recall@10 is {recall:.4f}, below index.min_recall" if recall < config.min_recall else None
+
+
+def check_recall(measured: Measured, config: IndexConfig) -> None:
+    """Checks the recall of the setting that was chosen; says aloud where it misses its target.
+
+    Raises: IndexBuildError when recall@10 stays below ``index.min_recall``.
+    """
+    chosen = measured.chosen
     if chosen.recall_at_10 < config.min_recall:
         raise IndexBuildError(
-            f"recall@10 is {chosen.recall_at_10:.4f} at {index.kind} effort {chosen.effort}, below index.min_recall "
-            f"{config.min_recall}; nothing was published: raise index.nprobe, index.m or index.refine_factor"
+            f"recall@10 is {chosen.recall_at_10:.4f} at {measured.plan.kind} effort {chosen.effort}, below "
+            f"index.min_recall {config.min_recall}; nothing was published: raise index.nprobe, index.m or index.refine_factor"
         )
     if chosen.recall_at_10 < config.target_recall:
         log(_STAGE, f"recall@10 {chosen.recall_at_10:.4f} stays below index.target_recall {config.target_recall}: "

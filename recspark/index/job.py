@@ -14,7 +14,7 @@ from recspark.index import incremental
 from recspark.index.backends import check_backend, describe_backend
 from recspark.index.build import Trained, add_shards, collect_shards, list_unfinished, read_trained, train_quantizers
 from recspark.index.files import FOLDER
-from recspark.index.finish import Measured, measure, publish_index, write_single_file
+from recspark.index.finish import Measured, check_recall, find_drift, measure, publish_index, write_single_file
 from recspark.index.ids import ItemIds
 from recspark.index.inputs import Build, read_items
 from recspark.index.item_vectors import ItemVectors
@@ -172,10 +172,11 @@ def _publish(
         "build": build.digest,
     }
     measured = measure(build.folder, facts, ids, items, build.config, run.seed, base.manifest.facts if base else None)
-    if base and measured.recall_drop > build.config.incremental.max_recall_drop:  # type: ignore[union-attr]
-        log(_STAGE, f"built whole: recall@10 fell by {measured.recall_drop:.4f}", base=base.manifest.id)
+    if base and (reason := find_drift(measured, build.config)):
+        log(_STAGE, f"built whole: {reason}", base=base.manifest.id)
         incremental.remove_delta(*where, base)
         return False
+    check_recall(measured, build.config)
     if build.config.single_file:
         files = files | write_single_file(build.folder, facts)
     inputs = {"item_embeddings": build.table.version, "model_id": items.model_id}

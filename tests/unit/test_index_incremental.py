@@ -11,6 +11,7 @@ import pytest
 from recspark.config.index import IncrementalIndexConfig
 from recspark.errors import IndexReadError
 from recspark.index import incremental
+from recspark.index.finish import find_drift
 from recspark.index.job import build_index
 from recspark.index.steps import read_step
 from recspark.index.store import open_index
@@ -198,10 +199,26 @@ def test_recall_that_fell_is_measured_and_built_anew(lake, capfd):
     far = np.random.default_rng(4).standard_normal((len(items), 16)).astype(np.float32) * 0.05 + 1
     moved = dataclasses.replace(items, vectors=np.where(np.arange(len(items))[:, None] % 2, far, items.vectors))
     run = build(lake, dataclasses.replace(moved, queries=moved.vectors), 2, **knobs)
-    assert "built whole: recall@10 fell by 0." in capfd.readouterr().err
+    assert "more than index.incremental.max_recall_drop 0.05" in (log := capfd.readouterr().err)
+    assert "built whole: recall@10 fell by 0." in log
     facts, folder = manifest_of(run).facts, Path(lake) / "indexes" / run.stages["index"].id
     assert "base" not in facts
     assert not list(folder.glob("*00002*.faiss")) + list(folder.glob("tombstones*"))
+
+
+def test_recall_below_the_floor_is_a_reason_too(lake, monkeypatch, capfd):
+    """What a delta on old quantizers misses may be reached by new ones."""
+    items = make_items(900, 16)
+    build(lake, items, 1)
+    monkeypatch.setattr("recspark.index.job.find_drift", lambda m, config: find_drift(m, floor_of_1(config)))
+    run = build(lake, change(items), 2)
+    assert "built whole: recall@10 is 0." in (log := capfd.readouterr().err)
+    assert "below index.min_recall" in log
+    assert "base" not in manifest_of(run).facts
+
+
+def floor_of_1(config):
+    return config.model_copy(update={"min_recall": 1.0})
 
 
 @pytest.mark.parametrize(
