@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 SETUP := .setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check bench bench-spark bench-train bench-quality format lock clean
+.PHONY: help setup quickstart test check bench bench-spark bench-train bench-index bench-quality format lock clean
 
 help:
 	@echo "make quickstart   set up, then run the whole chain on generated events (minutes)"
 	@echo "make test         set up, then run every test that needs no GPU"
 	@echo "make check        formatting, lint, types, import walls"
 	@echo "make bench        speed against peers and quality on public data (hours); or"
-	@echo "                  bench-spark, bench-train, bench-quality"
+	@echo "                  bench-spark, bench-train, bench-index, bench-quality"
 	@echo "make clean        remove the virtual environment and the quickstart's lake"
 
 setup: $(SETUP)/java
@@ -54,9 +54,10 @@ check: setup
 QUICK ?=
 SPARK_BENCHMARKS := cooccurrence_kernel cooccurrence_spark walks_kernel walks_spark growth_spark
 TRAIN_BENCHMARKS := sgns sgns_torch sgns_mllib loader ranks growth
+INDEX_BENCHMARKS := index_build index_search
 QUALITY_CONFIGS = $(sort $(wildcard conf/benchmarks/*/*.yaml))
 
-bench: bench-spark bench-train bench-quality
+bench: bench-spark bench-train bench-index bench-quality
 
 bench-spark: setup
 	@for name in $(SPARK_BENCHMARKS); do $(BIN)/python -m benchmarks $$name $(QUICK) --save || exit; done
@@ -64,6 +65,10 @@ bench-spark: setup
 
 bench-train: setup
 	@for name in $(TRAIN_BENCHMARKS); do $(BIN)/python -m benchmarks $$name $(QUICK) --save || exit; done
+	@$(BIN)/python -m benchmarks.render
+
+bench-index: setup
+	@for name in $(INDEX_BENCHMARKS); do $(BIN)/python -m benchmarks $$name $(QUICK) --save || exit; done
 	@$(BIN)/python -m benchmarks.render
 
 bench-quality: setup

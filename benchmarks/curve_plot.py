@@ -4,10 +4,10 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-from xml.sax.saxutils import escape
+
+from benchmarks.svg import MARKS, line, page, text
 
 Point = dict[str, float]
 MEASURES = {
@@ -58,15 +58,13 @@ def draw_curves(curves: dict[str, list[Point]], title: str, names: dict[str, str
         title: What was trained on.
         names: How the legend calls each side.
     """
-    body = [_text(_WIDTH / 2, 24, title, "middle", size=15), *_legend(names)]
+    body = [text(_WIDTH / 2, 24, title, "middle", size=15), *_legend(names)]
     for place, (measure, label) in enumerate(MEASURES.items()):
         axes = _fit_axes(curves, measure, _LEFT + place * _STEP)
         body += [*_draw_axes(axes, label)]
         for side, points in curves.items():
             body += _draw_curve(axes, points, measure, _STYLES[side])
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
-    head += f'height="{_HEIGHT}" role="img" font-family="sans-serif" fill="#222">\n<title>{escape(title)}</title>\n'
-    return head + f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>\n' + "\n".join(body) + "\n</svg>\n"
+    return page(_WIDTH, _HEIGHT, title, body)
 
 
 def seconds_ticks(low: float, high: float) -> list[float]:
@@ -102,14 +100,14 @@ def _draw_axes(axes: _Axes, label: str) -> list[str]:
     parts = []
     for value in value_ticks(axes.top_value):
         y = axes.y(value)
-        parts += [_line(axes.left, y, right, y, "#ddd"), _text(axes.left - 8, y + 4, f"{value:g}", "end")]
+        parts += [line(axes.left, y, right, y, "#ddd"), text(axes.left - 8, y + 4, f"{value:g}", "end")]
     for seconds in seconds_ticks(*axes.seconds):
         x = axes.x(seconds)
-        parts += [_line(x, bottom, x, bottom + 5, "#222"), _text(x, bottom + 20, f"{seconds:g}")]
-    parts += [_line(axes.left, bottom, right, bottom, "#222"), _line(axes.left, _TOP, axes.left, bottom, "#222")]
-    parts.append(_text(axes.left + _PANEL_WIDTH / 2, bottom + 42, _SECONDS))
+        parts += [line(x, bottom, x, bottom + 5, "#222"), text(x, bottom + 20, f"{seconds:g}")]
+    parts += [line(axes.left, bottom, right, bottom, "#222"), line(axes.left, _TOP, axes.left, bottom, "#222")]
+    parts.append(text(axes.left + _PANEL_WIDTH / 2, bottom + 42, _SECONDS))
     turned = f"rotate(-90 {axes.left - 48} {_TOP + _PANEL_HEIGHT / 2})"
-    return [*parts, _text(axes.left - 48, _TOP + _PANEL_HEIGHT / 2, label, transform=turned)]
+    return [*parts, text(axes.left - 48, _TOP + _PANEL_HEIGHT / 2, label, transform=turned)]
 
 
 def _draw_curve(axes: _Axes, points: Sequence[Point], measure: str, style: _Style) -> list[str]:
@@ -117,8 +115,8 @@ def _draw_curve(axes: _Axes, points: Sequence[Point], measure: str, style: _Styl
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     parts = [f'<polyline points="{path}" fill="none" {_stroke(style)}/>']
     for point, (x, y) in zip(points, places, strict=True):
-        parts += [_MARKS[style.mark](x, y, style.colour)]
-        parts.append(_text(x, y + style.label_dy, f"{point['epochs']:g}", size=11, fill=style.colour))
+        parts += [MARKS[style.mark](x, y, style.colour)]
+        parts.append(text(x, y + style.label_dy, f"{point['epochs']:g}", size=11, fill=style.colour))
     return parts
 
 
@@ -127,25 +125,10 @@ def _legend(names: dict[str, str]) -> list[str]:
     for side, name in names.items():
         style = _STYLES[side]
         parts.append(f'<line x1="{x}" y1="50" x2="{x + 36}" y2="50" {_stroke(style)}/>')
-        parts += [_MARKS[style.mark](x + 18, 50, style.colour), _text(x + 44, 54, name, "start")]
+        parts += [MARKS[style.mark](x + 18, 50, style.colour), text(x + 44, 54, name, "start")]
         x += 80 + 7 * len(name)
-    return [*parts, _text(_WIDTH - 30, 54, "beside each point: epochs of that training", "end", size=11)]
+    return [*parts, text(_WIDTH - 30, 54, "beside each point: epochs of that training", "end", size=11)]
 
 
 def _stroke(style: _Style) -> str:
     return f'stroke="{style.colour}" stroke-width="2" stroke-dasharray="{style.dashes}"'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
-
-
-def _text(x: float, y: float, words: str, anchor: str = "middle", size: int = 12, **more: Any) -> str:
-    extra = "".join(f' {name}="{value}"' for name, value in more.items())
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"{extra}>{escape(words)}</text>'
-
-
-_MARKS: dict[str, Callable[[float, float, str], str]] = {
-    "circle": lambda x, y, colour: f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>',
-    "square": lambda x, y, colour: f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8" fill="{colour}"/>',
-}

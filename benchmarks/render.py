@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.curve_plot import MEASURES, draw_curves
+from benchmarks.front_plot import draw_front
 from benchmarks.lines import QUALITY, read_lines
 from benchmarks.places import RESULTS
 from benchmarks.verdicts import compare_models, compare_with_papers, find_tried, judge_bars, short
@@ -36,8 +37,10 @@ def render_speed(lines: Iterable[Line]) -> str:
 
 
 def draw_pictures(lines: Iterable[Line]) -> dict[str, str]:
-    """{file name: SVG} of the lines that hold curves; of lines on the same corpus the last is drawn."""
-    return {_picture_name(line): _draw(line) for line in lines if "curves" in line}
+    """{file name: SVG} of the lines that hold curves or a front; of lines on the same data the last is drawn."""
+    held = list(lines)
+    fronts = {_front_name(line): _draw_front(line) for line in held if "front" in line}
+    return {_picture_name(line): _draw(line) for line in held if "curves" in line} | fronts
 
 
 def render_quality(lines: Iterable[Line], trials: str = "") -> str:
@@ -73,9 +76,21 @@ def _draw(line: Line) -> str:
     return draw_curves(line["curves"], title, {"project": "recspark", "peer": peer})
 
 
+def _front_name(line: Line) -> str:
+    work = line["work"]
+    return f"front-{line['bench']}-{work['vectors']}-{work['num_vectors']}x{work['dim']}.svg"
+
+
+def _draw_front(line: Line) -> str:
+    work = line["work"]
+    shape = f"{work['num_vectors']:,} {work['vectors']} vectors of {work['dim']}"
+    return draw_front(line["front"], f"{line['bench']}: {shape}, batches of {work['queries']:,} queries")
+
+
 def _pictures(lines: list[Line]) -> str:
-    """A link to each picture, and its points as a table."""
-    text = ""
+    """A link to each picture, and the points of curves as a table."""
+    fronts = dict.fromkeys(_front_name(line) for line in lines if "front" in line)
+    text = "".join(f"\n![Recall against queries a second]({name})\n" for name in fronts)
     for name, line in {_picture_name(line): line for line in lines if "curves" in line}.items():
         text += f"\n![Quality over training seconds, both sides]({name})\n\n"
         text += _table_head("side", "epochs", "seconds", *(measure.replace("_", " ") for measure in MEASURES))
@@ -120,7 +135,7 @@ def _speed_row(line: Line) -> str:
     spread = f"**{line['ratio']:.2f}** ({line['ratio_min']:.2f} to {line['ratio_max']:.2f})"
     kinds = f"{line.get('wall_ratio', line['ratio']):.2f} / {line.get('cpu_ratio', line['ratio']):.2f}"
     known = {"bench", "peer", "ratio", "ratio_min", "ratio_max", "runs", "ratio_of", "wall_ratio", "cpu_ratio", "work"}
-    also = {k: v for k, v in line.items() if k not in known | {"versions", "command", "seconds", "curves"}}
+    also = {k: v for k, v in line.items() if k not in known | {"versions", "command", "seconds", "curves", "front"}}
     missed = ", **quality not reached**" if line.get("is_quality_reached") is False else ""
     counted = f"{spread} {line.get('ratio_of', '')}".strip() + missed
     return f"| {line['peer']} | {_flat(line['work'])} | {counted} | {line['runs']} | {kinds} | {_flat(also)} |\n"
@@ -168,7 +183,7 @@ def main() -> int:
 
 def _write_pictures(pictures: dict[str, str]) -> None:
     """Those of lines that are gone go too."""
-    for old in RESULTS.parent.glob("curves-*.svg"):
+    for old in (*RESULTS.parent.glob("curves-*.svg"), *RESULTS.parent.glob("front-*.svg")):
         old.unlink()
     for name, picture in pictures.items():
         (RESULTS.parent / name).write_text(picture)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from recspark.config.baselines import EDGE_LIST_KINDS, LIST_KINDS
 from recspark.config.idle import find_idle
+from recspark.config.index import find_index_problems
 from recspark.config.section import to_utc
 from recspark.config.unhidden import find_unhidden
 
@@ -38,7 +39,7 @@ def find_contradictions(
     elif config.source.kind == "edges":
         of_kind = [_check_edges]
     of_model = [_check_objective, _check_readout, _check_training, _check_dense, _check_conversions, _check_warm_start]
-    checks = [_check_source, _check_privacy, *of_kind, _check_stages, *of_model, _check_history]
+    checks = [_check_source, _check_privacy, *of_kind, _check_stages, *of_model, _check_history, _check_index]
     found = [problem for check in checks for problem in check(config)]
     found += [_Problem(line, *keys) for line, *keys in find_idle(config, overridden)]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
@@ -67,6 +68,10 @@ def _check_source(config: "RunConfig") -> Iterator[_Problem]:
 
 def _check_privacy(config: "RunConfig") -> Iterator[_Problem]:
     yield from (_Problem(line, *keys) for line, *keys in find_unhidden(config))
+
+
+def _check_index(config: "RunConfig") -> Iterator[_Problem]:
+    yield from (_Problem(line, *keys) for line, *keys in find_index_problems(config))
 
 
 def _user_corpora(config: "RunConfig") -> str:

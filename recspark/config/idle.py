@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from recspark.config.baselines import LIST_KINDS
+from recspark.config.index import find_idle_index_knobs
 from recspark.config.section import Section
 from recspark.config.trainer import NOT_IN_KEY
 
@@ -29,7 +30,9 @@ def find_idle(config: "RunConfig", overridden: frozenset[str]) -> Iterator[tuple
     ``overridden`` are the keys given beside the file: one that switches a file's model leaves the file's knobs of the
     other models idle, which is no mistake.
     """
-    for idle in _idle_of_model(config) if not config.model.has_corpus else _idle_of_training(config):
+    of_model = _idle_of_model(config) if not config.model.has_corpus else _idle_of_training(config)
+    of_index = (Idle("index", names, key, why) for names, key, why in find_idle_index_knobs(config.index))
+    for idle in (*of_model, *of_index):
         keys = [f"{idle.section}.{name}" for name in idle.names if _is_given(config, idle.section, name)]
         if _is_under(idle.because, overridden):
             keys = [key for key in keys if _is_under(key, overridden)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from recspark import __version__
 from recspark.config.baselines import CLOSED_FORM_KINDS, SCORED_BY
+from recspark.config.index import NOT_IN_INDEX_KEY
 from recspark.config.schema import RunConfig
 from recspark.config.trainer import NOT_IN_KEY
 from recspark.contracts import stages as s
@@ -28,6 +29,7 @@ _NOT_IN_KEY: dict[str, AbstractSet[str]] = {
     "graph": {"num_blocks", "task_memory_mb", "edge_table"},
     "walks": {"mode", "graph_memory_mb", "num_shards", "chunk_tokens"},
     "training": NOT_IN_KEY,
+    "index": NOT_IN_INDEX_KEY,
 }
 """Knobs that decide how a stage works, never what it yields."""
 
@@ -159,7 +161,7 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
         training = section("training")["training"] | _backend_in_key(config) | _warm_start_in_key(config)
         add(s.TRAIN, section("model") | {"training": training} | seed, (base, *_training_reads(config, graph)))
     if config.index and model.has_vectors:
-        add(s.INDEX_BUILD, section("index") | seed, ("train",))
+        add(s.INDEX_BUILD, section("index") | seed, ("train", *_index_reads(config, base, graph)))
     if config.evaluate and has_events:
         searched = ("index",) if config.evaluate.search == "index" else ()
         own_graphs = tuple(n for n in ("item_knn_graph",) if n in planned)
@@ -214,6 +216,12 @@ def _training_reads(config: RunConfig, graph: str) -> list[str]:
     start = config.training.warm_start
     reads_graph = start is not None and start.neighbours and graph == "graph"
     return ["walks"] * ("walks" in config.training.corpus) + ["graph"] * reads_graph
+
+
+def _index_reads(config: RunConfig, base: str, graph: str) -> tuple[str, ...]:
+    """Stages beside training that the index reads to fill in vectors."""
+    fill = config.index.fill if config.index else ()
+    return ((base,) if fill else ()) + ((graph,) if "neighbours" in fill and graph != base else ())
 
 
 def _without(section: Any, names: AbstractSet[str]) -> Any:

@@ -15,6 +15,7 @@ from pydantic import (
 from recspark.config.baselines import CLOSED_FORM_KINDS, LIST_KINDS, BaselineName, BaselinesConfig
 from recspark.config.checks import OVERRIDDEN, WRONG, find_contradictions
 from recspark.config.graph import GraphConfig
+from recspark.config.index import IndexConfig
 from recspark.config.learning import (
     AUTO,
     AutoDecay,
@@ -26,7 +27,7 @@ from recspark.config.learning import (
     Window,
 )
 from recspark.config.section import IsoTime, Section
-from recspark.config.source import FeatureConfig, Share, SourceConfig
+from recspark.config.source import FeatureConfig, SourceConfig
 from recspark.config.trainer import DenseConfig, TrackersConfig
 
 
@@ -289,35 +290,6 @@ class TrainingConfig(Section):
     """Optimizer of towers; none of the models here has any yet."""
     trackers: TrackersConfig = TrackersConfig()
     """TensorBoard and MLflow; none by default."""
-
-
-class IndexConfig(Section):
-    """The ANN index over item vectors."""
-
-    kind: Literal["auto", "flat", "ivf_flat", "ivf_pq", "hnsw"] = "auto"
-    """auto picks by size and prints the reason."""
-    num_shards: PositiveInt = 1
-    """Files; items are spread by a stable hash."""
-    nlist: PositiveInt | None = None
-    """Inverted lists; planned from the number of items by default."""
-    nprobe: PositiveInt | None = None
-    """Lists searched; by default the smallest that reaches `target_recall` in the build's own sweep."""
-    m: PositiveInt | None = None
-    """PQ sub-vectors; planned from the dimension by default."""
-    nbits: Literal[4, 8] = 8
-    """Bits a PQ sub-vector."""
-    train_sample: PositiveInt = 200_000
-    """Vectors (by hash) that train the quantizers."""
-    refine: Literal["none", "fp16", "sq8"] = "fp16"
-    """Second stage: k x refine_factor candidates are ranked again by these vectors. Not used by flat."""
-    refine_factor: PositiveInt = 8
-    """Candidates a result in the refine stage."""
-    target_recall: Share = 0.95
-    """Recall@10 against exact search that nprobe is chosen for."""
-    min_recall: Share = 0.0
-    """The build fails when the chosen setting stays below."""
-    num_queries: PositiveInt = 1000
-    """Item vectors (by hash) searched exactly and through the index to measure recall."""
 
 
 class EvaluateConfig(Section):

@@ -3,21 +3,25 @@
 idx 17, id "85123A", vector [...], query_vector null, bias 0.1  ->  row 17 of ``vectors``, and of ``bias``
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.errors import LakeError
 from recspark.evaluate.history_weights import ALL_ALIKE, HistoryWeights
-from recspark.index.metric import Floats, unit_rows
-from recspark.lake.arrow import TableAt, read_table
+from recspark.index.metric import COSINE, L2, METRICS, Floats, unit_rows
+from recspark.lake.arrow import TableAt, read_table, stream_table
 
-COSINE = "cosine"
+IsPart = Callable[[NDArray[np.integer]], NDArray[np.bool_]]
+"""item_idx [N] -> bool [N], whether an item is wanted."""
+_ROWS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class ItemVectors:
 
     model_id: str
     metric: str
-    """`cosine` or `ip`."""
+    """`cosine`, `ip` or `l2` (sim = -|q - v|^2)."""
     item_idx: NDArray[np.int64]
     vectors: Floats
     """[M, D], the candidate side."""
@@ -49,15 +53,25 @@ class ItemVectors:
 
     @cached_property
     def candidates(self) -> Floats:
-        """[M, D], of unit length where the metric is cosine: what an inner product compares with."""
+        """[M, D]: what `prepare_queries` is compared with by inner product; of unit length where the metric is cosine.
+
+        Under l2 [M, D + 2]: -|q - v|^2 is the product of (2 q, -|q|^2, 1) with (v, 1, -|v|^2).
+        """
+        if self.metric == L2:
+            return np.hstack([self.vectors, np.ones((len(self), 1), np.float32), -_squares(self.vectors)])
         return unit_rows(self.vectors) if self.metric == COSINE else self.vectors
 
     @cached_property
     def unit_queries(self) -> Floats:
-        """[M, D], query side, of unit length: what user vectors are the mean of."""
+        """[M, D], query side, of unit length."""
         if self.queries is self.vectors and self.metric == COSINE:
             return self.candidates
         return unit_rows(self.queries)
+
+    @property
+    def user_parts(self) -> Floats:
+        """[M, D], what user vectors are the mean of: the query side, of unit length except under l2."""
+        return self.queries if self.metric == L2 else self.unit_queries
 
     def rows_of(self, item_idx: NDArray[np.integer]) -> NDArray[np.int64]:
         """The row of each item, -1 for one without a vector."""
@@ -67,7 +81,10 @@ class ItemVectors:
         return np.where(self.item_idx[rows] == item_idx, rows, -1).astype(np.int64)
 
     def prepare_queries(self, queries_QD: Floats) -> Floats:
-        """Queries as an inner product compares them: of unit length where the metric is cosine; zero stays zero."""
+        """Queries [Q, D] as an inner product compares them with `candidates`; where the metric is cosine of unit
+        length, zero stays zero."""
+        if self.metric == L2:
+            return np.hstack([2 * queries_QD, -_squares(queries_QD), np.ones((len(queries_QD), 1), np.float32)])
         return unit_rows(queries_QD) if self.metric == COSINE else queries_QD
 
     def take(self, rows: NDArray[np.int64]) -> "ItemVectors":
@@ -85,25 +102,29 @@ class ItemVectors:
         )
 
 
-def read_item_vectors(table: TableAt, *, with_ids: bool = False) -> ItemVectors:
-    """A model's vectors from a pinned `item_embeddings`.
+def read_item_vectors(table: TableAt, *, with_ids: bool = False, part: IsPart | None = None) -> ItemVectors:
+    """A model's vectors from a pinned `item_embeddings`; of ``part`` only those items, without holding the others.
 
     Raises: LakeError when the version holds no row of the model, an item twice, or vectors of another length than its
     record says.
     """
     model_id, dim = str(table.record.facts[c.MODEL_ID]), int(table.record.facts["embedding_dim"])
     columns = [c.IDX, c.VECTOR, c.QUERY_VECTOR, c.BIAS, *([c.ID] if with_ids else [])]
-    rows = read_table(table, columns, [(c.MODEL_ID, "=", model_id)]).sort_by(c.IDX)
+    wanted = [(c.MODEL_ID, "=", model_id)]
+    rows = (_read_part(table, columns, model_id, part) if part else read_table(table, columns, wanted)).sort_by(c.IDX)
     where = f"{table.uri}: version {table.version}"
-    if not rows.num_rows:
+    if not rows.num_rows and not part:
         raise LakeError(f"{where} holds no vectors of model {model_id}; run the train stage again")
     item_idx = rows[c.IDX].to_numpy().astype(np.int64)
+    metric = str(table.record.facts["metric"])
+    if metric not in METRICS:
+        raise LakeError(f"{where} is compared by {metric!r}; known are {', '.join(METRICS)}")
     if np.any(np.diff(item_idx) == 0):
         raise LakeError(f"{where} gives an idx twice; run the train stage again")
     vectors = _to_matrix(rows[c.VECTOR], dim, where)
     return ItemVectors(
         model_id=model_id,
-        metric=str(table.record.facts["metric"]),
+        metric=metric,
         item_idx=item_idx,
         vectors=vectors,
         queries=_read_queries(rows[c.QUERY_VECTOR], vectors, where),
@@ -111,6 +132,15 @@ def read_item_vectors(table: TableAt, *, with_ids: bool = False) -> ItemVectors:
         item_id=rows[c.ID].combine_chunks() if with_ids else None,
         history_weights=_read_history_weights(table.record.facts),
     )
+
+
+def _read_part(table: TableAt, columns: list[str], model_id: str, part: IsPart) -> pa.Table:
+    is_own = pc.field(c.MODEL_ID) == model_id
+    batches = [
+        batch.filter(pa.array(part(batch[c.IDX].to_numpy())))
+        for batch in stream_table(table, columns, _ROWS_AT_ONCE, is_own)
+    ]
+    return pa.Table.from_batches(batches)
 
 
 def _read_history_weights(facts: dict[str, Any]) -> HistoryWeights:
@@ -125,6 +155,12 @@ def _read_queries(column: pa.ChunkedArray, vectors: Floats, where: str) -> Float
     queries = vectors.copy()
     queries[column.is_valid().to_numpy()] = _to_matrix(column.drop_null(), vectors.shape[1], where)
     return queries
+
+
+def _squares(vectors: Floats) -> Floats:
+    """[N, 1] squared norms."""
+    squares: Floats = np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True).astype(np.float32)
+    return squares
 
 
 def _to_matrix(column: pa.ChunkedArray, dim: int, where: str) -> Floats:

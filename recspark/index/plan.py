@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from recspark.errors import IndexBuildError
+from recspark.index.estimate import HNSW_LINKS, build_bytes, code_bytes, search_bytes
 from recspark.index.metric import augmented_dim, padded_dim
 from recspark.memory import gib
 
 if TYPE_CHECKING:  # a reader of indexes needs no pydantic
-    from recspark.config.schema import IndexConfig
+    from recspark.config.index import IndexConfig
 
 FLAT_MAX_VECTORS = 10_000
 """Up to here exact search takes well under a millisecond, so nothing is worth approximating."""
@@ -22,9 +23,7 @@ FULL_MAX_BYTES = 2 << 30
 """Up to here full vectors are kept. A constant, not what a machine has free: one index_id stands for one plan."""
 POINTS_PER_LIST = 39
 """Training vectors a list that k-means needs to be any good (faiss's own warning line)."""
-HNSW_LINKS = 32
 IVF_KINDS = ("ivf_flat", "ivf_pq")
-_PRECOMPUTED_MAX_BYTES = 2**31  # faiss skips the distance tables of IVFPQ beyond this
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class IndexPlan:
     nlist: int
     m: int
     nbits: int
+    opq: bool
     train_size: int
     refine: str
     refine_factor: int
@@ -55,7 +55,8 @@ class IndexPlan:
     def name(self) -> str:
         """Short name in faiss's manner, such as ``IVF1024,PQ16x8``."""
         if self.kind == "ivf_pq":
-            return f"IVF{self.nlist},PQ{self.m}x{self.nbits}{'fs' if self.nbits == 4 else ''}"
+            rotation = f"OPQ{self.m}," if self.opq else ""
+            return f"{rotation}IVF{self.nlist},PQ{self.m}x{self.nbits}{'fs' if self.nbits == 4 else ''}"
         return {"flat": "Flat", "ivf_flat": f"IVF{self.nlist},Flat", "hnsw": f"HNSW{HNSW_LINKS},Flat"}[self.kind]
 
     @property
@@ -84,23 +85,21 @@ def plan_index(config: "IndexConfig", num_vectors: int, vector_dim: int, metric:
     kind, why = choose_kind(config, num_vectors, dim)
     reasons = [why]
     train_size = min(config.train_sample, num_vectors) if kind in IVF_KINDS else 0
-    nlist = m = nbits = 0
-    if kind in IVF_KINDS:
-        nlist = choose_nlist(config.nlist, num_vectors, train_size, reasons)
-    if kind == "ivf_pq":
-        nbits = config.nbits
-        _check_centroids(nbits, train_size)
-        m = choose_m(config, dim, reasons)
+    nlist = choose_nlist(config.nlist, num_vectors, train_size, reasons) if kind in IVF_KINDS else 0
+    m, nbits = _choose_codes(config, kind, dim, train_size, reasons)
     if dim != vector_dim:
         reasons.append(f"{dim - vector_dim} columns added to {vector_dim}: L2 has to rank by {metric} and bias")
     padded = padded_dim(dim, max(m, 1))
     if padded != dim:
-        reasons.append(f"padded from {dim} to {padded} dimensions, a multiple of m = {m}")
+        reasons.append(_say_padding(dim, padded, m))
     refine = _choose_refine(config.refine, kind, reasons)
     if config.nprobe and kind not in IVF_KINDS:
         reasons.append(f"index.nprobe {config.nprobe} is not used: {kind} has no inverted lists")
-    code_bytes = _code_bytes(kind, padded, m, nbits)
-    search_bytes = _search_bytes(num_vectors, code_bytes, config.num_shards, nlist, padded, m, nbits)
+    opq = config.opq and kind == "ivf_pq"
+    if config.opq != opq:
+        reasons.append(f"index.opq is not used: {kind} has no codes to rotate for")
+    width = code_bytes(kind, padded, m, nbits)
+    held = search_bytes(num_vectors, width, config.num_shards, nlist, padded, m, nbits)
     return IndexPlan(
         kind=kind,
         num_vectors=num_vectors,
@@ -110,12 +109,13 @@ def plan_index(config: "IndexConfig", num_vectors: int, vector_dim: int, metric:
         nlist=nlist,
         m=m,
         nbits=nbits,
+        opq=opq,
         train_size=train_size,
         refine=refine,
         refine_factor=config.refine_factor if refine != "none" else 1,
-        code_bytes=code_bytes,
-        build_bytes=_build_bytes(num_vectors, vector_dim, padded, train_size, search_bytes),
-        search_bytes=search_bytes,
+        code_bytes=width,
+        build_bytes=build_bytes(num_vectors, vector_dim, padded, train_size, held, opq),
+        search_bytes=held,
         reasons=tuple(reasons),
     )
 
@@ -175,14 +175,15 @@ def choose_m(config: "IndexConfig", dim: int, reasons: list[str]) -> int:
     return config.m
 
 
-def check_memory(plan: IndexPlan, free_bytes: int) -> None:
-    """Checks that the build fits.
+def check_memory(plan: IndexPlan, free_bytes: int, share: float = 1.0) -> None:
+    """Checks that the build fits, or the part of a process that adds a ``share`` of the shards.
 
     Raises: IndexBuildError with the estimate, what is free and what would lower it.
     """
-    if plan.build_bytes > free_bytes:
+    needed = int(plan.build_bytes * share)
+    if needed > free_bytes:
         raise IndexBuildError(
-            f"{plan.name} over {plan.num_vectors:,} vectors needs about {gib(plan.build_bytes)} to build, "
+            f"{plan.name} over {plan.num_vectors:,} vectors needs about {gib(needed)} to build, "
             f"{gib(free_bytes)} is free; set index.kind to ivf_pq, lower index.m or index.train_sample, "
             "or build on a larger machine"
         )
@@ -206,28 +207,24 @@ def _check_centroids(nbits: int, train_size: int) -> None:
         )
 
 
+def _choose_codes(config: "IndexConfig", kind: str, dim: int, train_size: int, reasons: list[str]) -> tuple[int, int]:
+    """(m, nbits) of the product quantizer; zeros without one."""
+    if kind != "ivf_pq":
+        return 0, 0
+    _check_centroids(config.nbits, train_size)
+    if config.single_file and config.nbits == 4 and (config.num_shards > 1 or config.incremental):
+        raise IndexBuildError("index.single_file: faiss cannot join 4-bit codes of several shards; leave it out")
+    return choose_m(config, dim, reasons), config.nbits
+
+
+def _say_padding(dim: int, padded: int, m: int) -> str:
+    below, above = (max(n for n in range(1, m) if dim % n == 0), min(n for n in range(m, dim + 1) if dim % n == 0))
+    without = f"m {below} or {above} would need no padding"
+    return f"padded from {dim} to {padded} dimensions, a multiple of m = {m} ({without})"
+
+
 def _choose_refine(asked: str, kind: str, reasons: list[str]) -> str:
     if kind == "ivf_pq" or asked == "none":
         return asked
     reasons.append(f"refine {asked} is not needed: {kind} holds the full vectors")
     return "none"
-
-
-def _code_bytes(kind: str, padded: int, m: int, nbits: int) -> int:
-    links = 2 * HNSW_LINKS * 4 if kind == "hnsw" else 0
-    vector = -(-m * nbits // 8) if kind == "ivf_pq" else padded * 4
-    return vector + links + 8  # 8: the id
-
-
-def _search_bytes(
-    num_vectors: int, code_bytes: int, num_shards: int, nlist: int, padded: int, m: int, nbits: int
-) -> int:
-    tables = nlist * m * 2**nbits * 4 if m else 0
-    tables = tables if tables <= _PRECOMPUTED_MAX_BYTES else 0
-    copies = num_shards if nbits == 4 else min(num_shards, 2)  # 8-bit shards are joined one by one as they are opened
-    return num_vectors * code_bytes + copies * (nlist * padded * 4 + tables)
-
-
-def _build_bytes(num_vectors: int, vector_dim: int, padded: int, train_size: int, search_bytes: int) -> int:
-    vectors = 2 * num_vectors * vector_dim * 4  # items and their query vectors, read whole
-    return vectors + 2 * train_size * padded * 4 + search_bytes

@@ -1,7 +1,8 @@
 """What an index loses against exact search, and what a search costs, over a sweep of its effort (nprobe, ef_search)."""
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from recspark.index.engine import faiss
 from recspark.index.item_vectors import ItemVectors
-from recspark.index.metric import Floats, unit_rows
+from recspark.index.metric import Floats
 from recspark.index.search import ShardedIndex
 from recspark.index.topk import NO_ID, Ids, largest_k
 
@@ -25,7 +26,10 @@ _TIE = 1e-5
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One setting of the sweep; latencies are of single queries, ``queries_per_second`` of one batch (top 10)."""
+    """One setting of the sweep; latencies are of single queries, ``queries_per_second`` of one batch (top 10).
+
+    ``effort`` is nprobe or ef_search, ``refine_factor`` the candidates a result in the second stage (1 without one).
+    """
 
     effort: int | None
     recall_at_1: float
@@ -34,6 +38,7 @@ class CurvePoint:
     p50_ms: float
     p99_ms: float
     queries_per_second: float
+    refine_factor: int = 1
 
     def recall_at(self, k: int) -> float:
         """The recall at one of ``DEPTHS``."""
@@ -47,8 +52,8 @@ class CurvePoint:
 class ExactSearch:
     """All items' scores, block by block: the yardstick. Used by the build only."""
 
-    def __init__(self, items: ItemVectors, metric: str) -> None:
-        self._items, self._metric = items, metric
+    def __init__(self, items: ItemVectors) -> None:
+        self._items = items
 
     def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
         """(item_idx, scores), each [Q, k], best first, ties by smaller id, for float32[Q, dim] queries."""
@@ -70,51 +75,47 @@ class ExactSearch:
         return np.where(item_idx == NO_ID, -np.inf, scores).astype(np.float32)
 
     def _query_points(self, queries: Floats) -> Floats:
-        return np.hstack([self._comparable(queries), np.ones((len(queries), 1), np.float32)])
+        return np.hstack([self._items.prepare_queries(queries), np.ones((len(queries), 1), np.float32)])
 
     def _item_points(self, rows: NDArray[np.int64]) -> Floats:
-        return np.hstack([self._comparable(self._items.vectors[rows]), self._items.bias[rows, None]])
-
-    def _comparable(self, vectors: Floats) -> Floats:
-        return unit_rows(vectors) if self._metric == "cosine" else vectors
-
-
-def measure_recall(
-    index: ShardedIndex,
-    exact: ExactSearch,
-    queries: Floats,
-    own_idx: Ids,
-    efforts: list[int | None],
-    target: float | None,
-) -> list[CurvePoint]:
-    """The curve over ``efforts`` in ascending order, ended by the first point where all recalls reach ``target``.
-
-    ``own_idx`` int64[Q] are the items the queries come from; they are left out of both lists.
-    """
-    depth = min(DEPTHS[-1], max(len(index) - 1, 1))
-    wanted = without_own(*exact.search(queries, depth + 1), own_idx, depth)[1]
-    points: list[CurvePoint] = []
-    for effort in efforts:
-        points.append(_measure_point(index, exact, queries, own_idx, effort, wanted))
-        if target is not None and min(points[-1].recall_at_10, points[-1].recall_at_100) >= target:
-            break
-    return points
+        """Of some rows only: copies of all would double what the items take."""
+        block = replace(self._items, vectors=self._items.vectors[rows], item_idx=self._items.item_idx[rows])
+        return np.hstack([block.candidates, self._items.bias[rows, None]])
 
 
-def _measure_point(
-    index: ShardedIndex, exact: ExactSearch, queries: Floats, own_idx: Ids, effort: int | None, wanted: Floats
-) -> CurvePoint:
-    recalls, seconds = [], []
-    for k in (min(k, wanted.shape[1]) for k in DEPTHS):
-        # A search of its own for each k: a longer list sees more candidates, so its head is better than a short list.
-        started = time.perf_counter()
-        found = index.search(queries, k + 1, effort=effort)
-        seconds.append(time.perf_counter() - started)
-        ids, _ = without_own(*found, own_idx, k)
-        recalls.append(recall_at(k, exact.scores_of(queries, ids), wanted))
-    p50_ms, p99_ms = _latency_ms(index, queries[:_NUM_TIMED], effort)
-    at_1, at_10, at_100 = recalls
-    return CurvePoint(effort, at_1, at_10, at_100, p50_ms, p99_ms, len(queries) / max(seconds[1], 1e-9))
+class RecallProbe:
+    """Queries with their exact results. ``own_idx`` int64[Q] are the items they come from: left out of both lists."""
+
+    def __init__(self, items: ItemVectors, queries: Floats, own_idx: Ids) -> None:
+        self._exact, self._queries, self._own_idx = ExactSearch(items), queries, own_idx
+        depth = min(DEPTHS[-1], max(len(items) - 1, 1))
+        self._wanted = without_own(*self._exact.search(queries, depth + 1), own_idx, depth)[1]
+
+    def measure_curve(
+        self, index: ShardedIndex, efforts: Sequence[int | None], target: float | None
+    ) -> list[CurvePoint]:
+        """A point for each of ``efforts``, ascending; ended by the first where all recalls reach ``target``."""
+        points: list[CurvePoint] = []
+        for effort in efforts:
+            points.append(self.measure_point(index, effort))
+            if target is not None and min(points[-1].recall_at_10, points[-1].recall_at_100) >= target:
+                break
+        return points
+
+    def measure_point(self, index: ShardedIndex, effort: int | None) -> CurvePoint:
+        """Recall and speed at one setting."""
+        recalls, seconds = [], []
+        for k in (min(k, self._wanted.shape[1]) for k in DEPTHS):
+            # A search for each k: a longer list sees more candidates, so its head is better than a short list.
+            started = time.perf_counter()
+            found = index.search(self._queries, k + 1, effort=effort)
+            seconds.append(time.perf_counter() - started)
+            ids, _ = without_own(*found, self._own_idx, k)
+            recalls.append(recall_at(k, self._exact.scores_of(self._queries, ids), self._wanted))
+        p50_ms, p99_ms = _latency_ms(index, self._queries[:_NUM_TIMED], effort)
+        speed = len(self._queries) / max(seconds[1], 1e-9)
+        at_1, at_10, at_100 = recalls
+        return CurvePoint(effort, at_1, at_10, at_100, p50_ms, p99_ms, speed, index.refine_factor)
 
 
 def recall_at(k: int, reached: Floats, wanted: Floats) -> float:

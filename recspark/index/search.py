@@ -1,9 +1,8 @@
-"""Search over shards as if they were one index: quantise once, ask each, merge, rank again; ties by smaller id.
+"""An opened index: queries in, (item_idx, score) out, whatever its kind, shards, metric and second stage."""
 
-Shards of one training may also be joined in memory when they are opened: each answer then costs what one index costs
-(measured: 8 shards asked one by one take three times the cpu, most of it for distance tables made 8 times).
-"""
-
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,15 @@ from numpy.typing import NDArray
 from recspark.errors import QueryError
 from recspark.index.engine import FaissIndex, faiss
 from recspark.index.ids import ItemIds
-from recspark.index.metric import EncodedQueries, Floats, Space
+from recspark.index.metric import Floats, Space
 from recspark.index.refine import RefineVectors
-from recspark.index.topk import NO_ID, Ids, largest_k, smallest_k
+from recspark.index.shards import Shards
+from recspark.index.topk import NO_ID, Ids, largest_k
 
 SHALLOW_K = 10
 """Longer result lists are searched with ``deep_effort``: few lists may hold 10 good items, but not 100."""
-QUERY_BLOCK = 4096
-"""Queries searched at a time: bounds what candidates of all shards take."""
+QUERY_BLOCK = 1024
+"""Queries searched at a time by a thread: bounds what candidates of all shards take."""
 
 
 class ShardedIndex:
@@ -38,53 +38,79 @@ class ShardedIndex:
         refine_factor: int = 1,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        self.kind, self.space, self.shards, self.item_ids = kind, space, shards, item_ids
+        self.kind, self.space, self.item_ids = kind, space, item_ids
+        self._shards = Shards(kind, shards)
         self.effort, self.deep_effort = effort, deep_effort
         self.refine, self.refine_factor = refine, refine_factor
         self.facts = facts or {}
 
     @property
+    def shards(self) -> list[FaissIndex]:
+        """The faiss indexes that are asked, without the rotation in front of them."""
+        return self._shards.indexes
+
+    @property
     def metric(self) -> str:
-        """``cosine`` or ``ip``; the score adds the item's bias."""
+        """``cosine``, ``ip`` or ``l2``; the score adds the item's bias."""
         return self.space.metric
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def with_refine_factor(self, refine_factor: int) -> "ShardedIndex":
+        """The same index with another number of candidates a result in its second stage."""
+        changed = copy.copy(self)
+        changed.refine_factor = refine_factor
+        return changed
+
+    def merge(self) -> FaissIndex:
+        """One plain faiss index, rotation included, of all that this one holds; this one is spent by it."""
+        return self._shards.merge()
+
     def search(
         self,
         queries: Floats,
         k: int,
-        allowed: NDArray[np.integer] | None = None,
-        blocked: NDArray[np.integer] | None = None,
+        allowed: NDArray[Any] | None = None,
+        blocked: NDArray[Any] | None = None,
         effort: int | None = None,
+        num_threads: int | None = None,
     ) -> tuple[Ids, Floats]:
         """The k best items of each query: (item_idx int64[Q, k], score float32[Q, k]), best first.
 
-        Rows short of k end in (-1, -inf): fewer items, or fewer in the lists that were searched. ``queries`` is
-        float32[Q, dim]; ``allowed`` and ``blocked`` are item_idx that every query may, or may not, get; ``effort`` is
-        nprobe or ef_search instead of the manifest's.
+        Rows short of k end in (-1, -inf): fewer items, or fewer in the lists that were searched. Many queries go in
+        blocks, each in a thread of its own, with the same result; beyond the result a thread holds one block.
+
+        Args:
+            queries: float32[Q, dim].
+            k: Results a query.
+            allowed: Items that every query may get: item_idx, or a bitmap bool[item_idx] (`filters`); all by default.
+            blocked: Items that none may get, likewise.
+            effort: nprobe or ef_search instead of the manifest's.
+            num_threads: Blocks searched at once; as many as faiss would use by default.
 
         Raises: QueryError for queries of another dimension or with values that are not finite.
         """
         queries = self._check_queries(queries)
-        mask, effort = self._allowed_mask(allowed, blocked), effort or self.effort_for(k)
+        selector, effort = self._select(allowed, blocked, effort or self.effort_for(k))
         ids = np.full((len(queries), k), NO_ID, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         depth = min(k, len(self))
-        for start in range(0, len(queries), QUERY_BLOCK):
-            part = slice(start, start + QUERY_BLOCK)
-            ids[part, :depth], scores[part, :depth] = self._search_block(queries[part], depth, mask, effort)
+
+        def search_block(part: slice) -> None:
+            ids[part, :depth], scores[part, :depth] = self._search_block(queries[part], depth, selector, effort)
+
+        _run_blocks(search_block, _blocks(len(queries)), num_threads or faiss.omp_get_max_threads())
         return ids, scores
 
     def effort_for(self, k: int) -> int:
         """nprobe or ef_search of the manifest: chosen by recall@10, or by recall@100 where k is more than 10."""
         return (self.effort if k <= SHALLOW_K else self.deep_effort) or self.effort or 1
 
-    def _search_block(self, queries: Floats, k: int, mask: NDArray[np.bool_] | None, effort: int) -> tuple[Ids, Floats]:
+    def _search_block(self, queries: Floats, k: int, selector: Any, effort: int) -> tuple[Ids, Floats]:
         encoded = self.space.encode_queries(queries)
         num_candidates = min(k * self.refine_factor, len(self))
-        distances, ids = self._nearest(encoded, num_candidates, mask, effort)
+        distances, ids = self._shards.nearest(encoded.points, num_candidates, effort, selector)
         if self.refine is None:
             return ids, self.space.scores(distances, encoded)
         rows = self.item_ids.rows_of(ids)
@@ -94,48 +120,20 @@ class ShardedIndex:
         scores, ids = largest_k(found + self.item_ids.bias[rows], ids, k)
         return ids, scores
 
-    def _nearest(
-        self, encoded: EncodedQueries, k: int, mask: NDArray[np.bool_] | None, effort: int
-    ) -> tuple[Floats, Ids]:
-        """The k nearest of all shards: (distances, ids), each [Q, k]."""
-        selector = None
-        if mask is not None:
-            bits = np.packbits(mask, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bits)
-            # Lists are chosen before the filter: the fewer items pass, the more lists it takes to see as many.
-            effort = int(np.ceil(effort * len(self) / max(int(mask.sum()), 1)))
-        if self.kind.startswith("ivf"):
-            found = self._ask_lists(encoded.points, k, effort, selector)
-        else:
-            parameters = self._parameters(k, effort, selector)
-            found = [shard.search(encoded.points, k, params=parameters) for shard in self.shards]
-        return smallest_k(np.hstack([d for d, _ in found]), np.hstack([i for _, i in found]), k)
-
-    def _ask_lists(self, points: Floats, k: int, nprobe: int, selector: Any) -> list[tuple[Floats, Ids]]:
-        """Every shard's answer from the same lists; all shards have the same quantizer."""
-        nprobe = min(nprobe, self.shards[0].nlist)
-        list_distances, lists = self.shards[0].quantizer.search(points, nprobe)
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe, **({"sel": selector} if selector else {}))
-        return [search_lists(shard, points, k, lists, list_distances, parameters) for shard in self.shards]
-
-    def _parameters(self, k: int, effort: int, selector: Any) -> Any:
-        chosen = {"sel": selector} if selector else {}
-        if self.kind == "hnsw":
-            return faiss.SearchParametersHNSW(efSearch=max(min(effort, len(self)), k), **chosen)
-        return faiss.SearchParameters(**chosen) if chosen else None
-
-    def _allowed_mask(
-        self, allowed: NDArray[np.integer] | None, blocked: NDArray[np.integer] | None
-    ) -> NDArray[np.bool_] | None:
-        """bool[largest item_idx + 1], None where every item may be found."""
+    def _select(self, allowed: NDArray[Any] | None, blocked: NDArray[Any] | None, effort: int) -> tuple[Any, int]:
+        """(faiss selector, effort): None and the same effort where every item may be found."""
         if allowed is None and blocked is None:
-            return None
+            return None, effort
         size = int(self.item_ids.item_idx[-1]) + 1
         mask = np.zeros(size, np.bool_)
-        mask[self.item_ids.item_idx if allowed is None else _inside(allowed, size)] = True
+        mask[self.item_ids.item_idx] = True
+        if allowed is not None:
+            mask &= _to_bitmap(allowed, size)
         if blocked is not None:
-            mask[_inside(blocked, size)] = False
-        return mask
+            mask &= ~_to_bitmap(blocked, size)
+        # Lists are chosen before the filter: the fewer items pass, the more lists it takes to see as many.
+        effort = int(np.ceil(effort * len(self) / max(int(mask.sum()), 1)))
+        return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), effort
 
     def _check_queries(self, queries: Floats) -> Floats:
         queries = np.ascontiguousarray(queries, np.float32)
@@ -146,48 +144,27 @@ class ShardedIndex:
         return queries
 
 
-def join_shards(kind: str, shards: list[FaissIndex]) -> list[FaissIndex]:
-    """One IVF index with the lists of all shards, which are emptied; where that cannot be, the shards as they are.
-
-    Every list is put in ascending id, as if all vectors had been added to one index in that order.
-    """
-    joined = shards[0]
-    if not is_joinable(kind, joined):
-        return shards
-    for shard in shards[1:]:
-        joined.merge_from(shard, 0)
-    if len(shards) > 1:
-        for list_no in range(joined.nlist):
-            _sort_list(joined.invlists, list_no)
-    return [joined]
+def _blocks(num_queries: int) -> list[slice]:
+    return [slice(start, start + QUERY_BLOCK) for start in range(0, num_queries, QUERY_BLOCK)]
 
 
-def is_joinable(kind: str, shard: FaissIndex) -> bool:
-    """Whether lists are plain arrays: not those of 4-bit codes, which are packed for fast scanning."""
-    return kind.startswith("ivf") and isinstance(faiss.downcast_InvertedLists(shard.invlists), faiss.ArrayInvertedLists)
-
-
-def _sort_list(lists: Any, list_no: int) -> None:
-    size, width = lists.list_size(list_no), lists.code_size
-    if size == 0:
+def _run_blocks(search_block: Callable[[slice], None], parts: list[slice], num_threads: int) -> None:
+    """One block by faiss' own threads; several side by side, each on one thread, so that numpy's part scales too."""
+    if len(parts) <= 1 or num_threads == 1:
+        for part in parts:
+            search_block(part)
         return
-    ids = faiss.rev_swig_ptr(lists.get_ids(list_no), size)
-    codes = faiss.rev_swig_ptr(lists.get_codes(list_no), size * width).reshape(size, width)
-    order = np.argsort(ids)
-    ids[:], codes[:] = ids[order], codes[order]
+    with ThreadPoolExecutor(num_threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        for _ in pool.map(search_block, parts):
+            pass
 
 
-def search_lists(
-    shard: FaissIndex, points: Floats, k: int, lists: Ids, list_distances: Floats, parameters: Any
-) -> tuple[Floats, Ids]:
-    """(distances, ids) of one IVF index over given lists [Q, nprobe]; faiss's own wrapper takes no parameters."""
-    distances = np.empty((len(points), k), np.float32)
-    ids = np.empty((len(points), k), np.int64)
-    pointers = [faiss.swig_ptr(a) for a in (lists, list_distances, distances, ids)]
-    shard.search_preassigned_c(len(points), faiss.swig_ptr(points), k, *pointers, False, parameters)
-    return distances, ids
-
-
-def _inside(item_idx: NDArray[np.integer], size: int) -> NDArray[np.int64]:
-    ids = np.asarray(item_idx, np.int64)
-    return ids[(ids >= 0) & (ids < size)]
+def _to_bitmap(items: NDArray[Any], size: int) -> NDArray[np.bool_]:
+    """bool[size] of item_idx, or of a bitmap that may be shorter or longer."""
+    bitmap = np.zeros(size, np.bool_)
+    if items.dtype == np.bool_:
+        bitmap[: len(items)] = items[:size]
+        return bitmap
+    ids = np.asarray(items, np.int64)
+    bitmap[ids[(ids >= 0) & (ids < size)]] = True
+    return bitmap

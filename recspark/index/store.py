@@ -1,38 +1,48 @@
-"""Files of an index folder: names, writing, and opening what was published.
+"""Opening what was published: nothing damaged, edited or foreign is searched.
 
 indexes/<index_id>/  trained.faiss  shard-00000.faiss ...  refine-00000.npy ...  refine-scale.npy  ids.parquet
                      trained.json  shard-00000.json ...   (receipts: what a build that was killed had finished)
                      manifest.json                        (written last)
 
-faiss loads a file with flipped bits without a word, so every file is compared with the manifest before faiss sees it.
+An incremental index has one delta shard of its own and tombstones.npy; its manifest names the base index whose shards
+it shares, each with its SHA-256. faiss loads a file with flipped bits without a word, so every file, the base's too, is
+compared with the manifest before faiss sees it.
 """
 
 import hashlib
 import json
-import os
-import tempfile
-from io import BytesIO
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.fs as pafs
-from numpy.typing import NDArray
 
 from recspark.contracts.manifest import FileEntry, Manifest
 from recspark.errors import IndexReadError, LakeError
-from recspark.index.engine import FaissIndex, faiss
-from recspark.index.ids import read_ids
+from recspark.index.engine import FaissIndex, faiss, inner_index, rotation_of
+from recspark.index.files import FOLDER, REBUILD, read_array, read_faiss
+from recspark.index.ids import ItemIds, read_ids
 from recspark.index.metric import Space
 from recspark.index.refine import RefineVectors
-from recspark.index.search import ShardedIndex, join_shards
+from recspark.index.search import ShardedIndex
+from recspark.index.shards import join_shards, remove_items
 from recspark.lake.folders import check_file, folder_uri, read_manifest, rebuild_command
-from recspark.lake.storage import join, open_filesystem, open_input
+from recspark.lake.storage import join, open_filesystem
 
-FOLDER = "indexes"
 TRAINED = "trained.faiss"
 REFINE_SCALE = "refine-scale.npy"
 IDS = "ids.parquet"
-_REBUILD = f"remove its folder and {rebuild_command(FOLDER)}"
+TOMBSTONES = "tombstones.npy"
+SINGLE = "index.faiss"
+"""All shards in one, where `index.single_file` asks for it; for others' eyes, never read here."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The index whose shards an incremental one shares; a fact of its manifest."""
+
+    index_id: str
+    num_shards: int
+    files: tuple[FileEntry, ...]
 
 
 def shard_name(shard: int) -> str:
@@ -45,18 +55,38 @@ def refine_name(shard: int) -> str:
     return f"refine-{shard:05d}.npy"
 
 
-def open_index(lake: str, index_id: str, verify: bool = True, join_lists: bool = True) -> ShardedIndex:
+def open_index(
+    lake: str, index_id: str, verify: bool = True, join_lists: bool = True, item_embeddings: int | None = None
+) -> ShardedIndex:
     """A published index, ready to search.
 
-    ``verify=False`` leaves out the SHA-256 of the files (not their presence and sizes), for a folder that was
-    verified before. ``join_lists=False`` keeps IVF shards apart and asks them one by one, with the same results.
+    Args:
+        lake: Its lake.
+        index_id: Its folder.
+        verify: False leaves out the SHA-256 of the files (not their presence and sizes), for a folder that was
+            verified before.
+        join_lists: False keeps IVF shards apart and asks them one by one, with the same results.
+        item_embeddings: The version of the vectors that it has to be made of; any by default.
 
     Raises: IndexReadError, naming the file, when anything is missing, damaged, edited or of another build.
     """
     manifest = read_index_manifest(lake, index_id)
+    if item_embeddings is not None:
+        _check_version(lake, manifest, item_embeddings)
     for entry in manifest.files:
         check_entry(lake, index_id, entry, verify)
+    base = read_base(manifest.facts)
+    for entry in base.files if base else ():
+        check_entry(lake, base.index_id, entry, verify)  # type: ignore[union-attr]
     return assemble(folder_uri(lake, FOLDER, index_id), manifest.facts, join_lists)
+
+
+def read_base(facts: dict[str, Any]) -> Base | None:
+    """The base that a manifest's facts name, None in an index that stands alone."""
+    found = facts.get("base")
+    if found is None:
+        return None
+    return Base(found["index_id"], found["num_shards"], tuple(FileEntry(**entry) for entry in found["files"]))
 
 
 def read_index_manifest(lake: str, index_id: str) -> Manifest:
@@ -71,10 +101,12 @@ def read_index_manifest(lake: str, index_id: str) -> Manifest:
         raise IndexReadError(str(error)) from error
     if manifest is None:
         raise IndexReadError(f"{uri}: no manifest.json, so no finished index; {rebuild_command(FOLDER)}")
+    if "build" not in manifest.facts:
+        raise IndexReadError(f"{join(uri, 'manifest.json')}: no index, or one of an earlier format; {REBUILD}")
     digest = manifest_digest(manifest.counts, manifest.config, manifest.inputs, manifest.facts)
     listed = {entry.path: entry.sha256 for entry in manifest.files}
     if digest != manifest.facts.get("digest") or listed != manifest.facts.get("files"):
-        raise IndexReadError(f"{join(uri, 'manifest.json')}: edited since it was written; restore it, or {_REBUILD}")
+        raise IndexReadError(f"{join(uri, 'manifest.json')}: edited since it was written; restore it, or {REBUILD}")
     return manifest
 
 
@@ -113,16 +145,21 @@ def assemble(folder: str, facts: dict[str, Any], join_lists: bool = True) -> Sha
 
     Raises: IndexReadError for a shard that faiss cannot read or that another training or build made.
     """
-    shards = [read_shard(folder, shard, facts["quantizer_fingerprint"]) for shard in facts["shards"]]
-    plan = facts["plan"]
-    item_ids = read_ids(join(folder, IDS))
-    num_rows = sum(shard["count"] for shard in facts["shards"])
-    if len(item_ids) != num_rows:
-        raise IndexReadError(f"{join(folder, IDS)}: {len(item_ids)} items, the shards hold {num_rows}; {_REBUILD}")
+    plan, homes = facts["plan"], shard_homes(folder, facts)
+    shards = [
+        read_shard(home, shard, facts["quantizer_fingerprint"])
+        for home, shard in zip(homes, facts["shards"], strict=True)
+    ]
+    if read_base(facts):
+        gone = read_array(join(folder, TOMBSTONES))
+        for shard in shards[:-1]:
+            remove_items(shard, gone)
+    item_ids = read_ids(join(folder, IDS), facts["build"])
+    _check_counts(join(folder, IDS), item_ids, sum(int(shard.ntotal) for shard in shards))
     refine = None
     if plan["refine"] != "none":
-        codes = [read_array(join(folder, refine_name(shard))) for shard in range(plan["num_shards"])]
-        refine = RefineVectors(codes, read_array(join(folder, REFINE_SCALE)))
+        codes = [np.asarray(read_array(join(home, refine_name(shard)))) for shard, home in enumerate(homes)]
+        refine = RefineVectors(codes, read_array(join(homes[0], REFINE_SCALE)))
     return ShardedIndex(
         kind=plan["kind"],
         space=Space(**facts["space"]),
@@ -136,6 +173,14 @@ def assemble(folder: str, facts: dict[str, Any], join_lists: bool = True) -> Sha
     )
 
 
+def shard_homes(folder: str, facts: dict[str, Any]) -> list[str]:
+    """The folder that holds each shard: those of a base come first, the delta last."""
+    base, num_shards = read_base(facts), len(facts["shards"])
+    if base is None:
+        return [folder] * num_shards
+    return [join(folder.rsplit("/", 1)[0], base.index_id)] * base.num_shards + [folder]
+
+
 def read_shard(folder: str, shard: dict[str, Any], fingerprint: str) -> FaissIndex:
     """One shard's faiss index.
 
@@ -146,69 +191,37 @@ def read_shard(folder: str, shard: dict[str, Any], fingerprint: str) -> FaissInd
     found = quantizer_fingerprint(index)
     if found != fingerprint:
         raise IndexReadError(
-            f"{uri}: a shard of another build (quantizer {found[:12]}, this index has {fingerprint[:12]}); {_REBUILD}"
+            f"{uri}: a shard of another build (quantizer {found[:12]}, this index has {fingerprint[:12]}); {REBUILD}"
         )
     if index.ntotal != shard["count"]:
-        raise IndexReadError(f"{uri}: {index.ntotal} vectors, the manifest says {shard['count']}; {_REBUILD}")
+        raise IndexReadError(f"{uri}: {index.ntotal} vectors, the manifest says {shard['count']}; {REBUILD}")
     return index
 
 
 def quantizer_fingerprint(index: FaissIndex) -> str:
-    """SHA-256 of what decides an index's codes: class, dimension, coarse centroids, PQ centroids."""
-    digest = hashlib.sha256(f"{type(index).__name__} {index.d}".encode())
-    if hasattr(index, "quantizer"):
-        digest.update(index.quantizer.reconstruct_n(0, index.nlist).tobytes())
-    elif hasattr(index, "index"):
-        digest.update(type(faiss.downcast_index(index.index)).__name__.encode())
-    if hasattr(index, "pq"):
-        digest.update(faiss.vector_to_array(index.pq.centroids).tobytes())
+    """SHA-256 of what decides an index's codes: class, dimension, rotation, coarse centroids, PQ centroids."""
+    rotation, inner = rotation_of(index), inner_index(index)
+    digest = hashlib.sha256(f"{type(inner).__name__} {inner.d}".encode())
+    if rotation is not None:
+        digest.update(faiss.vector_to_array(rotation.A).tobytes())
+    if hasattr(inner, "quantizer"):
+        digest.update(inner.quantizer.reconstruct_n(0, inner.nlist).tobytes())
+    elif hasattr(inner, "index"):
+        digest.update(type(faiss.downcast_index(inner.index)).__name__.encode())
+    if hasattr(inner, "pq"):
+        digest.update(faiss.vector_to_array(inner.pq.centroids).tobytes())
     return digest.hexdigest()
 
 
-def write_faiss(index: FaissIndex, uri: str) -> None:
-    """Writes a faiss index; through a local file where the lake is remote."""
-    filesystem, path = open_filesystem(uri)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        faiss.write_index(index, path)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        local = os.path.join(scratch, "index.faiss")
-        faiss.write_index(index, local)
-        pafs.copy_files(local, path, pafs.LocalFileSystem(), filesystem)
+def _check_version(lake: str, manifest: Manifest, version: int) -> None:
+    made_of = manifest.inputs.get("item_embeddings")
+    if made_of != version:
+        raise IndexReadError(
+            f"{folder_uri(lake, FOLDER, manifest.id)}: made of item_embeddings at version {made_of}, asked for is "
+            f"version {version}; {rebuild_command(FOLDER)}"
+        )
 
 
-def read_faiss(uri: str) -> FaissIndex:
-    """Reads a faiss index.
-
-    Raises: IndexReadError when faiss cannot.
-    """
-    filesystem, path = open_filesystem(uri)
-    try:
-        if isinstance(filesystem, pafs.LocalFileSystem):
-            return faiss.read_index(path)
-        with tempfile.TemporaryDirectory() as scratch:
-            local = os.path.join(scratch, "index.faiss")
-            pafs.copy_files(path, local, filesystem, pafs.LocalFileSystem())
-            return faiss.read_index(local)
-    except RuntimeError as error:
-        raise IndexReadError(f"{uri}: faiss cannot read it ({error}); {_REBUILD}") from error
-
-
-def write_array(array: NDArray[Any], uri: str) -> None:
-    """Writes a .npy file."""
-    filesystem, path = open_filesystem(uri)
-    filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    with filesystem.open_output_stream(path) as stream:
-        np.save(stream, array)
-
-
-def read_array(uri: str) -> NDArray[Any]:
-    """A .npy file: memory-mapped where it is local, read whole elsewhere."""
-    filesystem, path = open_filesystem(uri)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        mapped: NDArray[Any] = np.load(path, mmap_mode="r")
-        return mapped
-    with open_input(uri) as stream:
-        loaded: NDArray[Any] = np.load(BytesIO(stream.read()))
-    return loaded
+def _check_counts(uri: str, item_ids: ItemIds, num_vectors: int) -> None:
+    if len(item_ids) != num_vectors:
+        raise IndexReadError(f"{uri}: {len(item_ids)} items, the shards hold {num_vectors}; {REBUILD}")

@@ -5,9 +5,12 @@ from numpy.typing import NDArray
 
 from recspark.contracts.shards import hash_ids
 from recspark.errors import IndexBuildError
-from recspark.index.item_vectors import COSINE, ItemVectors
+from recspark.index.item_vectors import ItemVectors
+from recspark.index.metric import COSINE
 
 _SHOWN_IDS = 5
+_ROWS_AT_ONCE = 65_536
+_DIGEST_SEED = 11
 
 
 def check_vectors(items: ItemVectors) -> None:
@@ -21,15 +24,15 @@ def check_vectors(items: ItemVectors) -> None:
     _refuse(items, ~finite_queries, "have query vectors with NaN or infinite values", "look at the training log")
 
 
-def drop_zero_vectors(items: ItemVectors) -> ItemVectors:
+def drop_zero_vectors(items: ItemVectors, *, is_part: bool = False) -> ItemVectors:
     """Under cosine, the items that have a direction: isolated nodes of an edge list have none and match nothing.
 
-    Raises: IndexBuildError when none is left.
+    Raises: IndexBuildError when none is left, unless ``items`` are only a part.
     """
     kept = items.vectors.any(axis=1)
     if items.metric != COSINE or kept.all():
         return items
-    if not kept.any():
+    if not kept.any() and not is_part:
         raise IndexBuildError(
             f"all {len(items):,} vectors are zero, which cosine cannot compare; look at the training log"
         )
@@ -40,6 +43,18 @@ def hash_sample(item_idx: NDArray[np.int64], size: int, seed: int) -> NDArray[np
     """Rows of a random sample that hangs on the ids and the seed only: the ``size`` smallest hashes, in hash order."""
     order = np.argsort(hash_ids(item_idx, seed), kind="stable")
     return order[:size].astype(np.int64)
+
+
+def digest_vectors(items: ItemVectors) -> NDArray[np.uint64]:
+    """A 64-bit digest of each item's vector and bias: equal where all floats are, to the bit."""
+    weights = hash_ids(np.arange(items.dim + 1), _DIGEST_SEED) | np.uint64(1)
+    digests = np.empty(len(items), np.uint64)
+    for start in range(0, len(items), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        floats = np.hstack([items.vectors[part], items.bias[part, None]]).astype(np.float32)
+        with np.errstate(over="ignore"):
+            digests[part] = ((floats.view(np.uint32).astype(np.uint64) + np.uint64(1)) * weights).sum(axis=1)
+    return hash_ids(digests)
 
 
 def _refuse(items: ItemVectors, is_bad: NDArray[np.bool_] | np.bool_, what: str, advice: str) -> None:

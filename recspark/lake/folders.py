@@ -93,6 +93,10 @@ def find_flaw(lake: str, kind: str, folder_id: str) -> str | None:
             f"{name} has no {MANIFEST_NAME}: its build was stopped, or the manifest is lost" if sizes else f"no {name}"
         )
     flaws = [_describe_size(entry, sizes.get(entry.path)) for entry in manifest.files]
+    if base := manifest.facts.get("base"):  # an index that shares files of another
+        there = _list_sizes(folder_uri(lake, kind, base["index_id"]))
+        shared = [_describe_size(FileEntry(**entry), there.get(entry["path"])) for entry in base["files"]]
+        flaws += [f"{kind}/{base['index_id']}/{flaw}" for flaw in shared if flaw]
     return f"{name}: {'; '.join(flaw for flaw in flaws if flaw)}" if any(flaws) else None
 
 

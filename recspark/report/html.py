@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from recspark.evaluate.leak.report import describe_facts
+from recspark.report.index_curve import draw_curves
 from recspark.report.metrics_table import ITEM_KNN, ORACLE, POPULARITY, describe_setting
 from recspark.report.summary import Report, format_number, list_other_counts
 
@@ -32,7 +33,7 @@ def render_html(report: Report, title: str) -> str:
         body += _render_evaluation(report["evaluation"])
     if report["leak_audit"]:
         body.append(f"<p>{escape(describe_facts(report['leak_audit']))}</p>")
-    body += _render_balance(report["balance"]) + _render_stages(report["stages"])
+    body += _render_balance(report["balance"]) + _render_index(report["stages"]) + _render_stages(report["stages"])
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     page = "\n".join(body)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{page}\n</body></html>\n'
@@ -72,6 +73,16 @@ def _render_balance(balance: list[Report]) -> list[str]:
             rows.append(f'<tr><td></td><td colspan="4" class="wrong">{wrong}</td></tr>')
     head = ["stage", "rows in", "kept", "dropped", "quarantined"]
     return ["<h2>Every row accounted for</h2>", _table(head, rows, num_text=1)]
+
+
+def _render_index(stages: Mapping[str, Report]) -> list[str]:
+    """Why the index is what it is, and its curve."""
+    facts = stages["index"]["facts"] if "index" in stages else {}
+    if "plan" not in facts:
+        return []
+    reasons = "\n".join(facts["plan"]["reasons"])
+    note = f'<p class="note">{escape(reasons)}</p>'
+    return [f"<h2>Index {escape(facts['plan']['name'])}</h2>", *draw_curves(facts), note]
 
 
 def _render_stages(stages: Mapping[str, Report]) -> list[str]:

@@ -129,12 +129,16 @@ def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
 
 
 def _find_reasons(answers: _Answers, history: IntArray, ranked: Ranked) -> list[tuple[str, ...]]:
-    """For each listed item the history items whose query vectors are nearest to it, the nearest first."""
+    """For each listed item the history items whose query vectors are nearest to it, the nearest first; none for one
+    whose vector only the index has."""
     vectors, history = answers.vectors, np.unique(history)
     listed = vectors.rows_of(ranked.ids[0][ranked.ids[0] >= 0])
-    similarity = vectors.candidates[listed] @ vectors.unit_queries[vectors.rows_of(history)].T
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :MAX_REASONS]
-    return [tuple(answers.label(int(history[place])) for place in row) for row in nearest]
+    parts = vectors.prepare_queries(vectors.user_parts[vectors.rows_of(history)])
+    nearest = np.argsort(-vectors.candidates[listed] @ parts.T, axis=1, kind="stable")[:, :MAX_REASONS]
+    return [
+        tuple(answers.label(int(history[place])) for place in row) if is_known else ()
+        for row, is_known in zip(nearest, listed >= 0, strict=True)
+    ]
 
 
 def _open_answers(run: "Run") -> _Answers:

@@ -3,9 +3,9 @@
     u = sum_{i in h} w_i q_i / |q_i| / sum_{i in h} w_i        q_i = coalesce(query_vector, vector) of item i
                                                                w_i = 1, or as the model's `history_weights` say
 
-The same formula as the trainer's `user_embeddings`: repeats count as often as they occur, items without a vector are
-left out (they take no place either). A history without a known item gives the zero vector, which scores every item by
-its bias alone.
+Under l2 the q_i keep their lengths. The same formula as the trainer's `user_embeddings`: repeats count as often as they
+occur, items without a vector are left out (they take no place either). A history without a known item gives the zero
+vector, which scores every item by its bias alone.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def build_user_vectors(vectors: ItemVectors, history: Ragged) -> FloatArray:
     shares = (weights * np.repeat(1.0 / np.maximum(totals, 1), counted.lengths)).astype(np.float32)
     rows = vectors.rows_of(counted.values)
     average_UM = sp.csr_array((shares, rows, counted.offsets), shape=(len(counted), len(vectors)))
-    return np.asarray(average_UM @ vectors.unit_queries, dtype=np.float32)
+    return np.asarray(average_UM @ vectors.user_parts, dtype=np.float32)
 
 
 def keep_known(vectors: ItemVectors, history: Ragged) -> Ragged:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.lake.arrow import TableAt, read_ids, read_table
+from recspark.lake.feature_values import read_feature_values
 from recspark.training.earlier_model import EarlierModel
 from recspark.training.inputs import TrainInputs
 
@@ -79,7 +79,7 @@ def plan_start(
         tells = is_kept[src] & (row[src] < 0) & (row[dst] >= 0)
         weights = weights + _means((src[tells], row[dst[tells]]), shape)
     has_row = _has_entry(weights)
-    item, value, num_values = _read_values(inputs.items, features if not has_row.all() else ())
+    item, value, num_values = read_feature_values(inputs.items, features if not has_row.all() else ())
     is_known = row[item] >= 0
     of_value = _means((value[is_known], row[item[is_known]]), (num_values, model.num_rows))
     asks = (is_kept & ~has_row)[item] & _has_entry(of_value)[value]
@@ -114,21 +114,3 @@ def _read_edges(item_graph: TableAt) -> Pairs:
     lengths = pc.list_value_length(found[c.DST_IDX]).to_numpy()
     src = np.repeat(found[c.SRC_IDX].to_numpy().astype(np.int64), lengths)
     return src, pc.list_flatten(found[c.DST_IDX]).to_numpy().astype(np.int64)
-
-
-def _read_values(items: TableAt, features: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """(item, value) of everything the features say, values numbered over all of them, and how many there are."""
-    pairs: list[Pairs] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    num_values = 0
-    for feature in features:
-        name = c.FEATURE_PREFIX + feature
-        found = read_table(items, [c.ITEM_IDX, name])
-        item, texts = found[c.ITEM_IDX].to_numpy().astype(np.int64), found[name].combine_chunks()
-        if pa.types.is_list(texts.type):
-            item, texts = item[pc.list_parent_indices(texts).to_numpy()], pc.list_flatten(texts)
-        coded = texts.dictionary_encode()
-        is_given = coded.is_valid().to_numpy(zero_copy_only=False)
-        value = coded.indices.drop_null().to_numpy().astype(np.int64) + num_values
-        pairs.append((item[is_given], value))
-        num_values += len(coded.dictionary)
-    return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs]), num_values

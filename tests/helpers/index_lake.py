@@ -41,8 +41,10 @@ def make_items(num_items: int, dim: int, *, bias: float = 0.0, queries: bool = F
     )
 
 
-def plan_index_run(lake: str | Path, *, seed: int = 1, dim: int = 16, metric: str = "cosine", **index: Any) -> Run:
-    """A run whose index section is given; its other stages are planned, not run."""
+def plan_index_run(
+    lake: str | Path, *, seed: int = 1, dim: int = 16, metric: str = "cosine", source: str = "tests", **index: Any
+) -> Run:
+    """A run whose index section is given; its other stages are planned, not run. Each ``source`` has its own keys."""
     config = RunConfig.model_validate(
         {
             "run": {"name": "tests", "seed": seed},
@@ -52,7 +54,7 @@ def plan_index_run(lake: str | Path, *, seed: int = 1, dim: int = 16, metric: st
             "index": {"num_queries": 100, **index},
         }
     )
-    return plan_run(config, {"fingerprint": "tests"})
+    return plan_run(config, {"fingerprint": source})
 
 
 def write_items(run: Run, items: ItemVectors, **facts: Any) -> int:
@@ -83,5 +85,7 @@ def exact_top(items: ItemVectors, queries: np.ndarray, k: int, metric: str) -> t
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     scores = queries @ vectors.T + items.bias
+    if metric == "l2":
+        scores = items.bias - np.square(queries[:, None] - vectors[None]).sum(-1)
     order = np.stack([np.lexsort((items.item_idx, -row)) for row in scores])[:, :k]
     return items.item_idx[order], np.take_along_axis(scores, order, axis=1)

@@ -1,5 +1,6 @@
 """item_embeddings read back as matrices."""
 
+import numpy as np
 import pytest
 
 from recspark.errors import LakeError
@@ -8,8 +9,8 @@ from recspark.lake.arrow import find_table
 from tests.helpers.tiny_lake import plan_tiny, write_embeddings
 
 
-def read(run):
-    return read_item_vectors(find_table(run.lake, run.stages["train"], "item_embeddings"))
+def read(run, **how):
+    return read_item_vectors(find_table(run.lake, run.stages["train"], "item_embeddings"), **how)
 
 
 def test_rows_come_by_item_idx_with_the_query_side_where_it_differs(tmp_path):
@@ -37,6 +38,32 @@ def test_only_the_models_own_rows_are_read(tmp_path):
     write_embeddings(other, {0: [3, 4], 1: [5, 6]})
     assert read(one).vectors.tolist() == [[1, 2]]
     assert read(other).vectors.tolist() == [[3, 4], [5, 6]]
+
+
+def test_a_part_is_read_as_if_there_were_no_others(tmp_path):
+    run = plan_tiny(tmp_path)
+    write_embeddings(run, {7: [1, 2], 2: [3, 4], 4: [5, 6]}, {2: [9, 8]}, {7: 0.5}, "ip")
+    found = read(run, part=lambda item_idx: np.isin(item_idx, [2, 7, 9]))
+    assert found.item_idx.tolist() == [2, 7]
+    assert found.queries.tolist() == [[9, 8], [1, 2]]
+    assert found.bias.tolist() == [0, 0.5]
+    assert len(read(run, with_ids=True, part=lambda item_idx: item_idx < 0)) == 0
+
+
+def test_l2_is_a_product_of_longer_vectors(tmp_path):
+    """-|q - v|^2 of (1, 2) and (3, 4), (5, 6)."""
+    run = plan_tiny(tmp_path)
+    write_embeddings(run, {0: [3, 4], 1: [5, 6]}, metric="l2")
+    found = read(run)
+    assert (found.prepare_queries(np.array([[1, 2]], np.float32)) @ found.candidates.T).tolist() == [[-8, -32]]
+    assert found.user_parts is found.queries
+
+
+def test_an_unknown_metric_is_refused(tmp_path):
+    run = plan_tiny(tmp_path)
+    write_embeddings(run, {0: [3, 4]}, metric="hamming")
+    with pytest.raises(LakeError, match="is compared by 'hamming'; known are cosine, ip, l2"):
+        read(run)
 
 
 def test_no_rows_and_ragged_rows_are_refused(tmp_path):

@@ -47,6 +47,8 @@ def test_the_manifest_says_what_it_was_made_of(lake):
     assert facts["nprobe"] == facts["effort"] in [point["effort"] for point in facts["curve"]]
     assert {"recall_at_1", "recall_at_10", "recall_at_100", "p50_ms", "p99_ms"} < set(facts["curve"][0])
     assert facts["sample"]["size"] == 500
+    assert [point["refine_factor"] for point in facts["refine_curve"]] == [1, 2, 4, 8, 16]
+    assert {point["effort"] for point in facts["refine_curve"]} == {facts["nprobe"]}
     names = {entry.path for entry in manifest.files}
     shards = {f"shard-0000{n}.faiss" for n in range(3)} | {f"refine-0000{n}.npy" for n in range(3)}
     assert names == shards | {"trained.faiss", "refine-scale.npy", "ids.parquet"}
@@ -62,6 +64,37 @@ def test_the_catalogue_may_be_one_item(lake):
     run = build(lake, make_items(1, 8))
     ids, _ = open_index(run.lake, run.stages["index"].id).search(make_items(1, 8).vectors, 2)
     assert ids[0, 1] == -1
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("ivf_flat", None), ("hnsw", None), ("ivf_pq", "set index.kind to flat")]
+)
+def test_one_item_is_indexed_or_refused_by_every_kind(lake, kind, message):
+    items = make_items(1, 8)
+    run = plan_index_run(lake, dim=8, kind=kind)
+    write_items(run, items)
+    if message:
+        with pytest.raises(IndexBuildError, match=message):
+            build_index(run)
+        return
+    build_index(run)
+    assert open_index(run.lake, run.stages["index"].id).search(items.vectors, 2)[0].tolist() == [
+        [items.item_idx[0], -1]
+    ]
+
+
+@pytest.mark.parametrize("knobs", [{"kind": "ivf_flat"}, {"kind": "ivf_pq", "nbits": 4, "opq": True}, {"kind": "hnsw"}])
+def test_duplicates_are_items_of_their_own(lake, knobs):
+    """Three different vectors among 300: fewer than lists and centroids. A graph links 32 of 100 equal ones."""
+    k = 10 if knobs["kind"] == "hnsw" else 100
+    items = make_items(300, 8)
+    items.vectors[:] = items.vectors[:3][np.arange(300) % 3]
+    run = build(lake, items, num_queries=10, **knobs)
+    ids, scores = open_index(run.lake, run.stages["index"].id).search(items.vectors[:3], k, effort=32)
+    assert [len(set(row.tolist()) - {-1}) for row in ids] == [k] * 3
+    same = [set(items.item_idx[np.arange(300) % 3 == n].tolist()) for n in range(3)]
+    assert all(set(row.tolist()) <= same[n] for n, row in enumerate(ids))
+    np.testing.assert_allclose(scores, 1.0, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_pq", "hnsw"])
@@ -116,18 +149,20 @@ def test_recall_below_the_floor_publishes_nothing(lake):
 
 
 BUILD = """
-import sys
-from recspark.index.job import build_index
+import resource, sys
+from recspark.index.steps import WHOLE
+from recspark.pipeline.index_job import build_share
 from tests.helpers.index_lake import plan_index_run
-build_index(plan_index_run(sys.argv[1], **eval(sys.argv[2])))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
+build_share(plan_index_run(sys.argv[1], **eval(sys.argv[2])), WHOLE)
 """
 
 
-def build_in_process(lake, fault=None, **index):
+def build_in_process(lake, fault=None, largest_file=-1, **index):
     """(exit code, log) of the stage in a process of its own."""
     environment = {**os.environ, "RECSPARK_LOG_FORMAT": "text"} | ({FAULT_VARIABLE: fault} if fault else {})
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", BUILD, str(lake), repr(index)]
+    command = [sys.executable, "-c", BUILD, str(lake), repr(index), str(largest_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=root, check=False)
     return done.returncode, done.stderr
 
@@ -151,6 +186,22 @@ def test_a_killed_build_keeps_what_was_finished(lake, tmp_path):
     assert "shard 2 built" in log
     assert shard.stat().st_mtime_ns == written
     assert manifest_of(run).files == manifest_of(build(tmp_path / "calm", items, **KNOBS)).files
+
+
+def test_a_full_disk_is_told_and_nothing_half_is_kept(lake):
+    """A largest file size stands in for a disk: shards fit, refine codes do not."""
+    items = make_items(600, 16)
+    run = plan_index_run(lake, **KNOBS)
+    write_items(run, items)
+    code, log = build_in_process(lake, largest_file=6000, **KNOBS)
+    assert code == 1
+    assert "index: the disk is full (File too large)" in log
+    assert manifest_of(run) is None
+    code, log = build_in_process(lake, **KNOBS)
+    assert code == 0, log
+    assert "quantizers kept" in log
+    assert "shard 0 built" in log
+    assert len(open_index(lake, run.stages["index"].id)) == 600
 
 
 def test_a_half_written_shard_is_built_again(lake, capfd):

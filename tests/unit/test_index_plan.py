@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from recspark.config.schema import IndexConfig
+from recspark.config.index import IndexConfig
 from recspark.errors import IndexBuildError
 from recspark.index.plan import POINTS_PER_LIST, check_memory, choose_nlist, plan_from_facts, plan_index
 
@@ -30,6 +30,24 @@ def test_auto_picks_by_size_alone_and_says_why(num_vectors, num_shards, kind, re
     found = plan(num_vectors, num_shards=num_shards)
     assert found.kind == kind
     assert reason in found.reasons[0]
+
+
+def test_a_rotation_is_part_of_the_plan():
+    found = plan(300_000, kind="ivf_pq", opq=True)
+    assert found.name == "OPQ16,IVF2048,PQ16x8"
+    assert found.build_bytes > plan(300_000, kind="ivf_pq").build_bytes
+    assert "index.opq is not used: hnsw has no codes to rotate for" in plan(20_000, opq=True).reasons
+
+
+def test_the_space_of_l2_has_a_column_for_bias_alone():
+    assert [plan(300, 8, "l2", has_bias).dim for has_bias in (False, True)] == [8, 9]
+
+
+def test_a_part_of_a_build_needs_its_share():
+    found = plan(10_000_000, 128, kind="ivf_flat")
+    check_memory(found, found.build_bytes // 4, 0.25)
+    with pytest.raises(IndexBuildError, match="needs about"):
+        check_memory(found, found.build_bytes // 5, 0.25)
 
 
 def test_an_explicit_kind_wins_over_size():
@@ -79,7 +97,9 @@ def test_code_bytes_by_hand():
 def test_padding_is_told():
     found = plan(300_000, 64, "ip", True, kind="ivf_pq", m=16)
     assert (found.dim, found.padded_dim) == (66, 80)
-    assert "padded from 66 to 80 dimensions, a multiple of m = 16" in found.reasons
+    assert found.reasons[-1] == (
+        "padded from 66 to 80 dimensions, a multiple of m = 16 (m 11 or 22 would need no padding)"
+    )
 
 
 def test_unused_knobs_are_told():
@@ -106,6 +126,7 @@ def test_a_thin_sample_is_told():
         (200, {"kind": "ivf_pq"}, "set index.nbits to 4 (16 centroids) or index.kind to flat"),
         (12, {"kind": "ivf_pq", "nbits": 4}, "trains 16 centroids a sub-vector, there are only 12 training vectors"),
         (900, {"kind": "ivf_pq", "m": 65}, "index.m 65 is more than the 64 dimensions"),
+        (900, {"kind": "ivf_pq", "nbits": 4, "num_shards": 2, "single_file": True}, "faiss cannot join 4-bit codes"),
         (900, {"kind": "ivf_pq", "m": 65}, "set it to at most 64 (without padding: 1, 2, 4, 8, 16, 32, 64)"),
     ],
 )

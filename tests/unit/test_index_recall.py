@@ -1,5 +1,7 @@
 """Recall and the choice of nprobe, against hand-worked numbers and a full sort."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from tests.helpers.index_lake import exact_top, make_items
 def test_exact_search_in_blocks_equals_a_full_sort(metric, monkeypatch):
     monkeypatch.setattr("recspark.index.recall._EXACT_BLOCK", 64)
     items = make_items(300, 8, bias=0.5, queries=True)
-    exact = ExactSearch(items, metric)
+    exact = ExactSearch(dataclasses.replace(items, metric=metric))
     ids, scores = exact.search(items.queries[:30], 80)
     wanted_ids, wanted_scores = exact_top(items, items.queries[:30], 80, metric)
     np.testing.assert_array_equal(ids, wanted_ids)
@@ -21,7 +23,9 @@ def test_exact_search_in_blocks_equals_a_full_sort(metric, monkeypatch):
 
 def test_missing_results_score_minus_infinity():
     items = make_items(20, 4)
-    assert np.isneginf(ExactSearch(items, "ip").scores_of(items.vectors[:1], np.array([[-1]]))).all()
+    assert np.isneginf(
+        ExactSearch(dataclasses.replace(items, metric="ip")).scores_of(items.vectors[:1], np.array([[-1]]))
+    ).all()
 
 
 def test_recall_by_hand():

@@ -1,5 +1,7 @@
 """Sharded search against exact arithmetic and against one faiss index over all vectors."""
 
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
@@ -9,18 +11,22 @@ from recspark.index.job import build_index
 from recspark.index.store import open_index
 from tests.helpers.index_lake import clustered, exact_top, make_items, plan_index_run, write_items
 
+METRICS = ["cosine", "ip", "l2"]
 
-def built(lake, items, join=True, **index):
+
+def built(lake, items, join=True, metric="cosine", **index):
     """The opened index of a run over these items."""
     run = plan_index_run(lake, dim=items.dim, **index)
-    write_items(run, items)
+    write_items(run, items, metric=metric)
     build_index(run)
-    return open_index(run.lake, run.stages["index"].id, join_lists=join)
+    index = open_index(run.lake, run.stages["index"].id, join_lists=join)
+    index.facts["index_id"] = run.stages["index"].id
+    return index
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])
 @pytest.mark.parametrize("bias", [0.0, 0.3])
-@pytest.mark.parametrize("metric", ["cosine", "ip"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_flat_is_exact(lake, metric, bias, num_shards):
     items = make_items(700, 16, bias=bias, queries=True)
     index = built(lake, items, metric=metric, kind="flat", num_shards=num_shards)
@@ -33,7 +39,7 @@ def test_flat_is_exact(lake, metric, bias, num_shards):
 
 
 @pytest.mark.parametrize("kind", ["ivf_flat", "hnsw", "ivf_pq"])
-@pytest.mark.parametrize("metric", ["cosine", "ip"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_every_kind_scores_what_it_finds(lake, metric, kind):
     """What is found carries sim + bias: exact with full vectors, to fp16 precision after refining."""
     items = make_items(900, 16, bias=0.3, queries=True)
@@ -48,32 +54,48 @@ def test_every_kind_scores_what_it_finds(lake, metric, kind):
     assert recall > 0.9
 
 
-def one_faiss_index(index, items, nprobe):
+def one_faiss_index(lake, index, items, nprobe):
     """All vectors in one plain faiss index with the same quantizers, as faiss itself would search it."""
-    single = faiss.clone_index(index.shards[0])
-    single.reset()
+    (trained,) = Path(lake).glob("indexes/*/trained.faiss")
+    single = faiss.read_index(str(trained))
     single.add_with_ids(index.space.encode_vectors(items.vectors, items.bias), items.item_idx)
-    single.nprobe = nprobe
+    faiss.extract_index_ivf(single).nprobe = nprobe
     return single
 
 
-@pytest.mark.parametrize(("num_shards", "join"), [(1, True), (2, False), (7, False), (7, True)])
-@pytest.mark.parametrize("metric", ["cosine", "ip"])
-@pytest.mark.parametrize("kind", ["ivf_flat", "ivf_pq"])
-def test_sharded_equals_single_at_the_plans_own_nprobe(lake, kind, metric, num_shards, join):
+CASES = [
+    ("ivf_flat", "cosine", {}), ("ivf_flat", "ip", {}), ("ivf_flat", "l2", {}),
+    ("ivf_pq", "cosine", {}), ("ivf_pq", "ip", {}), ("ivf_pq", "l2", {}),
+    ("ivf_pq", "cosine", {"opq": True, "m": 4}), ("ivf_pq", "ip", {"nbits": 4}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "metric", "more"), CASES)
+def test_sharded_equals_single_at_the_plans_own_nprobe(lake, kind, metric, more):
     items = make_items(3000, 16, bias=0.3)
-    index = built(lake, items, join, kind=kind, metric=metric, num_shards=num_shards, refine="none", target_recall=0.5)
-    nprobe, nlist = index.effort_for(30), index.shards[0].nlist
-    assert nprobe < nlist / 2
-    assert len(index.shards) == (1 if join else num_shards)
-    assert sum(shard.ntotal for shard in index.shards) == 3000
+    knobs = {"kind": kind, "metric": metric, "num_shards": 3, "refine": "none", "target_recall": 0.5} | more
+    joined = built(lake, items, **knobs)
+    apart = open_index(str(lake), joined.facts["index_id"], join_lists=False)
+    assert [len(index.shards) for index in (joined, apart)] == [3 if more.get("nbits") == 4 else 1, 3]
+    nprobe = joined.effort_for(30)
+    assert nprobe < joined.shards[0].nlist / 2
     queries = clustered(200, 16, seed=5)
-    encoded = index.space.encode_queries(queries)
-    distances, wanted = one_faiss_index(index, items, nprobe).search(encoded.points, 30)
-    ids, scores = index.search(queries, 30)
-    np.testing.assert_array_equal(ids, wanted)
+    encoded = joined.space.encode_queries(queries)
+    distances, wanted = complete_ties(*one_faiss_index(lake, joined, items, nprobe).search(encoded.points, 300), 30)
     filled = wanted >= 0
-    np.testing.assert_array_equal(scores[filled], index.space.scores(distances, encoded)[filled])
+    for index in (joined, apart):
+        assert sum(shard.ntotal for shard in index.shards) == 3000
+        ids, scores = index.search(queries, 30)
+        np.testing.assert_array_equal(ids, wanted)
+        np.testing.assert_array_equal(scores[filled], index.space.scores(distances, encoded)[filled])
+
+
+def complete_ties(distances, ids, k):
+    """The k nearest of a longer list of faiss', ties by smaller id: faiss keeps any of the items that tie."""
+    filled = np.where(ids >= 0, distances, np.inf)
+    assert (distances[:, k - 1] < filled[:, -1]).all()
+    order = np.stack([np.lexsort(pair) for pair in zip(ids, filled, strict=True)])[:, :k]
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(ids, order, 1)
 
 
 @pytest.mark.parametrize("refine", ["fp16", "sq8"])
@@ -83,11 +105,8 @@ def test_shards_and_one_shard_agree_after_refining(tmp_path, nbits, refine):
     knobs = {"kind": "ivf_pq", "nbits": nbits, "refine": refine, "nprobe": 4, "metric": "ip"}
     one, three = (built(tmp_path / str(n), items, join=False, num_shards=n, **knobs) for n in (1, 3))
     left, right = (index.search(items.queries[:200], 10) for index in (one, three))
-    if nbits == 8:
-        np.testing.assert_array_equal(left[0], right[0])
-        np.testing.assert_array_equal(left[1], right[1])
-    else:  # 4-bit sums are 16-bit integers: many ties at the end of the candidates, broken by place
-        assert np.mean(left[0] == right[0]) > 0.98
+    np.testing.assert_array_equal(left[0], right[0])
+    np.testing.assert_array_equal(left[1], right[1])
 
 
 def test_refine_lifts_recall(lake, tmp_path):
@@ -131,10 +150,13 @@ def test_equal_vectors_come_by_smaller_id(lake, kind, join):
     assert len(set(scores[0].tolist())) == 1
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_pq", "hnsw"])
-def test_filters_hold_for_every_kind(lake, kind):
+KINDS = [("flat", {}), ("ivf_flat", {}), ("ivf_pq", {"opq": True, "m": 4}), ("ivf_pq", {"nbits": 4}), ("hnsw", {})]
+
+
+@pytest.mark.parametrize(("kind", "more"), KINDS)
+def test_filters_hold_for_every_kind(lake, kind, more):
     items = make_items(1500, 16, queries=True)
-    index = built(lake, items, kind=kind, num_shards=2, target_recall=1.0)
+    index = built(lake, items, kind=kind, num_shards=2, target_recall=1.0, **more)
     queries = items.queries[:40]
     odd = items.item_idx[items.item_idx % 2 == 1]
     few = items.item_idx[::100]
@@ -148,19 +170,46 @@ def test_filters_hold_for_every_kind(lake, kind):
     everything = exact_top(items, queries, 1500, "cosine")[0]
     wanted = np.stack([row[np.isin(row, few)][:10] for row in everything])
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, wanted, strict=True)]) > 0.95
+    bitmap = np.zeros(10**6, np.bool_)
+    bitmap[few] = True
+    np.testing.assert_array_equal(index.search(queries, 10, allowed=bitmap)[0], ids)
+    np.testing.assert_array_equal(index.search(queries, 10, blocked=~bitmap)[0], ids)
     unknown = np.array([-5, 10**6])
     assert (index.search(queries, 3, allowed=unknown)[0] == -1).all()
 
 
 def test_blocks_of_queries_change_nothing(lake, monkeypatch):
+    """Nor do threads: each takes blocks of its own."""
     items = make_items(900, 16, queries=True)
     index = built(lake, items, kind="ivf_pq", num_shards=2)
     whole = index.search(items.queries[:50], 10)
     monkeypatch.setattr("recspark.index.search.QUERY_BLOCK", 7)
     monkeypatch.setattr("recspark.index.refine._BLOCK_BYTES", 64 * 80 * 3)
-    parts = index.search(items.queries[:50], 10)
-    np.testing.assert_array_equal(whole[0], parts[0])
-    np.testing.assert_array_equal(whole[1], parts[1])
+    for num_threads in (1, 3):
+        parts = index.search(items.queries[:50], 10, num_threads=num_threads)
+        np.testing.assert_array_equal(whole[0], parts[0])
+        np.testing.assert_array_equal(whole[1], parts[1])
+
+
+def test_an_error_in_a_thread_is_raised(lake, monkeypatch):
+    items = make_items(90, 4)
+    index = built(lake, items, kind="flat")
+    monkeypatch.setattr("recspark.index.search.QUERY_BLOCK", 7)
+    monkeypatch.setattr(index.space.__class__, "scores", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        index.search(items.vectors, 3, num_threads=2)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf_pq"])
+def test_more_ties_than_fit_end_somewhere(lake, monkeypatch, kind):
+    """Thousands of equal items: the search ends, with as many results as were asked for."""
+    monkeypatch.setattr("recspark.index.shards._MOST_TIES", 50)
+    items = make_items(600, 16)
+    items.vectors[:] = items.vectors[0]
+    index = built(lake, items, kind=kind, num_shards=3, refine="none")
+    ids, scores = index.search(items.vectors[:1], 20)
+    assert len(set(ids[0].tolist())) == 20
+    assert len(set(scores[0].tolist())) == 1
 
 
 def test_item_ids_map_to_ids(lake):

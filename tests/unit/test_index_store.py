@@ -1,5 +1,6 @@
 """Nothing damaged, edited or foreign is searched; every refusal names the file, before faiss has seen it."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,12 @@ import pyarrow.fs as pafs
 import pytest
 
 from recspark.errors import IndexReadError
-from recspark.index import store
+from recspark.index import files
+from recspark.index.ids import ItemIds, read_ids, write_ids
 from recspark.index.job import build_index
 from recspark.index.receipts import read_receipt, write_receipt
 from recspark.index.store import manifest_digest, open_index, quantizer_fingerprint
+from recspark.lake.folders import hash_file
 from tests.helpers.index_lake import make_items, plan_index_run, write_items
 
 
@@ -82,6 +85,25 @@ def test_one_flipped_bit_is_named(index, no_faiss, name, place):
         opened()
 
 
+def test_a_flipped_bit_in_the_number_of_vectors_is_named(index, no_faiss):
+    """faiss would read on: the header holds ntotal as eight bytes."""
+    folder, opened = index
+    path = folder / "shard-00000.faiss"
+    count = json.loads((folder / "manifest.json").read_text())["facts"]["shards"][0]["count"]
+    content = path.read_bytes()
+    place = content.index(count.to_bytes(8, "little"))
+    assert place < 32
+    path.write_bytes(content[:place] + (count ^ 1).to_bytes(8, "little") + content[place + 8 :])
+    with pytest.raises(IndexReadError, match=r"shard-00000\.faiss: SHA-256 differs"):
+        opened()
+
+
+def test_another_version_of_the_vectors_than_asked_for_is_refused(index, no_faiss, request):
+    _, opened = index
+    with pytest.raises(IndexReadError, match="made of item_embeddings at version 0, asked for is version 4; run"):
+        opened(item_embeddings=4)
+
+
 def test_a_shard_of_another_build_is_refused(index, tmp_path, request):
     folder, opened = index
     other, _ = build(tmp_path / "other", seed=2)
@@ -129,14 +151,20 @@ def test_a_shard_with_another_count_is_refused(index):
         opened()
 
 
-def test_an_id_map_of_another_build_is_refused(index, tmp_path):
+@pytest.mark.parametrize("num_items", [390, 400])
+def test_an_id_map_of_another_build_is_refused(index, tmp_path, num_items):
+    """Also one that fits in length; without a fitting manifest it is its SHA-256 that differs."""
     folder, opened = index
     run = plan_index_run(tmp_path / "other", kind="flat")
-    write_items(run, make_items(390, 16))
+    write_items(run, make_items(num_items, 16))
     build_index(run)
     other = tmp_path / "other" / "indexes" / run.stages["index"].id
+    shutil.copy(folder / "ids.parquet", tmp_path / "own")
+    shutil.copy(other / "ids.parquet", folder / "ids.parquet")
+    with pytest.raises(IndexReadError, match=r"ids\.parquet: (SHA-256 differs|\d+ bytes, the manifest says)"):
+        opened()
     take_entry(folder, other, "ids.parquet")
-    with pytest.raises(IndexReadError, match=r"ids\.parquet: 390 items, the shards hold 400"):
+    with pytest.raises(IndexReadError, match=r"ids\.parquet: the id map of another build"):
         opened()
 
 
@@ -203,20 +231,34 @@ def test_receipts_count_only_for_their_build_and_whole_files(tmp_path):
     assert read_receipt(folder, "a.json", "build 1") is None
 
 
+def test_an_id_map_and_shards_of_other_numbers_are_refused(index, tmp_path):
+    folder, opened = index
+    other, _ = build(tmp_path / "other", num_queries=50)
+    ids = read_ids(str(folder / "ids.parquet"), json.loads((folder / "manifest.json").read_text())["facts"]["build"])
+    few = ItemIds(ids.item_idx[:390], ids.item_id[:390], ids.shard[:390], ids.bias[:390])
+    write_ids(str(other / "ids.parquet"), few, "a build")
+    entry = hash_file(str(other), "ids.parquet")
+    (other / "manifest.json").write_text(json.dumps({"files": [dataclasses.asdict(entry)]}))
+    take_entry(folder, other, "ids.parquet")
+    forge(folder, lambda manifest: manifest["facts"].update(build="a build"))
+    with pytest.raises(IndexReadError, match=r"ids\.parquet: 390 items, the shards hold 400"):
+        opened()
+
+
 def test_a_file_system_that_is_not_local_holds_the_same(index, tmp_path, monkeypatch):
     """Object stores are written and read through a local copy; here a local folder plays one."""
     far = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-    monkeypatch.setattr(store, "open_filesystem", lambda uri: (far, uri))
+    monkeypatch.setattr(files, "open_filesystem", lambda uri: (far, uri))
     near = faiss.read_index(str(index[0] / "shard-00000.faiss"))
     (tmp_path / "far").mkdir()
-    store.write_faiss(near, "far/a.faiss")
-    assert store.read_faiss("far/a.faiss").ntotal == near.ntotal
-    store.write_array(np.arange(6).reshape(2, 3), "far/a.npy")
-    monkeypatch.setattr(store, "open_input", lambda uri: far.open_input_stream(uri))
-    assert store.read_array("far/a.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
+    files.write_faiss(near, "far/a.faiss")
+    assert files.read_faiss("far/a.faiss").ntotal == near.ntotal
+    files.write_array(np.arange(6).reshape(2, 3), "far/a.npy")
+    monkeypatch.setattr(files, "open_input", lambda uri: far.open_input_stream(uri))
+    assert files.read_array("far/a.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_what_faiss_cannot_read_is_told(tmp_path):
     (tmp_path / "a.faiss").write_bytes(b"not an index")
     with pytest.raises(IndexReadError, match=r"a\.faiss: faiss cannot read it"):
-        store.read_faiss(str(tmp_path / "a.faiss"))
+        files.read_faiss(str(tmp_path / "a.faiss"))

@@ -7,6 +7,7 @@ import pytest
 
 from recspark.errors import IndexReadError, LakeError
 from recspark.index.job import build_index
+from recspark.index.store import open_index
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.pipeline.evaluate_stage import evaluate
 from recspark.retrieval import query
@@ -38,10 +39,10 @@ def lists_of(run):
     return {row["user_id"]: row["item_ids"] for row in rows}
 
 
-@pytest.mark.parametrize("metric", ["cosine", "ip"])
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_a_flat_index_of_several_shards_gives_the_exact_lists(tmp_path, metric, with_bias):
-    model = {"embedding_dim": 6, "metric": metric}
+    model = {"embedding_dim": 6}  # the table's record names the metric
     index = {"kind": "flat", "num_shards": 3, "num_queries": 10}
     exact = plan_tiny(tmp_path, model=model, evaluate={"ks": [5]})
     indexed = plan_tiny(tmp_path, model=model, index=index, evaluate={"ks": [5], "search": "index"})
@@ -58,6 +59,26 @@ def test_a_flat_index_of_several_shards_gives_the_exact_lists(tmp_path, metric, 
         assert [n.item_id for n in plain] == [n.item_id for n in through_index]
         assert [n.score for n in plain] == pytest.approx([n.score for n in through_index], abs=1e-4)
         assert [n.because for n in plain] == [n.because for n in through_index]
+
+
+def test_an_item_without_a_vector_is_found_by_its_neighbours(tmp_path, capfd):
+    """Item 60 has edges, no vector: the index holds the mean of its neighbours', nobody else does."""
+    index = {"kind": "flat", "num_queries": 10, "fill": ["neighbours"]}
+    run = plan_tiny(tmp_path, model={"embedding_dim": 6}, index=index)
+    vectors = random_vectors(2, 60, 6)
+    write_sessions(run, [9] * 60 + [1], [([3, 5, 3], [], [], [7])])
+    write_embeddings(run, {i: v.tolist() for i, v in enumerate(vectors)})
+    write_graph(run, "graph", {60: [(3, 0.6), (5, 0.2), (99, 0.7)]})
+    build_index(run)
+    assert '"neighbours": 1, "unfilled": 0' in capfd.readouterr().err
+    opened = open_index(run.lake, run.stages["index"].id)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids, scores = opened.search((0.75 * units[3] + 0.25 * units[5])[None], 1)
+    assert (ids[0, 0], scores[0, 0]) == (60, pytest.approx(1, abs=1e-5))
+    assert opened.item_ids[60] == "i60"
+    listed = recommend_for_user(run, "u0", 58)
+    assert [n.because for n in listed if n.item_id == "i60"] == [()]
+    assert all(n.because for n in listed if n.item_id != "i60")
 
 
 @pytest.fixture
