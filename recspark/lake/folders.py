@@ -13,11 +13,12 @@ import pyarrow.fs as pafs
 
 from recspark import __version__
 from recspark.contracts.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, stream_sha256
-from recspark.contracts.stages import INDEX_BUILD, TRAIN
+from recspark.contracts.stages import INDEX_BUILD, RELEASE, TRAIN
 from recspark.errors import LakeError
 from recspark.lake.storage import join, open_filesystem, read_bytes, write_bytes
 
 _BUILDERS = {stage.folder or stage.side_folder: stage.name for stage in (TRAIN, INDEX_BUILD)}
+_BUILDERS["releases"] = RELEASE.name
 
 
 def folder_uri(lake: str, kind: str, folder_id: str) -> str:

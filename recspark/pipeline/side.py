@@ -257,7 +257,15 @@ def _evaluate(run: Run) -> None:
     evaluate(run, audit_facts(run))
 
 
-_ENGINE_STAGES: dict[str, Callable[[Run], None]] = {"train": _train, "index": _build_index, "evaluate": _evaluate}
+def _release(run: Run) -> None:
+    from recspark.releases.publish import publish
+
+    publish(run)
+
+
+_ENGINE_STAGES: dict[str, Callable[[Run], None]] = {
+    "train": _train, "index": _build_index, "evaluate": _evaluate, "release": _release,
+}  # fmt: skip
 
 
 if __name__ == "__main__":
