@@ -8,8 +8,11 @@ under it, and one that is there is left as it is. The manifest is written last; 
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from deltalake.exceptions import DeltaError
 
 from recspark.contracts.commits import CommitRecord, find_stale_input
 from recspark.contracts.stages import EVALUATE, INDEX_BUILD, RELEASE, short_id
@@ -79,8 +82,9 @@ def publish(run: "Run") -> ReleaseRow:
             shown.update(_write_folder(run, parts, release_id))
         fault_point("release.manifest")
         return _finish(run, release_id)
-    except RecsparkError as error:
-        _fail(run, release_id, first_line(error))
+    except Exception as error:
+        with suppress(RecsparkError, OSError, DeltaError):  # of the same full disk, say: the first cause is told
+            _fail(run, release_id, first_line(error))
         raise
 
 
