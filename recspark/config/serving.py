@@ -18,7 +18,11 @@ def find_unserved(config: "RunConfig") -> Iterator[tuple[str, ...]]:
             if rule.feature not in known:
                 has = f"it has {', '.join(sorted(known))}" if known else "it has none"
                 key = f"recommend.{section}.{place}.feature"
-                yield f"{key}: no item feature {rule.feature!r} in this config; {has}", f"recommend.{section}", "features"
+                yield (
+                    f"{key}: no item feature {rule.feature!r} in this config; {has}",
+                    f"recommend.{section}",
+                    "features",
+                )
 
 
 def _find_unreleased(config: "RunConfig") -> Iterator[tuple[str, ...]]:

@@ -109,6 +109,29 @@ def unpublish_folder(lake: str, kind: str, folder_id: str) -> None:
         filesystem.delete_file(path)
 
 
+def list_folders(lake: str, kind: str) -> dict[str, dt.datetime]:
+    """Ids of all folders of a kind, finished or not, with the time of the newest file in each."""
+    filesystem, path = open_filesystem(join(lake, kind))
+    found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    newest: dict[str, dt.datetime] = {}
+    for info in found:
+        if info.is_file:
+            folder_id = info.path.removeprefix(path).lstrip("/").split("/")[0]
+            newest[folder_id] = max(info.mtime, newest.get(folder_id, info.mtime))
+    return newest
+
+
+def remove_folder(lake: str, kind: str, folder_id: str) -> int:
+    """Removes a folder, its manifest first, so that nobody opens it half gone; bytes freed."""
+    folder = folder_uri(lake, kind, folder_id)
+    freed = sum(_list_sizes(folder).values())
+    unpublish_folder(lake, kind, folder_id)
+    filesystem, path = open_filesystem(folder)
+    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        filesystem.delete_dir(path)
+    return freed
+
+
 def rebuild_command(kind: str) -> str:
     """What to run so that a folder is built again; the command line fills in its config for CONF."""
     return f"run `recspark run CONF --to {_BUILDERS[kind]}`"

@@ -21,9 +21,9 @@ from recspark.evaluate.top_k import FloatArray, Ranked, rank_all
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.lake.arrow import TableAt
 from recspark.lake.folders import rebuild_command
-from recspark.retrieval.encoders import MeanEncoder, UserEncoder, open_encoder
 from recspark.retrieval.query import find_exact_reason
 from recspark.retrieval.recommend import Searcher, recommend
+from recspark.retrieval.user_encoder import MeanEncoder, UserEncoder, open_encoder
 from recspark.training.readout import popularity_bias
 
 ORACLE = "oracle"
@@ -113,9 +113,7 @@ def _build_vectors(kind: str, inputs: BaselineInputs) -> ItemVectors:
     return ItemVectors(kind, knobs.metric, rows, vectors, queries, bias[rows], history_weights=weights)
 
 
-def _rank_by_vectors(
-    setting: Setting, vectors: ItemVectors, encoder: UserEncoder, index: Searcher | None
-) -> RankBlock:
+def _rank_by_vectors(setting: Setting, vectors: ItemVectors, encoder: UserEncoder, index: Searcher | None) -> RankBlock:
     history, masked = setting.cases.history, setting.cases.masked
 
     def rank_block(start: int, stop: int) -> Ranked:

@@ -123,7 +123,9 @@ def _compare_neighbours(lake: str, row: ReleaseRow, active: ReleaseRow) -> tuple
 def _find_newest_ready(registry: Registry) -> ReleaseRow:
     ready = [row for row in registry.rows.values() if row.state == READY]
     if not ready:
-        raise ReleaseError(f"activate: no release of {registry.lake} is READY; run `recspark release publish CONF` first")
+        raise ReleaseError(
+            f"activate: no release of {registry.lake} is READY; run `recspark release publish CONF` first"
+        )
     return ready[-1]
 
 

@@ -121,12 +121,24 @@ def _find_lost_files(lake: str, name: str, version: int) -> list[str]:
 
 
 def bind_folders(run: "Run") -> dict[str, str]:
-    """``indexes/<id>`` and ``models/<id>`` of a run with the SHA-256 of their manifests.
+    """``indexes/<id>`` (and the index it is built upon) and ``models/<id>`` of a run, with their manifests' SHA-256.
 
     Raises: ReleaseError when one is not there.
     """
-    names = [(INDEXES, run.stages["index"].id), (MODELS, run.stages["train"].id)]
+    index_id = run.stages["index"].id
+    names = [*((INDEXES, one) for one in list_index_chain(run.lake, index_id)), (MODELS, run.stages["train"].id)]
     return {f"{kind}/{folder_id}": hash_manifest(run.lake, kind, folder_id) for kind, folder_id in names}
+
+
+def list_index_chain(lake: str, index_id: str) -> list[str]:
+    """An index and those whose shards it shares, itself first: an incremental one names its base in its facts."""
+    chain = [index_id]
+    while manifest := read_manifest(lake, INDEXES, chain[-1]):
+        base = (manifest.facts.get("base") or {}).get("index_id")
+        if base is None or base in chain:
+            break
+        chain.append(base)
+    return chain
 
 
 def hash_manifest(lake: str, kind: str, folder_id: str) -> str:

@@ -106,9 +106,7 @@ def read_canaries(uri: str) -> Canaries:
     filesystem, path = open_filesystem(uri)
     found = pq.read_table(path, filesystem=filesystem)
     queries = np.array(found[_QUERY].to_pylist(), np.float32)
-    return Canaries(
-        found[c.ITEM_ID].to_pylist(), queries, found[_NEIGHBOURS].to_pylist(), found[c.SCORES].to_pylist()
-    )
+    return Canaries(found[c.ITEM_ID].to_pylist(), queries, found[_NEIGHBOURS].to_pylist(), found[c.SCORES].to_pylist())
 
 
 def _ask(index: ShardedIndex, queries: Floats, own_idx: Ids) -> tuple[list[list[str]], list[list[float]]]:

@@ -66,10 +66,20 @@ def drop_lease(lease: Lease) -> None:
 
 def list_leases(lake: str) -> list[Lease]:
     """All leases that have not run out. A file that cannot be read counts as a lease without end."""
+    return [lease for lease in _read_all(lake) if lease.expires_at > now()]
+
+
+def drop_expired(lake: str) -> None:
+    """Removes the files of leases that have run out."""
+    for lease in _read_all(lake):
+        if lease.expires_at <= now():
+            drop_lease(lease)
+
+
+def _read_all(lake: str) -> list[Lease]:
     filesystem, path = open_filesystem(join(lake, FOLDER))
     found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    leases = [_read(lake, info.path) for info in found if info.is_file and info.extension == "json"]
-    return [lease for lease in leases if lease.expires_at > now()]
+    return [_read(lake, info.path) for info in found if info.is_file and info.extension == "json"]
 
 
 def _read(lake: str, path: str) -> Lease:

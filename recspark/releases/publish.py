@@ -180,9 +180,7 @@ def _finish(run: "Run", release_id: str) -> ReleaseRow:
     def change(registry: Registry) -> Rows:
         if release_id not in registry.rows:
             raise LakeError(f"release {release_id}: its row was removed while it was built; publish again")
-        return registry.rows | {
-            release_id: registry.rows[release_id].moved(READY, "published", manifest_sha256=sha256)
-        }
+        return registry.rows | {release_id: registry.rows[release_id].moved(READY, "published", manifest_sha256=sha256)}
 
     registry = change_registry(run.lake, change, lambda _: _marker(run, release_id))
     fault_point("release.ready")

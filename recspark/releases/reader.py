@@ -30,8 +30,8 @@ from recspark.releases.binding import find_folder_flaw, hash_vectors, open_bound
 from recspark.releases.leases import Lease, drop_lease, take_lease
 from recspark.releases.manifest import read_release_manifest
 from recspark.releases.registry import FAILED, ReleaseRow, now, read_registry
-from recspark.retrieval.encoders import UserEncoder, open_encoder
 from recspark.retrieval.recommend import recommend
+from recspark.retrieval.user_encoder import UserEncoder, open_encoder
 
 LEASE_HOURS = 24.0
 _TRIES = 3
@@ -80,7 +80,9 @@ class _Opened:
     @cached_property
     def encoder(self) -> UserEncoder:
         """How users are made of histories."""
-        return open_encoder(open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS]), self.vectors)
+        return open_encoder(
+            open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS]), self.vectors
+        )
 
     @cached_property
     def idx_of(self) -> dict[str, int]:

@@ -130,9 +130,7 @@ def _commit(before: Registry, rows: Rows, record: CommitRecord) -> bool:
     """Whether the rows stand at the version behind the one they were computed from."""
     uri = delta_uri(table_uri(before.lake, RELEASES.name))
     data = fit_contract(RELEASES, pa.Table.from_pylist([asdict(row) for row in rows.values()], RELEASES.schema))
-    commit = CommitProperties(
-        custom_metadata={"userMetadata": record.to_json()}, max_commit_retries=_AT_ONCE_OR_NOT
-    )
+    commit = CommitProperties(custom_metadata={"userMetadata": record.to_json()}, max_commit_retries=_AT_ONCE_OR_NOT)
     try:
         if before.version < 0:
             write_deltalake(uri, data, mode="error", configuration=TABLE_PROPERTIES, commit_properties=commit)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from recspark.evaluate.ragged import Ragged
 from recspark.evaluate.lists import FloatArray, Ranked, blocks, concatenate
+from recspark.evaluate.ragged import Ragged
 from recspark.evaluate.top_k import TopK, mask_scores
 from recspark.index.item_vectors import ItemVectors
 

@@ -16,16 +16,16 @@ from recspark.contracts.commits import find_stale_input
 from recspark.contracts.hidden_ids import hide_id
 from recspark.errors import QueryError
 from recspark.evaluate.histories import read_by_time
-from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.evaluate.lists import Ranked
+from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.lake.arrow import TableAt, find_table, open_table, read_ids, read_table
 from recspark.lake.folders import find_flaw, read_manifest
 from recspark.logs import log
 from recspark.retrieval.close_matches import find_close_matches
-from recspark.retrieval.encoders import UserEncoder, open_encoder
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.recommend import Searcher, recommend, search_index
+from recspark.retrieval.user_encoder import UserEncoder, open_encoder
 from recspark.retrieval.user_vectors import keep_known
 
 if TYPE_CHECKING:  # the config's engine-free types; nothing of it is needed to answer

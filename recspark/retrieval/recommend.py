@@ -12,7 +12,7 @@ from recspark.evaluate.lists import NO_ITEM, FloatArray, Ranked, blocks, concate
 from recspark.evaluate.ragged import Ragged
 from recspark.index.item_vectors import ItemVectors
 from recspark.index.topk import largest_k
-from recspark.retrieval.encoders import MeanEncoder, UserEncoder
+from recspark.retrieval.user_encoder import MeanEncoder, UserEncoder
 
 BLOCK_CELLS = 1 << 21
 """Places of fetched lists held at a time."""
