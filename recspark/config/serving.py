@@ -17,12 +17,8 @@ def find_unserved(config: "RunConfig") -> Iterator[tuple[str, ...]]:
         for place, rule in enumerate(getattr(config.recommend, section)):
             if rule.feature not in known:
                 has = f"it has {', '.join(sorted(known))}" if known else "it has none"
-                key = f"recommend.{section}.{place}.feature"
-                yield (
-                    f"{key}: no item feature {rule.feature!r} in this config; {has}",
-                    f"recommend.{section}",
-                    "features",
-                )
+                line = f"recommend.{section}.{place}.feature: no item feature {rule.feature!r} in this config; {has}"
+                yield line, f"recommend.{section}", "features"
 
 
 def _find_unreleased(config: "RunConfig") -> Iterator[tuple[str, ...]]:

@@ -1,1 +1,1 @@
-"""Releases: an index, its model and all that they were made from, under one id that can be made active and taken back."""
+"""Releases: an index, its model and all they were made from under one id, which can be made active and taken back."""

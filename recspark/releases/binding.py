@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
+from numpy.typing import NDArray
 
 from recspark.contracts.manifest import MANIFEST_NAME
 from recspark.contracts.stages import PlannedStage
@@ -170,8 +172,9 @@ def find_folder_flaw(lake: str, name: str, sha256: str) -> str | None:
 def hash_vectors(vectors: ItemVectors) -> str:
     """SHA-256 over a model's item vectors as they are searched: ids, both sides, bias, metric."""
     digest = hashlib.sha256(f"{vectors.model_id} {vectors.metric} {vectors.vectors.shape}".encode())
-    for array in (vectors.item_idx, vectors.vectors, vectors.queries, vectors.bias):
-        digest.update(memoryview(array).cast("B") if array.flags.c_contiguous else array.tobytes())
+    arrays: list[NDArray[Any]] = [vectors.item_idx, vectors.vectors, vectors.queries, vectors.bias]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -59,9 +59,7 @@ def judge(compared: Compared, limits: Mapping[str, Any]) -> list[Gate]:
         _at_most(limits, "max_popularity_lift", own.get(f"popularity_lift@{k}"), f"lift over users' own items at {k}"),
         _at_most(limits, "max_head_share", measured.get("head_share"), _describe_head(measured)),
         *_judge_overlap(compared, limits),
-        _at_most(
-            limits, "max_without_vector", measured.get("without_vector"), "share of active items not in the index"
-        ),
+        _at_most(limits, "max_without_vector", measured.get("without_vector"), "share of active items not indexed"),
     ]
 
 

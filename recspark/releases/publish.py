@@ -163,10 +163,8 @@ def _enter(run: "Run", release_id: str) -> None:
     def change(registry: Registry) -> Rows:
         known = registry.rows.get(release_id)
         if known and known.state == ACTIVE:
-            raise ReleaseError(
-                f"release {release_id} is active and its folder is damaged ({find_flaw(run.lake, FOLDER, release_id)}); "
-                f"restore it, or activate another release first"
-            )
+            flaw = find_flaw(run.lake, FOLDER, release_id)
+            raise ReleaseError(f"release {release_id} is active and damaged ({flaw}); restore it, or activate another")
         fresh = ReleaseRow(release_id, BUILDING, "is being published", model_id, index_id, now(), now())
         return registry.rows | {release_id: fresh}
 

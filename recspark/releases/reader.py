@@ -26,7 +26,8 @@ from recspark.index.metric import Floats
 from recspark.index.search import ShardedIndex
 from recspark.index.store import open_index
 from recspark.index.topk import NO_ID, Ids
-from recspark.releases.binding import find_folder_flaw, hash_vectors, open_bound
+from recspark.lake.arrow import TableAt
+from recspark.releases.binding import INDEXES, find_folder_flaw, hash_vectors, open_bound
 from recspark.releases.leases import Lease, drop_lease, take_lease
 from recspark.releases.manifest import read_release_manifest
 from recspark.releases.registry import FAILED, ReleaseRow, now, read_registry
@@ -68,7 +69,7 @@ class _Opened:
 
         Raises: ReleaseError when they are not those that the release was made with.
         """
-        table = open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS])
+        table = self._embeddings
         vectors = read_item_vectors(table, with_ids=True)
         if hash_vectors(vectors) != self.manifest.facts["vectors_sha256"]:
             raise ReleaseError(
@@ -80,9 +81,11 @@ class _Opened:
     @cached_property
     def encoder(self) -> UserEncoder:
         """How users are made of histories."""
-        return open_encoder(
-            open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS]), self.vectors
-        )
+        return open_encoder(self._embeddings, self.vectors)
+
+    @cached_property
+    def _embeddings(self) -> TableAt:
+        return open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS])
 
     @cached_property
     def idx_of(self) -> dict[str, int]:
@@ -231,7 +234,7 @@ def _find_row(lake: str, release_id: str | None) -> ReleaseRow:
 def _open_row(lake: str, row: ReleaseRow) -> _Opened:
     """The release with its index, whose files are compared with the manifest before faiss sees them."""
     manifest = read_release_manifest(lake, row)
-    name = f"indexes/{row.index_id}"
+    name = f"{INDEXES}/{row.index_id}"
     if flaw := find_folder_flaw(lake, name, manifest.inputs["folders"][name]):
         raise ReleaseError(f"release {row.release_id}: {flaw}; activate another release")
     index = open_index(lake, row.index_id)

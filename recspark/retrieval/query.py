@@ -53,8 +53,8 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What a query needs of a run: item ids and names by item_idx, the model's vectors and how it makes users, the index
-    where it is built.
+    """What a query needs of a run: item ids and names by item_idx, the model's vectors and how it makes users, and the
+    index where it is built.
     """
 
     item_ids: pa.ChunkedArray

@@ -47,7 +47,7 @@ def recommend(
     queries = np.ascontiguousarray(users_UHD.reshape(-1, users_UHD.shape[2]))
     each = masked if num_vectors == 1 else masked.take(np.repeat(np.arange(len(masked)), num_vectors))
     found = _search(vectors, queries, k, each, index, allowed)
-    is_lost = ~queries.any(axis=1)
+    is_lost = np.logical_not(queries.any(axis=1))
     merged = found if num_vectors == 1 else _merge_best(found, is_lost, num_vectors, k)
     # A zero vector has no direction to look in: users without any other get the highest bias.
     lost = np.flatnonzero(is_lost.reshape(-1, num_vectors).all(axis=1))

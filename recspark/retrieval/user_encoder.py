@@ -15,7 +15,7 @@ from recspark.retrieval.user_vectors import build_user_vectors
 
 MEAN = "mean"
 FACT = "user_encoder"
-"""Under this name the commit of `item_embeddings` says how users are made of histories; `mean` where it says nothing."""
+"""The fact in the commit of `item_embeddings` that says how users are made of histories; without it, by `mean`."""
 
 
 class UserEncoder(Protocol):
