@@ -3,7 +3,7 @@
 releases/<id>, indexes/<id>, models/<id>     kept where a kept release, or an index it is built upon, refers to them
 
 Kept releases: the active one, the one before it, the newest few that were published, those that readers have
-leased, and what is being published. Rows of the others leave the table in one commit, then their folders go, manifests first.
+leased, and what is being published. Rows of the others leave the table in one commit, then their folders go.
 """
 
 import datetime as dt
