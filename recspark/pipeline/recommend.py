@@ -28,6 +28,7 @@ from recspark.lake.folders import rebuild_command
 from recspark.lake.parts import PartFile, PartWriter, commit_parts
 from recspark.logs import Progress, log, timed
 from recspark.pipeline.open_run import open_finished_run
+from recspark.releases.pinned import pin_active
 from recspark.retrieval.query import find_exact_reason
 from recspark.retrieval.rules import ListRules, plan_rules
 from recspark.retrieval.serving import PURPOSE, RANGE_USERS, Pinned, open_once, read_blocks
@@ -64,8 +65,8 @@ class Batch:
         )
 
 
-def recommend_users(conf: str, overrides: Sequence[str]) -> int:
-    """Writes the lists of a config; the version of `recommendations` that holds them.
+def recommend_users(conf: str, overrides: Sequence[str]) -> tuple[int, str]:
+    """Writes the lists of a config; (version of `recommendations` that holds them, model_id of their slice).
 
     Raises: ConfigError, LakeError, QueryError as `plan_batch`.
     """
@@ -73,12 +74,13 @@ def recommend_users(conf: str, overrides: Sequence[str]) -> int:
     done = find_lists(batch)
     if done is not None:
         log(RECOMMEND.name, f"already done at version {done}")
-        return done
+        return done, batch.pinned.model_id
     with timed(RECOMMEND.name, "listed") as shown:
         parts, counts = _write_parts(batch)
         shown.update(counts)
     fault_point("recommend.before_commit")
-    return commit_parts(batch.run.lake, RECOMMENDATIONS, batch.slice, parts, batch.record(counts))
+    version = commit_parts(batch.run.lake, RECOMMENDATIONS, batch.slice, parts, batch.record(counts))
+    return version, batch.pinned.model_id
 
 
 def plan_batch(conf: str, overrides: Sequence[str]) -> Batch:
@@ -119,8 +121,6 @@ def _pin_run(run: Run) -> Pinned:
 
 
 def _pin_release(run: Run) -> Pinned:
-    from recspark.releases.pinned import pin_active  # with faiss, which exact lists do without
-
     pinned = pin_active(run.lake)
     return replace(pinned, index_id=None) if run.config.recommend.search == "exact" else pinned
 

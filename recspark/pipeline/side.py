@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 USER_ERROR = 2
+Work = Callable[[str, Sequence[str]], None]
+"""Takes the config's path and its overrides."""
 DRY_RUN = "--dry-run"
 PARENT = "RECSPARK_PARENT"
 """Process id of the `recspark run` that started this side."""
@@ -41,9 +43,9 @@ STAGE_FILE = "RECSPARK_STAGE_FILE"
 """Names a file that says which stage has been started last."""
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], work: Work | None = None) -> int:
     """Runs ``STAGE[,STAGE] CONF [key=value ...] [--dry-run]``; 0 when done, 2 when the user has to change something,
-    1 where held-out data has leaked."""
+    1 where held-out data has leaked. ``work`` stands for what is no stage of a run."""
     is_dry, words = DRY_RUN in arguments, [word for word in arguments if word != DRY_RUN]
     if len(words) < 2:
         usage = f"usage: python -m recspark.pipeline.side STAGE[,STAGE] CONF [key=value ...] [{DRY_RUN}]"
@@ -57,7 +59,10 @@ def main(arguments: Sequence[str]) -> int:
             if is_dry:
                 _describe(open_job_run(conf, overrides, names[0]), names)
                 return 0
-            run_stages(open_job_run(conf, overrides, names[0]), names)
+            if work:
+                work(conf, overrides)
+            else:
+                run_stages(open_job_run(conf, overrides, names[0]), names)
     except RecsparkError as error:
         if is_first_rank():
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -67,8 +72,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def run_job(stage: str, description: str | None) -> None:
-    """The body of a ``jobs/`` entry: one stage, the config and overrides from the command line; ends the process.
+def run_job(stage: str, description: str | None, work: Work | None = None) -> None:
+    """The body of a ``jobs/`` entry: one stage (or ``work`` of that name), the config and overrides from the command
+    line; ends the process.
 
     Asked for help, or called without a config, it prints the usage and the ``description``, the entry's docstring.
     """
@@ -76,7 +82,7 @@ def run_job(stage: str, description: str | None) -> None:
     wants_help = bool({"-h", "--help"} & set(arguments))
     if arguments and not wants_help:
         with calm_ending():
-            sys.exit(main([stage, *arguments]))
+            sys.exit(main([stage, *arguments], work))
     if is_first_rank():
         usage = f"usage: {sys.argv[0]} CONF [key=value ...]\n\n{(description or '').strip()}"
         print(usage, file=sys.stdout if wants_help else sys.stderr)
