@@ -28,9 +28,7 @@ def publish(conf: Conf, overrides: Overrides = None) -> None:
 
     with filled_in([conf, *(overrides or [])]):
         row = publish_release(conf, overrides or [])
-    print(
-        f"release {row.release_id} is {row.state}; `recspark release activate {conf} {row.release_id}` makes it active"
-    )
+    print(f"release {row.release_id} is {row.state}; make it active by `recspark release activate {conf}`")
 
 
 @release_app.command()

@@ -1,4 +1,4 @@
-"""`recspark export CONF --vectors`: ids and vectors as Parquet fixed-size lists, which other engines import as they are.
+"""`recspark export CONF --vectors`: ids and vectors as Parquet fixed-size lists, which other engines import.
 
 items.parquet   id "85123A", vector fixed_size_list<float>[64], bias 0.1, query_vector where the model has two sides
 users.parquet   id "u17", vector fixed_size_list<float>[64]                              where the model has users

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -66,8 +67,9 @@ def ask_canaries(index: ShardedIndex, vectors: ItemVectors, num_canaries: int) -
 
 def find_canary_flaws(index: ShardedIndex, canaries: Canaries) -> list[str]:
     """One line for each canary whose neighbours are not what they were."""
-    own = {item_id: item_idx for item_idx, item_id in index.item_ids.items()}
-    item_idx = np.array([own.get(item_id, NO_ID) for item_id in canaries.item_ids], np.int64)
+    rows = pc.index_in(pa.array(canaries.item_ids, pa.string()), value_set=index.item_ids.item_id)
+    known = rows.fill_null(NO_ID).to_numpy()
+    item_idx = np.where(known == NO_ID, NO_ID, index.item_ids.item_idx[np.maximum(known, 0)])
     ids, scores = _ask(index, canaries.queries, item_idx)
     flaws = []
     for row, item_id in enumerate(canaries.item_ids):

@@ -44,7 +44,7 @@ class Check:
 
 
 def verify_release(lake: str, row: ReleaseRow) -> list[Check]:
-    """Every check of a published release; the ones after a missing manifest or index are left out.
+    """Every check of a published release; without a sound manifest, index or model those that need it are left out.
 
     Reads all files of model and index once, and the item vectors; tables are compared by their logs and file sizes.
     """
@@ -57,6 +57,8 @@ def verify_release(lake: str, row: ReleaseRow) -> list[Check]:
     tables: dict[str, Any] = manifest.inputs["tables"]
     checks += [Check(f"table {name}", find_table_flaw(lake, name, bound)) for name, bound in tables.items()]
     checks.append(_check_vectors(lake, manifest))
+    if any(check.flaw for check in checks if check.name in (FILE, *manifest.inputs["folders"])):
+        return checks  # faiss reads a damaged file without a word, or dies of it
     return [*checks, *_check_index(lake, row, manifest)]
 
 
@@ -114,11 +116,7 @@ def _check_index(lake: str, row: ReleaseRow, manifest: Manifest) -> Iterator[Che
         return
     yield Check("counts", _find_count_flaw(index, manifest))
     yield Check("quantizer", _find_quantizer_flaw(index, manifest))
-    try:
-        canaries = read_canaries(join(folder_uri(lake, FOLDER, row.release_id), FILE))
-    except (OSError, ValueError, KeyError) as error:
-        yield Check("canaries", str(error))
-        return
+    canaries = read_canaries(join(folder_uri(lake, FOLDER, row.release_id), FILE))
     flaws = find_canary_flaws(index, canaries)
     shown = "; ".join(flaws[:_SHOWN_CANARIES])
     yield Check("canaries", f"{len(flaws)} of {len(canaries)} differ: {shown}" if flaws else None)

@@ -1,8 +1,9 @@
 """Lakes with runs that are ready to be released: a model, its flat index and its evaluation, without Spark or torch.
 
-python -m tests.helpers.release_lake FOLDER SEED     publishes one, and dies where RECSPARK_FAULT says
+python -m tests.helpers.release_lake FOLDER SEED SECTIONS     publishes one, and dies where RECSPARK_FAULT says
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -70,9 +71,10 @@ def release(folder: Path, seed: int = 1, **sections: Any) -> ReleaseRow:
     return publish(build_releasable(plan_releasable(folder, seed, **sections)))
 
 
-def publish_and_die(folder: Path, seed: int, fault: str) -> int:
-    """The exit code of a publisher that is killed at a fault point."""
-    command = [sys.executable, "-m", "tests.helpers.release_lake", str(folder), str(seed)]
+def publish_and_die(folder: Path, seed: int, fault: str, evaluate: bool = True, num_canaries: int = 20) -> int:
+    """The exit code of a publisher that is killed at a fault point; ``evaluate``: of a run with that section."""
+    sections: dict[str, Any] = {"release": {"num_canaries": num_canaries}} | ({} if evaluate else {"evaluate": None})
+    command = [sys.executable, "-m", "tests.helpers.release_lake", str(folder), str(seed), json.dumps(sections)]
     environment = os.environ | {FAULT_VARIABLE: fault, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False).returncode
 
@@ -85,4 +87,4 @@ def _user(random: np.random.Generator, tastes: np.ndarray) -> tuple[list[int], l
 
 
 if __name__ == "__main__":
-    publish(plan_releasable(Path(sys.argv[1]), int(sys.argv[2])))
+    publish(plan_releasable(Path(sys.argv[1]), int(sys.argv[2]), **json.loads(sys.argv[3])))
