@@ -36,6 +36,8 @@ INDEXES, MODELS = "indexes", "models"
 _UNBOUND = ("quarantine", "releases", "item_pair_sums")
 """Tables that a release is not made from."""
 _SHOWN = 3
+DataFile = tuple[str, int, int]
+"""Path below the table, bytes, rows."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,17 @@ def bind_table(lake: str, name: str, version: int, stage: str, key: str) -> Boun
 
     Raises: LakeError when the version is gone.
     """
-    files = list_files(lake, name, version)
+    return _bind_files(list_files(lake, name, version), version, stage, key)
+
+
+def _bind_files(files: list[DataFile], version: int, stage: str, key: str) -> BoundTable:
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     rows, size = sum(file[2] for file in files), sum(file[1] for file in files)
     return BoundTable(version, stage, key, len(files), rows, size, digest)
 
 
-def list_files(lake: str, name: str, version: int) -> list[tuple[str, int, int]]:
-    """(path below the table, bytes, rows) of a version's data files, by path.
+def list_files(lake: str, name: str, version: int) -> list[DataFile]:
+    """A version's data files, by path.
 
     Raises: LakeError when the version is gone.
     """
@@ -99,13 +104,14 @@ def find_table_flaw(lake: str, label: str, bound: dict[str, Any]) -> str | None:
     name, version = table_of(label), int(bound["version"])
     where = f"{table_uri(lake, name)} at version {version}"
     try:
-        found = bind_table(lake, name, version, bound["stage"], bound["key"])
+        files = list_files(lake, name, version)
     except LakeError as error:
         return str(error)
+    found = _bind_files(files, version, bound["stage"], bound["key"])
     if asdict(found) != bound:
         changed = [field for field, value in asdict(found).items() if value != bound[field]]
         return f"{where}: {', '.join(changed)} differ from what the release was made from: replaced since"
-    lost = _find_lost_files(lake, name, version)
+    lost = _find_lost_files(table_uri(lake, name), files)
     more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
     return f"{where}: {len(lost)} data files lost or cut short: {', '.join(lost[:_SHOWN])}{more}" if lost else None
 
@@ -115,11 +121,11 @@ def table_of(label: str) -> str:
     return "item_graph" if label == "item_knn_graph" else label
 
 
-def _find_lost_files(lake: str, name: str, version: int) -> list[str]:
-    filesystem, path = open_filesystem(table_uri(lake, name))
+def _find_lost_files(uri: str, files: list[DataFile]) -> list[str]:
+    filesystem, path = open_filesystem(uri)
     there = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
     sizes = {info.path.removeprefix(path).lstrip("/"): info.size for info in there if info.is_file}
-    return [file for file, size, _ in list_files(lake, name, version) if sizes.get(file) != size]
+    return [file for file, size, _ in files if sizes.get(file) != size]
 
 
 def bind_folders(run: "Run") -> dict[str, str]:
