@@ -8,8 +8,7 @@ The same lists as `recspark recommend CONF`. Executors open model and index from
 and faiss-cpu beside numpy, numba, pyarrow and deltalake.
 """
 
-from recspark.pipeline.recommend_spark import recommend_by_spark
 from recspark.pipeline.side import run_job
 
 if __name__ == "__main__":
-    run_job("recommend", __doc__, recommend_by_spark)
+    run_job("recommend", __doc__)

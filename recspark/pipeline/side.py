@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 USER_ERROR = 2
-Work = Callable[[str, Sequence[str]], None]
-"""Takes the config's path and its overrides."""
 DRY_RUN = "--dry-run"
 PARENT = "RECSPARK_PARENT"
 """Process id of the `recspark run` that started this side."""
@@ -45,9 +43,9 @@ STAGE_FILE = "RECSPARK_STAGE_FILE"
 """Names a file that says which stage has been started last."""
 
 
-def main(arguments: Sequence[str], work: Work | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Runs ``STAGE[,STAGE] CONF [key=value ...] [--dry-run]``; 0 when done, 2 when the user has to change something,
-    1 where held-out data has leaked. ``work`` stands for what is no stage of a run."""
+    1 where held-out data has leaked."""
     is_dry, words = DRY_RUN in arguments, [word for word in arguments if word != DRY_RUN]
     if len(words) < 2:
         usage = f"usage: python -m recspark.pipeline.side STAGE[,STAGE] CONF [key=value ...] [{DRY_RUN}]"
@@ -61,8 +59,8 @@ def main(arguments: Sequence[str], work: Work | None = None) -> int:
             if is_dry:
                 _describe(open_job_run(conf, overrides, names[0]), names)
                 return 0
-            if work:
-                work(conf, overrides)
+            if stages in _OUTSIDE_RUNS:
+                _OUTSIDE_RUNS[stages](conf, overrides)
             else:
                 run_stages(open_job_run(conf, overrides, names[0]), names)
     except RecsparkError as error:
@@ -74,9 +72,8 @@ def main(arguments: Sequence[str], work: Work | None = None) -> int:
     return 0
 
 
-def run_job(stage: str, description: str | None, work: Work | None = None) -> None:
-    """The body of a ``jobs/`` entry: one stage (or ``work`` of that name), the config and overrides from the command
-    line; ends the process.
+def run_job(stage: str, description: str | None) -> None:
+    """The body of a ``jobs/`` entry: one stage, the config and overrides from the command line; ends the process.
 
     Asked for help, or called without a config, it prints the usage and the ``description``, the entry's docstring.
     """
@@ -84,7 +81,7 @@ def run_job(stage: str, description: str | None, work: Work | None = None) -> No
     wants_help = bool({"-h", "--help"} & set(arguments))
     if arguments and not wants_help:
         with calm_ending():
-            sys.exit(main([stage, *arguments], work))
+            sys.exit(main([stage, *arguments]))
     if is_first_rank():
         usage = f"usage: {sys.argv[0]} CONF [key=value ...]\n\n{(description or '').strip()}"
         print(usage, file=sys.stdout if wants_help else sys.stderr)
@@ -293,6 +290,16 @@ def _release(run: Run) -> None:
 _ENGINE_STAGES: dict[str, Callable[[Run], None]] = {
     "train": _train, "index": _build_index, "evaluate": _evaluate, "release": _release,
 }  # fmt: skip
+
+
+def _recommend(conf: str, overrides: Sequence[str]) -> None:
+    from recspark.pipeline.recommend_spark import recommend_by_spark
+
+    recommend_by_spark(conf, overrides)
+
+
+_OUTSIDE_RUNS: dict[str, Callable[[str, Sequence[str]], None]] = {"recommend": _recommend}
+"""What jobs do beside the stages of a run."""
 
 
 if __name__ == "__main__":
