@@ -19,6 +19,7 @@ from recspark.errors import RecsparkError
 SPEED = (
     "sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth",
     "cooccurrence_kernel", "cooccurrence_spark", "walks_kernel", "walks_spark", "growth_spark",
+    "recommend",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.contracts.commits import CommitRecord
 from recspark.contracts.hidden_ids import hide_id
-from recspark.contracts.stages import INDEX_BUILD, RECOMMEND, PlannedStage, stage_key
+from recspark.contracts.stages import INDEX_BUILD, RECOMMEND, TRAIN, PlannedStage, stage_key
 from recspark.contracts.tables import RECOMMENDATIONS
 from recspark.errors import LakeError, QueryError
 from recspark.faults import fault_point
@@ -68,32 +68,34 @@ class Batch:
 def recommend_users(conf: str, overrides: Sequence[str]) -> tuple[int, str]:
     """Writes the lists of a config; (version of `recommendations` that holds them, model_id of their slice).
 
-    Raises: ConfigError, LakeError, QueryError as `plan_batch`.
+    Raises: ConfigError, LakeError, QueryError, ReleaseError as `open_finished_run` and `plan_batch`.
     """
-    batch = plan_batch(conf, overrides)
+    batch = plan_batch(open_finished_run(conf, overrides, TRAIN.name))
     done = find_lists(batch)
     if done is not None:
         log(RECOMMEND.name, f"already done at version {done}")
-        return done, batch.pinned.model_id
-    with timed(RECOMMEND.name, "listed") as shown:
-        parts, counts = _write_parts(batch)
-        shown.update(counts)
-    fault_point("recommend.before_commit")
-    version = commit_parts(batch.run.lake, RECOMMENDATIONS, batch.slice, parts, batch.record(counts))
-    return version, batch.pinned.model_id
+    return write_batch(batch) if done is None else done, batch.pinned.model_id
 
 
-def plan_batch(conf: str, overrides: Sequence[str]) -> Batch:
-    """The batch that a config asks for.
+def plan_batch(run: Run) -> Batch:
+    """The batch that a run's section `recommend` asks for.
 
-    Raises: ConfigError for a wrong config or rules that leave nothing; LakeError when nothing is trained, or no index
-    built where one is asked for; ReleaseError without an active release; QueryError when no listed user is known.
+    Raises: ConfigError for rules that leave nothing; LakeError when a table is missing, or the index where it is asked
+    for; ReleaseError without an active release; QueryError for a source without users, or when no listed user is known.
     """
-    run = open_finished_run(conf, overrides, "train")
     pinned = _pin_release(run) if run.config.recommend.release else _pin_run(run)
     rules = plan_rules(pinned.items, run.config.recommend)
     listed, counts = _find_listed(run, pinned)
     return Batch(_with_stage(run, pinned, listed), pinned, rules, listed, counts)
+
+
+def write_batch(batch: Batch) -> int:
+    """Lists all users of a batch and commits; the version of `recommendations`."""
+    with timed(RECOMMEND.name, "listed") as shown:
+        parts, counts = _write_parts(batch)
+        shown.update(counts)
+    fault_point("recommend.before_commit")
+    return commit_parts(batch.run.lake, RECOMMENDATIONS, batch.slice, parts, batch.record(counts))
 
 
 def find_lists(batch: Batch) -> int | None:

@@ -15,12 +15,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from recspark.contracts import columns as c
-from recspark.contracts.stages import RECOMMEND
+from recspark.contracts.stages import RECOMMEND, TRAIN
 from recspark.contracts.tables import RECOMMENDATIONS
 from recspark.lake.arrow import find_commit
 from recspark.lake.failures import explaining_failures
 from recspark.lake.spark import build_spark, read_table, write_table
 from recspark.logs import log, timed
+from recspark.pipeline.open_run import open_finished_run
 from recspark.pipeline.recommend import Batch, find_lists, plan_batch
 from recspark.retrieval.rules import ListRules
 from recspark.retrieval.serving import BLOCK_USERS, HISTORY_COLUMNS, Pinned
@@ -32,9 +33,9 @@ _BLOCK = "_block"
 def recommend_by_spark(conf: str, overrides: Sequence[str]) -> None:
     """Writes the lists of a config as `recommend_users` does.
 
-    Raises: as `plan_batch`.
+    Raises: as that does.
     """
-    batch = plan_batch(conf, overrides)
+    batch = plan_batch(open_finished_run(conf, overrides, TRAIN.name))
     done = find_lists(batch)
     if done is not None:
         log(RECOMMEND.name, f"already done at version {done}")

@@ -58,7 +58,7 @@ def test_both_ways_list_the_same(spark, folder, monkeypatch, search):
     run = plan(folder, search=search)
     monkeypatch.setattr(module, "open_finished_run", lambda *_: run)
     wanted = rows_at(run, recommend_users("run.yaml", [])[0])
-    batch = plan_batch("run.yaml", [])
+    batch = plan_batch(run)
     version = write_lists(spark, batch)
     assert rows_at(run, version) == wanted
     assert len(wanted) == 30
@@ -74,6 +74,6 @@ def test_listed_users_are_listed_alone(spark, folder, monkeypatch, tmp_path):
     run = plan(folder, users=str(path))
     monkeypatch.setattr(module, "open_finished_run", lambda *_: run)
     wanted = rows_at(run, recommend_users("run.yaml", [])[0])
-    found = rows_at(run, write_lists(spark, plan_batch("run.yaml", [])))
+    found = rows_at(run, write_lists(spark, plan_batch(run)))
     assert [row["user_id"] for row in found] == ["u03", "u29"]
     assert found == wanted

@@ -170,7 +170,7 @@ def test_killed_before_the_commit_nothing_is_there(released, ask, monkeypatch):
     monkeypatch.setattr("os.kill", die)
     with pytest.raises(Killed):
         ask(k=4)
-    batch = plan_batch({"k": 4}, [])
+    batch = plan_batch(module.open_finished_run({"k": 4}, [], "train"))
     assert find_commit(released.lake, "recommendations", batch.key) is None
     monkeypatch.delenv(FAULT_VARIABLE)
     assert len(lists_of(released, ask(k=4))) == 25
