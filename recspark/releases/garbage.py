@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from recspark.errors import ReleaseError
+from recspark.errors import LakeError, ReleaseError
 from recspark.faults import fault_point
 from recspark.lake.folders import folder_uri, list_folders, remove_folder
 from recspark.releases.binding import FOLDER, INDEXES, MODELS, list_index_chain
@@ -19,6 +19,7 @@ from recspark.releases.manifest import read_release_manifest
 from recspark.releases.registry import (
     ACTIVE,
     BUILDING,
+    FAILED,
     READY,
     RETIRED,
     Registry,
@@ -98,31 +99,37 @@ def _choose_kept(registry: Registry, keep: int, days: float) -> dict[str, str]:
     for row in published[-keep:] if keep else ():
         reasons.setdefault(row.release_id, f"one of the newest {keep}")
     for row in registry.rows.values():
-        if row.state == BUILDING and not _is_older(row.changed_at, days):
-            reasons.setdefault(row.release_id, "is being published")
+        if row.state in (BUILDING, FAILED) and not _is_older(row.changed_at, days):
+            reasons.setdefault(row.release_id, row.reason)
     return reasons
 
 
 def _list_needed(lake: str, row: ReleaseRow) -> list[tuple[str, str]]:
     """Folders of a kept release.
 
-    Raises: ReleaseError when its manifest cannot be read.
+    Raises: ReleaseError when its manifest, or that of an index of it, cannot be read.
     """
     own = [(FOLDER, row.release_id), (MODELS, row.model_id)]
-    chain = [(INDEXES, index_id) for index_id in list_index_chain(lake, row.index_id)]
-    if row.state == BUILDING:
-        return own + chain
     try:
-        manifest = read_release_manifest(lake, row)
-    except ReleaseError as error:
+        chain = [(INDEXES, index_id) for index_id in list_index_chain(lake, row.index_id)]
+        folders = read_release_manifest(lake, row).inputs["folders"] if row.manifest_sha256 else ()
+    except (LakeError, ReleaseError) as error:
         raise ReleaseError(f"gc: cannot tell what a kept release needs, so nothing is removed: {error}") from error
-    return own + chain + [_split(name) for name in manifest.inputs["folders"]]
+    return [*own, *chain, *map(_split, folders)]
 
 
 def _list_referenced(lake: str, row: ReleaseRow) -> list[tuple[str, str]]:
-    """Folders of a release that is forgotten, as far as they can be told."""
+    """Folders of a release that is forgotten."""
     own = [(FOLDER, row.release_id), (MODELS, row.model_id)]
-    return own + [(INDEXES, index_id) for index_id in list_index_chain(lake, row.index_id)]
+    return own + [(INDEXES, index_id) for index_id in _list_readable_chain(lake, row.index_id)]
+
+
+def _list_readable_chain(lake: str, index_id: str) -> list[str]:
+    """An index that nobody keeps and what it is built upon, as far as its manifest can be read."""
+    try:
+        return list_index_chain(lake, index_id)
+    except LakeError:
+        return [index_id]
 
 
 def _find_folders(
@@ -135,7 +142,7 @@ def _find_folders(
         (INDEXES, index_id)
         for kind, folder_id in needed | young
         if kind == INDEXES
-        for index_id in list_index_chain(lake, folder_id)
+        for index_id in _list_readable_chain(lake, folder_id)
     }
     yield from sorted(there.keys() - needed - young - bases, key=lambda folder: (KINDS.index(folder[0]), folder[1]))
 

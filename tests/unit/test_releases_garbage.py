@@ -132,6 +132,25 @@ def test_a_publisher_at_work_is_left_alone_and_a_dead_one_is_not(released):
     assert released.first not in find_garbage(released.lake, keep=1, days=0).kept
 
 
+def test_a_failure_stays_in_the_list_for_a_while(released):
+    def fail(found):
+        row = found.rows[released.first]
+        return found.rows | {row.release_id: row.moved("FAILED", "out of disk", manifest_sha256=None)}
+
+    change_registry(released.lake, fail, lambda _: action_record("test", released.first))
+    assert find_garbage(released.lake, keep=1, days=1).kept[released.first] == "out of disk"
+    assert released.first not in find_garbage(released.lake, keep=1, days=0).kept
+
+
+def test_an_index_that_cannot_be_read_goes_with_its_release(released):
+    index_id = released.row(released.first).index_id
+    released.file("indexes", index_id, "manifest.json").write_text("{")
+    assert ("indexes", index_id) in collect_garbage(released.lake, keep=1, days=30).folders
+    released.file("indexes", released.row(released.second).index_id, "manifest.json").write_text("{")
+    with pytest.raises(ReleaseError, match="cannot tell what a kept release needs"):
+        find_garbage(released.lake, keep=1, days=30)
+
+
 def test_nothing_goes_where_a_kept_release_cannot_say_what_it_needs(released):
     released.file("releases", released.second, "manifest.json").write_text("{}")
     before = there(released)

@@ -61,6 +61,14 @@ def test_other_gates_are_the_same_release(released):
     assert publish(run).release_id == released.first
 
 
+def test_a_folder_that_was_lost_is_published_again(released):
+    run = released.run(1)
+    released.file("releases", released.first, "canaries.parquet").unlink()
+    assert find_state(run, "release").flaw == f"releases/{released.first}: canaries.parquet is missing"
+    run_stages(run, ["release"])
+    assert [c for c in verify_release(released.lake, released.row(released.first)) if c.flaw] == []
+
+
 FAULTS = ["release.building", "release.canaries", "release.before_manifest", "release.manifest", "release.ready"]
 
 
