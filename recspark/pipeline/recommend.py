@@ -135,24 +135,27 @@ def _find_listed(run: Run, pinned: Pinned) -> tuple[pa.Array | None, dict[str, A
     path = run.config.recommend.users
     if path is None:
         return None, {}
-    try:
-        asked = list(dict.fromkeys(line.strip() for line in Path(path).read_text().splitlines() if line.strip()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise QueryError(
-            f"recommend.users {path}: cannot be read ({error}); give a text file, a user_id a line"
-        ) from error
+    asked = pa.array(_hidden(run, _read_lines(path)), pa.string())
     user_ids = read_table(pinned.users, [c.USER_ID])[c.USER_ID].combine_chunks()
-    listed = pa.array(_hidden(run, asked), pa.string())
-    listed = listed.filter(pc.is_in(listed, value_set=user_ids))
+    listed = asked.filter(pc.is_in(asked, value_set=user_ids))
     num_unknown = len(asked) - len(listed)
     if not len(listed):
+        shown = ", ".join(user_ids.slice(0, _SHOWN).to_pylist())
         raise QueryError(
-            f"recommend.users {path}: none of its {len(asked):,} ids is a user of this run; users look like "
-            f"{', '.join(user_ids.slice(0, _SHOWN).to_pylist())}"
+            f"recommend.users {path}: none of its {len(asked):,} ids is a user of this run; users look like {shown}"
         )
     if num_unknown:
         log(RECOMMEND.name, f"{path}: ids without a user are left out", num_unknown=num_unknown)
     return listed, {"users_asked": len(asked), "users_unknown": num_unknown}
+
+
+def _read_lines(path: str) -> list[str]:
+    """The distinct lines of a text file that are not blank."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise QueryError(f"recommend.users {path}: no text file with a user_id a line ({error})") from error
+    return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
 
 
 def _hidden(run: Run, asked: list[str]) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recspark.contracts.commits import CommitRecord
 from recspark.errors import ReleaseError
 from recspark.faults import fault_point
 from recspark.lake.folders import folder_uri
@@ -155,29 +154,28 @@ def _move(
     Raises: ReleaseError where another release has become active meanwhile.
     """
     before = registry.active
-
-    def change(newest: Registry) -> Rows:
-        if (newest.active and newest.active.release_id) != (before and before.release_id):
-            found = newest.active.release_id if newest.active else "none"
-            raise ReleaseError(f"{action} {row.release_id}: meanwhile {found} became active; look at it and try again")
-        found_row = newest.find(row.release_id)
-        _check_movable(found_row)
-        rows = dict(newest.rows)
-        if newest.active:
-            rows[newest.active.release_id] = newest.active.moved(RETIRED, _say_replaced(action, row, reason))
-        rows[row.release_id] = _activated(found_row, newest.active, reason, action)
-        return rows
-
-    def record(_: Rows) -> CommitRecord:
-        return action_record(
-            action, row.release_id, reason=reason, forced=force, replaced=before.release_id if before else None,
-            gates=[asdict(gate) for gate in gates],
-        )  # fmt: skip
-
+    said = {"reason": reason, "forced": force, "replaced": before.release_id if before else None}
+    record = action_record(action, row.release_id, **said, gates=[asdict(gate) for gate in gates])
     fault_point("release.before_activation")
-    moved = change_registry(registry.lake, change, record)
+    moved = change_registry(
+        registry.lake, lambda newest: _swap(newest, before, row.release_id, reason, action), lambda _: record
+    )
     fault_point("release.activated")
     return Activation(moved.rows[row.release_id], before, gates)
+
+
+def _swap(newest: Registry, before: ReleaseRow | None, release_id: str, reason: str, action: str) -> Rows:
+    """The rows with another one active.
+
+    Raises: ReleaseError where what was active ``before`` is not so any more, or the other cannot be.
+    """
+    active, row = newest.active, newest.find(release_id)
+    if (active and active.release_id) != (before and before.release_id):
+        found = active.release_id if active else "none"
+        raise ReleaseError(f"{action} {release_id}: meanwhile {found} became active; look at it and try again")
+    _check_movable(row)
+    retired = {active.release_id: active.moved(RETIRED, _say_replaced(action, row, reason))} if active else {}
+    return newest.rows | retired | {release_id: _activated(row, active, reason, action)}
 
 
 def _activated(row: ReleaseRow, replaced: ReleaseRow | None, reason: str, action: str) -> ReleaseRow:

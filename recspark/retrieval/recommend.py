@@ -48,13 +48,14 @@ def recommend(
     each = masked if num_vectors == 1 else masked.take(np.repeat(np.arange(len(masked)), num_vectors))
     found = _search(vectors, queries, k, each, index, allowed)
     is_lost = np.logical_not(queries.any(axis=1))
-    merged = found if num_vectors == 1 else _merge_best(found, is_lost, num_vectors, k)
+    if num_vectors > 1:
+        found = _merge_best(found, is_lost, num_vectors, k)
     # A zero vector has no direction to look in: users without any other get the highest bias.
     lost = np.flatnonzero(is_lost.reshape(-1, num_vectors).all(axis=1))
     if len(lost):
         by_bias = rank_by_bias(vectors, masked.take(lost), k, allowed)
-        merged.ids[lost], merged.scores[lost] = by_bias.ids, by_bias.scores
-    return merged
+        found.ids[lost], found.scores[lost] = by_bias.ids, by_bias.scores
+    return found
 
 
 def search_index(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from recspark.errors import ReleaseError
+from recspark.faults import FAULT_VARIABLE
 from recspark.lake.arrow import list_records
 from recspark.releases import activate as module
 from recspark.releases.activate import activate, judge_release, rollback
@@ -109,6 +110,28 @@ def test_a_rollback_asks_no_gate_but_is_whole(released, monkeypatch):
     with pytest.raises(ReleaseError, match=r"is damaged: models/\w+: .*vectors\.safetensors: 7 bytes"):
         rollback(released.lake)
     assert released.row(released.second).state == ACTIVE
+
+
+@pytest.mark.parametrize("point", ["release.before_activation", "release.activated"])
+@pytest.mark.parametrize("move", [activate, rollback])
+def test_killed_while_it_moves_one_of_the_two_is_active(released, monkeypatch, point, move):
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    activate(released.lake, released.first)
+    if move is rollback:
+        activate(released.lake, released.second)
+    before = released.registry.active
+    monkeypatch.setenv(FAULT_VARIABLE, point)
+    monkeypatch.setattr("os.kill", die)
+    with pytest.raises(Killed):
+        move(released.lake)
+    has_moved = released.registry.active.release_id != before.release_id
+    assert has_moved == (point == "release.activated")
+    assert list(released.states().values()).count(ACTIVE) == 1
 
 
 def test_nothing_to_roll_back_to(released):

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from recspark.errors import ReleaseError
+from recspark.errors import ReleaseError, SetupError
 from recspark.lake.arrow import find_done, list_records
 from recspark.pipeline.plan import find_state
 from recspark.pipeline.side import run_stages
+from recspark.releases import publish as module
 from recspark.releases.publish import publish
 from recspark.releases.registry import ACTIVE, BUILDING, FAILED, READY
 from recspark.releases.verify import verify_release
@@ -122,6 +123,24 @@ def test_a_publish_that_fails_says_why(released):
     assert not find_state(run, "release").is_done
     newest = next(record for _, record in list_records(released.lake, "releases"))
     assert newest.facts["failed"] == row.reason
+
+
+@pytest.mark.parametrize("place", ["write_canaries", "publish_folder"])
+def test_a_full_disk_leaves_a_failure_and_no_release(released, monkeypatch, place):
+    run = plan_releasable(released.folder, 1, release={"num_canaries": 7})
+
+    def fill(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, place, fill)
+    with pytest.raises(SetupError, match="release: the disk is full"):
+        run_stages(run, ["release"])
+    (row,) = [row for row in released.registry.rows.values() if row.state == FAILED]
+    assert row.reason == "[Errno 28] No space left on device"
+    assert not released.file("releases", row.release_id, "manifest.json").exists()
+    monkeypatch.undo()
+    run_stages(run, ["release"])
+    assert released.row(row.release_id).state == READY
 
 
 def test_a_damaged_active_release_is_not_published_over(released):
