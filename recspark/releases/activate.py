@@ -157,9 +157,7 @@ def _move(
     said = {"reason": reason, "forced": force, "replaced": before.release_id if before else None}
     record = action_record(action, row.release_id, **said, gates=[asdict(gate) for gate in gates])
     fault_point("release.before_activation")
-    moved = change_registry(
-        registry.lake, lambda newest: _swap(newest, before, row.release_id, reason, action), lambda _: record
-    )
+    moved = change_registry(registry.lake, lambda newest: _swap(newest, before, row.release_id, reason, action), record)
     fault_point("release.activated")
     return Activation(moved.rows[row.release_id], before, gates)
 

@@ -161,7 +161,7 @@ def _forget(lake: str, rows: list[ReleaseRow]) -> None:
                 raise ReleaseError(f"gc: release {row.release_id} became {found.state} meanwhile; run it again")
         return {release_id: row for release_id, row in registry.rows.items() if release_id not in gone}
 
-    change_registry(lake, change, lambda _: action_record("gc", "", forgotten=sorted(gone)))
+    change_registry(lake, change, action_record("gc", "", forgotten=sorted(gone)))
 
 
 def _is_older(time: dt.datetime, days: float) -> bool:

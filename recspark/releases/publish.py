@@ -168,7 +168,7 @@ def _enter(run: "Run", release_id: str) -> None:
         fresh = ReleaseRow(release_id, BUILDING, "is being published", model_id, index_id, now(), now())
         return registry.rows | {release_id: fresh}
 
-    change_registry(run.lake, change, lambda _: run.record(RELEASE.name, is_marker=False))
+    change_registry(run.lake, change, run.record(RELEASE.name, is_marker=False))
 
 
 def _finish(run: "Run", release_id: str) -> ReleaseRow:
@@ -180,7 +180,7 @@ def _finish(run: "Run", release_id: str) -> ReleaseRow:
             raise LakeError(f"release {release_id}: its row was removed while it was built; publish again")
         return registry.rows | {release_id: registry.rows[release_id].moved(READY, "published", manifest_sha256=sha256)}
 
-    registry = change_registry(run.lake, change, lambda _: _marker(run, release_id))
+    registry = change_registry(run.lake, change, _marker(run, release_id))
     fault_point("release.ready")
     return registry.rows[release_id]
 
@@ -190,14 +190,14 @@ def _fail(run: "Run", release_id: str, reason: str) -> None:
         known = registry.rows.get(release_id)
         return registry.rows | ({release_id: known.moved(FAILED, reason)} if known else {})
 
-    change_registry(run.lake, change, lambda _: run.record(RELEASE.name, is_marker=False, facts={"failed": reason}))
+    change_registry(run.lake, change, run.record(RELEASE.name, is_marker=False, facts={"failed": reason}))
 
 
 def _note_done(run: "Run", row: ReleaseRow) -> None:
     """Says so, and marks the stage as done where the publish came from another run of the same parts."""
     log(RELEASE.name, f"already published: {row.release_id}, {row.state}")
     if find_done(run.lake, run.stages[RELEASE.name]) is None:
-        change_registry(run.lake, lambda registry: registry.rows, lambda _: _marker(run, row.release_id))
+        change_registry(run.lake, lambda registry: registry.rows, _marker(run, row.release_id))
 
 
 def _marker(run: "Run", release_id: str) -> CommitRecord:

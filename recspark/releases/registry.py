@@ -100,7 +100,7 @@ def read_registry(lake: str) -> Registry:
     return Registry(lake, version, {row.release_id: row for row in rows})
 
 
-def change_registry(lake: str, change: Callable[[Registry], Rows], record: Callable[[Rows], CommitRecord]) -> Registry:
+def change_registry(lake: str, change: Callable[[Registry], Rows], record: CommitRecord) -> Registry:
     """One commit of what ``change`` makes of the newest rows; asked again where another writer was faster.
 
     Raises: LakeError when other writers are always faster; whatever ``change`` raises, with nothing committed.
@@ -108,7 +108,7 @@ def change_registry(lake: str, change: Callable[[Registry], Rows], record: Calla
     for _ in range(_TRIES):
         before = read_registry(lake)
         rows = change(before)
-        if _commit(before, rows, record(rows)):
+        if _commit(before, rows, record):
             return Registry(lake, before.version + 1, rows)
     uri = table_uri(lake, RELEASES.name)
     raise LakeError(f"{uri}: other writers came in between {_TRIES} times; run again when they are done")

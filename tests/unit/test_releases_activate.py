@@ -143,7 +143,7 @@ def test_only_published_releases_can_be_active(released):
     def fail(registry):
         return registry.rows | {released.first: registry.rows[released.first].moved("FAILED", "out of disk")}
 
-    change_registry(released.lake, fail, lambda _: action_record("fail", released.first))
+    change_registry(released.lake, fail, action_record("fail", released.first))
     with pytest.raises(ReleaseError, match=r"is FAILED \(out of disk\); only a READY or RETIRED one can be active"):
         activate(released.lake, released.first)
 

@@ -127,7 +127,7 @@ def test_a_publisher_at_work_is_left_alone_and_a_dead_one_is_not(released):
         row = found.rows[released.first]
         return found.rows | {row.release_id: row.moved("BUILDING", "is being published", manifest_sha256=None)}
 
-    change_registry(released.lake, build, lambda _: action_record("test", released.first))
+    change_registry(released.lake, build, action_record("test", released.first))
     assert find_garbage(released.lake, keep=1, days=1).kept[released.first] == "is being published"
     assert released.first not in find_garbage(released.lake, keep=1, days=0).kept
 
@@ -137,7 +137,7 @@ def test_a_failure_stays_in_the_list_for_a_while(released):
         row = found.rows[released.first]
         return found.rows | {row.release_id: row.moved("FAILED", "out of disk", manifest_sha256=None)}
 
-    change_registry(released.lake, fail, lambda _: action_record("test", released.first))
+    change_registry(released.lake, fail, action_record("test", released.first))
     assert find_garbage(released.lake, keep=1, days=1).kept[released.first] == "out of disk"
     assert released.first not in find_garbage(released.lake, keep=1, days=0).kept
 

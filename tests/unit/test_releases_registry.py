@@ -25,9 +25,7 @@ def make_row(release_id, state=BUILDING):
 
 
 def add(lake, row):
-    return change_registry(
-        lake, lambda found: found.rows | {row.release_id: row}, lambda _: action_record("add", row.release_id)
-    )
+    return change_registry(lake, lambda found: found.rows | {row.release_id: row}, action_record("add", row.release_id))
 
 
 def test_a_lake_without_releases_has_no_active_one(lake):
@@ -62,7 +60,7 @@ def test_a_writer_that_was_overtaken_decides_again_on_the_newest_rows(lake):
             add(lake, make_row("bbb"))  # another writer, between reading and committing
         return found.rows | {"ccc": make_row("ccc")}
 
-    change_registry(lake, change, lambda _: action_record("add", "ccc"))
+    change_registry(lake, change, action_record("add", "ccc"))
     assert seen == [["aaa"], ["aaa", "bbb"]]
     assert sorted(read_registry(lake).rows) == ["aaa", "bbb", "ccc"]
     assert DeltaTable(f"{lake}/tables/releases").version() == 2
@@ -74,7 +72,7 @@ def test_two_who_make_the_table_leave_both_rows(lake):
             add(lake, make_row("aaa"))
         return found.rows | {"bbb": make_row("bbb")}
 
-    change_registry(lake, change, lambda _: action_record("add", "bbb"))
+    change_registry(lake, change, action_record("add", "bbb"))
     assert sorted(read_registry(lake).rows) == ["aaa", "bbb"]
 
 
@@ -87,7 +85,7 @@ def test_a_writer_that_is_always_overtaken_says_so(lake, monkeypatch):
         return found.rows
 
     with pytest.raises(LakeError, match="releases: other writers came in between 2 times; run again"):
-        change_registry(lake, change, lambda _: action_record("add", "ccc"))
+        change_registry(lake, change, action_record("add", "ccc"))
 
 
 def test_a_release_is_found_by_the_start_of_its_id(lake):

@@ -44,7 +44,7 @@ def forge(released, change):
     change_registry(
         released.lake,
         lambda found: found.rows | {row.release_id: row.moved("READY", "forged", manifest_sha256=sha256)},
-        lambda _: action_record("forge", row.release_id),
+        action_record("forge", row.release_id),
     )
 
 
@@ -169,7 +169,7 @@ def test_a_release_that_was_never_published_has_nothing_to_verify(released):
     change_registry(
         released.lake,
         lambda found: found.rows | {row.release_id: row.moved("FAILED", "out of disk", manifest_sha256=None)},
-        lambda _: action_record("fail", row.release_id),
+        action_record("fail", row.release_id),
     )
     (check,) = verify_release(released.lake, released.row(released.first))
     assert "FAILED, out of disk: nothing has been published under it" in str(check.flaw)
