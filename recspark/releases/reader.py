@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recspark.contracts.manifest import Manifest
@@ -89,7 +91,7 @@ class _Opened:
 
     @cached_property
     def idx_of(self) -> dict[str, int]:
-        """item_id -> item_idx of every item with a vector."""
+        """item_id -> item_idx of every item that a history may hold."""
         assert self.vectors.item_id is not None, "read with ids"
         return dict(zip(self.vectors.item_id.to_pylist(), self.vectors.item_idx.tolist(), strict=True))
 
@@ -132,7 +134,7 @@ class Release:
         """
         opened = self._current()
         item_idx, scores = opened.index.search(
-            queries, k, allowed=_to_idx(opened, allowed), blocked=_to_idx(opened, blocked)
+            queries, k, allowed=_to_idx(opened.index, allowed), blocked=_to_idx(opened.index, blocked)
         )
         return Found(item_idx, scores, opened.index)
 
@@ -153,7 +155,7 @@ class Release:
         known = [[opened.idx_of[i] for i in history if i in opened.idx_of] for history in histories]
         history = Ragged.from_rows(known)
         masked = history.distinct() if mask_seen else Ragged.empty(len(history))
-        only = _to_idx(opened, allowed)
+        only = _to_idx(opened.index, allowed)
         ranked = recommend(opened.vectors, history, masked, k, opened.index, opened.encoder, only)
         return Found(ranked.ids.astype(np.int64), ranked.scores, opened.index)
 
@@ -241,8 +243,10 @@ def _open_row(lake: str, row: ReleaseRow) -> _Opened:
     return _Opened(row, manifest, index, lake)
 
 
-def _to_idx(opened: _Opened, item_ids: Sequence[str] | None) -> NDArray[np.int64] | None:
+def _to_idx(index: ShardedIndex, item_ids: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """The item_idx of those that can be found; None for None."""
     if item_ids is None:
         return None
-    known = opened.idx_of
-    return np.array([known[item_id] for item_id in item_ids if item_id in known], np.int64)
+    rows = pc.index_in(pa.array(item_ids, pa.string()), value_set=index.item_ids.item_id).drop_null()
+    found: NDArray[np.int64] = index.item_ids.item_idx[rows.to_numpy()]
+    return found
