@@ -42,18 +42,30 @@ _EMBEDDINGS = "item_embeddings"
 
 
 @dataclass(frozen=True)
+class Catalogue:
+    """item_idx and item_id of items that lists may hold, by ascending item_idx."""
+
+    item_idx: Ids
+    item_id: pa.Array
+
+    def name(self, item_idx: Ids) -> list[str]:
+        """The ids of known item_idx."""
+        names: list[str] = self.item_id.take(pa.array(np.searchsorted(self.item_idx, item_idx))).to_pylist()
+        return names
+
+
+@dataclass(frozen=True)
 class Found:
     """Lists of items, best first: ``item_idx`` int64 [Q, K] (-1 where a list ended), ``scores`` float32 [Q, K]."""
 
     item_idx: Ids
     scores: Floats
-    ids: ShardedIndex
+    catalogue: Catalogue
 
     @property
     def item_ids(self) -> list[list[str]]:
         """The outside ids of each list, without what ran short."""
-        names = self.ids.item_ids
-        return [[names[int(idx)] for idx in row if idx != NO_ID] for row in self.item_idx]
+        return [self.catalogue.name(row[row != NO_ID]) for row in self.item_idx]
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,23 @@ class _Opened:
     @cached_property
     def _embeddings(self) -> TableAt:
         return open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS])
+
+    @property
+    def indexed(self) -> Catalogue:
+        """The items that the index holds."""
+        return Catalogue(self.index.item_ids.item_idx, self.index.item_ids.item_id)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Those and the model's: an item without direction, or one that only the index has a vector for, is in one."""
+        assert self.vectors.item_id is not None, "read with ids"
+        others = np.flatnonzero(~np.isin(self.vectors.item_idx, self.indexed.item_idx))
+        if not len(others):
+            return self.indexed
+        item_idx = np.concatenate([self.indexed.item_idx, self.vectors.item_idx[others]])
+        item_id = pa.concat_arrays([self.indexed.item_id, self.vectors.item_id.take(pa.array(others))])
+        order = np.argsort(item_idx)
+        return Catalogue(item_idx[order], item_id.take(pa.array(order)))
 
     @cached_property
     def idx_of(self) -> dict[str, int]:
@@ -136,7 +165,7 @@ class Release:
         item_idx, scores = opened.index.search(
             queries, k, allowed=_to_idx(opened.index, allowed), blocked=_to_idx(opened.index, blocked)
         )
-        return Found(item_idx, scores, opened.index)
+        return Found(item_idx, scores, opened.indexed)
 
     def recommend(
         self,
@@ -157,7 +186,7 @@ class Release:
         masked = history.distinct() if mask_seen else Ragged.empty(len(history))
         only = _to_idx(opened.index, allowed)
         ranked = recommend(opened.vectors, history, masked, k, opened.index, opened.encoder, only)
-        return Found(ranked.ids.astype(np.int64), ranked.scores, opened.index)
+        return Found(ranked.ids.astype(np.int64), ranked.scores, opened.catalogue)
 
     def reload(self) -> bool:
         """Goes over to the active release where that is another one by now; whether it was.

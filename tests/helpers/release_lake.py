@@ -41,14 +41,20 @@ def plan_releasable(folder: Path, seed: int = 1, **sections: Any) -> Run:
     return plan_tiny(folder, **(values | sections))
 
 
-def build_releasable(run: Run, *, noise: float = 0.02, with_bias: float = 0.0, **features: list[Any]) -> Run:
-    """All that a release of the run is made of. Models of all seeds know the tastes behind the events, with noise."""
+def build_releasable(
+    run: Run, *, noise: float = 0.02, with_bias: float = 0.0, zero: int | None = None, **features: list[Any]
+) -> Run:
+    """All that a release of the run is made of. Models of all seeds know the tastes behind the events, with noise; item
+    ``zero`` has no direction.
+    """
     random = np.random.default_rng(9)
     tastes = random_vectors(2, NUM_ITEMS, DIM)
     if not Path(run.lake, "tables", "sessions").exists():
         write_sessions(run, list(range(NUM_ITEMS, 0, -1)), [_user(random, tastes) for _ in range(25)], **features)
     own = np.random.default_rng(run.seed)
     vectors = tastes + noise * own.normal(size=tastes.shape)
+    if zero is not None:
+        vectors[zero] = 0
     bias = {i: with_bias * float(b) for i, b in enumerate(own.normal(size=NUM_ITEMS))}
     write_embeddings(run, {i: v.tolist() for i, v in enumerate(vectors)}, bias=bias)
     publish_model(run)

@@ -14,9 +14,10 @@ from recspark.lake.arrow import find_table
 from recspark.releases import reader as module
 from recspark.releases.activate import activate
 from recspark.releases.leases import list_leases
+from recspark.releases.publish import publish
 from recspark.releases.reader import open_release
 from tests.helpers.index_lake import exact_top
-from tests.helpers.release_lake import publish_and_die
+from tests.helpers.release_lake import build_releasable, plan_releasable, publish_and_die
 
 HISTORIES = [["i3", "i7", "i3"], ["i50"], [], ["no such item"]]
 
@@ -79,6 +80,18 @@ def test_recommend_is_what_the_batch_command_lists(active):
         found = release.recommend(HISTORIES[:2], 4)
     assert found.item_idx.tolist() == wanted.ids.tolist()
     assert found.scores == pytest.approx(wanted.scores, abs=1e-5)
+
+
+def test_items_without_direction_are_named_where_bias_lists_them(tmp_path):
+    """Under cosine a zero vector is in no index, but a user of whom nothing is known may be given the item."""
+    run = build_releasable(plan_releasable(tmp_path, 3, evaluate=None), with_bias=0.1, zero=7)
+    row = publish(run)
+    activate(run.lake, row.release_id)
+    with open_release(run.lake) as release:
+        assert len(release) == 59
+        (listed,) = release.recommend([[]], 60).item_ids
+    vectors = read_item_vectors(find_table(run.lake, run.stages["train"], "item_embeddings"))
+    assert listed == [f"i{i}" for i in np.argsort(-vectors.bias, kind="stable")]
 
 
 def test_an_open_release_stays_until_it_reloads(active):
