@@ -33,7 +33,7 @@ def describe_release(registry: Registry, row: ReleaseRow) -> str:
         return "\n".join(lines)
     manifest = read_release_manifest(registry.lake, row)
     lines += _describe_manifest(row, manifest)
-    return "\n".join([*lines, "", "gates, against the active release:", describe_gates(judge_release(registry, row))])
+    return "\n".join([*lines, "gates:", describe_gates(judge_release(registry, row))])
 
 
 def _describe_times(row: ReleaseRow) -> Iterator[str]:

@@ -85,7 +85,7 @@ def _judge_drop(compared: Compared, limits: Mapping[str, Any], metric: str | Non
     if drop is None:
         yield _skipped(name, "off")
     elif compared.active is None:
-        yield _skipped(name, "no release is active")
+        yield _skipped(name, "no other release is active")
     elif value is None or before is None:
         yield _skipped(name, f"{metric or 'no metric'} is not measured in both")
     elif compared.measured["evaluated"] != compared.active["evaluated"]:
@@ -114,7 +114,7 @@ def _judge_overlap(compared: Compared, limits: Mapping[str, Any]) -> Iterator[Ga
     if least is None:
         yield _skipped(name, "off")
     elif compared.active is None:
-        yield _skipped(name, "no release is active")
+        yield _skipped(name, "no other release is active")
     elif compared.num_common < _MIN_COMMON:
         yield _skipped(name, f"only {compared.num_common} canaries in common with release {compared.active_id}")
     else:

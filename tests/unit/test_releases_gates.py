@@ -75,12 +75,12 @@ def test_the_first_release_is_compared_with_none():
 def test_what_was_not_measured_is_skipped_and_said():
     gates = judge(Compared({"recall_at_10": 0.9}), GatesConfig().model_dump(mode="json"))
     assert {g.name: g.why for g in gates if g.outcome == SKIPPED} == {
-        "max_metric_drop": "no release is active",
+        "max_metric_drop": "no other release is active",
         "min_over_popularity": "popularity was not evaluated beside the model",
         "min_coverage": "not measured",
         "max_popularity_lift": "not measured",
         "max_head_share": "not measured",
-        "min_neighbour_overlap": "no release is active",
+        "min_neighbour_overlap": "no other release is active",
         "max_without_vector": "not measured",
     }
 
