@@ -203,7 +203,7 @@ def test_a_reader_never_sees_half_a_release(active):
                 kept.reload()
                 assert kept.recommend(HISTORIES, 5).scores.tolist() == answers[kept.release_id]
                 seen.append(kept.release_id)
-                time.sleep(0.05)
+                time.sleep(0.1)
             except BaseException as error:
                 problems.append(error)
                 return
