@@ -11,47 +11,23 @@ two of them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from recspark.contracts.manifest import Manifest
 from recspark.errors import QueryError, RecsparkError, ReleaseError
 from recspark.evaluate.ragged import Ragged
-from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.index.metric import Floats
-from recspark.index.search import ShardedIndex
-from recspark.index.store import open_index
 from recspark.index.topk import NO_ID, Ids
-from recspark.lake.arrow import TableAt
-from recspark.releases.binding import INDEXES, find_folder_flaw, hash_vectors, open_bound
 from recspark.releases.leases import Lease, drop_lease, take_lease
-from recspark.releases.manifest import read_release_manifest
+from recspark.releases.opened import Catalogue, Opened, open_row, to_idx
 from recspark.releases.registry import FAILED, ReleaseRow, now, read_registry
 from recspark.retrieval.recommend import recommend
-from recspark.retrieval.user_encoder import UserEncoder, open_encoder
 
 LEASE_HOURS = 24.0
 _TRIES = 3
-_EMBEDDINGS = "item_embeddings"
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """item_idx and item_id of items that lists may hold, by ascending item_idx."""
-
-    item_idx: Ids
-    item_id: pa.Array
-
-    def name(self, item_idx: Ids) -> list[str]:
-        """The ids of known item_idx."""
-        names: list[str] = self.item_id.take(pa.array(np.searchsorted(self.item_idx, item_idx))).to_pylist()
-        return names
 
 
 @dataclass(frozen=True)
@@ -68,67 +44,10 @@ class Found:
         return [self.catalogue.name(row[row != NO_ID]) for row in self.item_idx]
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """One release, opened: nothing of it changes any more."""
-
-    row: ReleaseRow
-    manifest: Manifest
-    index: ShardedIndex
-    lake: str
-
-    @cached_property
-    def vectors(self) -> ItemVectors:
-        """The model's item vectors; read when the first history is asked for.
-
-        Raises: ReleaseError when they are not those that the release was made with.
-        """
-        table = self._embeddings
-        vectors = read_item_vectors(table, with_ids=True)
-        if hash_vectors(vectors) != self.manifest.facts["vectors_sha256"]:
-            raise ReleaseError(
-                f"{table.uri}: version {table.version} holds other vectors than release {self.row.release_id} was made "
-                f"with; restore the table, or activate another release"
-            )
-        return vectors
-
-    @cached_property
-    def encoder(self) -> UserEncoder:
-        """How users are made of histories."""
-        return open_encoder(self._embeddings, self.vectors)
-
-    @cached_property
-    def _embeddings(self) -> TableAt:
-        return open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS])
-
-    @property
-    def indexed(self) -> Catalogue:
-        """The items that the index holds."""
-        return Catalogue(self.index.item_ids.item_idx, self.index.item_ids.item_id)
-
-    @cached_property
-    def catalogue(self) -> Catalogue:
-        """Those and the model's: an item without direction, or one that only the index has a vector for, is in one."""
-        assert self.vectors.item_id is not None, "read with ids"
-        others = np.flatnonzero(~np.isin(self.vectors.item_idx, self.indexed.item_idx))
-        if not len(others):
-            return self.indexed
-        item_idx = np.concatenate([self.indexed.item_idx, self.vectors.item_idx[others]])
-        item_id = pa.concat_arrays([self.indexed.item_id, self.vectors.item_id.take(pa.array(others))])
-        order = np.argsort(item_idx)
-        return Catalogue(item_idx[order], item_id.take(pa.array(order)))
-
-    @cached_property
-    def idx_of(self) -> dict[str, int]:
-        """item_id -> item_idx of every item that a history may hold."""
-        assert self.vectors.item_id is not None, "read with ids"
-        return dict(zip(self.vectors.item_id.to_pylist(), self.vectors.item_idx.tolist(), strict=True))
-
-
 class Release:
     """An open release; see `open_release`."""
 
-    def __init__(self, lake: str, opened: _Opened, lease: Lease | None, lease_hours: float | None) -> None:
+    def __init__(self, lake: str, opened: Opened, lease: Lease | None, lease_hours: float | None) -> None:
         self._lake, self._opened, self._lease, self._lease_hours = lake, opened, lease, lease_hours
 
     @property
@@ -163,7 +82,7 @@ class Release:
         """
         opened = self._current()
         item_idx, scores = opened.index.search(
-            queries, k, allowed=_to_idx(opened.index, allowed), blocked=_to_idx(opened.index, blocked)
+            queries, k, allowed=to_idx(opened.index, allowed), blocked=to_idx(opened.index, blocked)
         )
         return Found(item_idx, scores, opened.indexed)
 
@@ -184,7 +103,7 @@ class Release:
         known = [[opened.idx_of[i] for i in history if i in opened.idx_of] for history in histories]
         history = Ragged.from_rows(known)
         masked = history.distinct() if mask_seen else Ragged.empty(len(history))
-        only = _to_idx(opened.index, allowed)
+        only = to_idx(opened.index, allowed)
         ranked = recommend(opened.vectors, history, masked, k, opened.index, opened.encoder, only)
         return Found(ranked.ids.astype(np.int64), ranked.scores, opened.catalogue)
 
@@ -216,7 +135,7 @@ class Release:
     ) -> None:
         self.close()
 
-    def _current(self) -> _Opened:
+    def _current(self) -> Opened:
         """What is open; its lease is renewed when half of it is over."""
         lease, hours = self._lease, self._lease_hours
         if lease and hours and (lease.expires_at - now()).total_seconds() < hours * 1800:
@@ -235,13 +154,13 @@ def open_release(lake: str, release_id: str | None = None, *, lease_hours: float
     return Release(lake, opened, lease, lease_hours)
 
 
-def _open(lake: str, release_id: str | None, lease_hours: float | None) -> tuple[_Opened, Lease | None]:
+def _open(lake: str, release_id: str | None, lease_hours: float | None) -> tuple[Opened, Lease | None]:
     """Tries again where the release was taken away while it was opened: another one is active by then."""
     for attempt in range(_TRIES):
         row = _find_row(lake, release_id)
         lease = take_lease(lake, row.release_id, lease_hours) if lease_hours else None
         try:
-            return _open_row(lake, row), lease
+            return open_row(lake, row), lease
         except RecsparkError:
             if lease:
                 drop_lease(lease)
@@ -260,22 +179,3 @@ def _find_row(lake: str, release_id: str | None) -> ReleaseRow:
     if row.state == FAILED or row.manifest_sha256 is None:
         raise ReleaseError(f"release {row.release_id} is {row.state} ({row.reason}); open another")
     return row
-
-
-def _open_row(lake: str, row: ReleaseRow) -> _Opened:
-    """The release with its index, whose files are compared with the manifest before faiss sees them."""
-    manifest = read_release_manifest(lake, row)
-    name = f"{INDEXES}/{row.index_id}"
-    if flaw := find_folder_flaw(lake, name, manifest.inputs["folders"][name]):
-        raise ReleaseError(f"release {row.release_id}: {flaw}; activate another release")
-    index = open_index(lake, row.index_id)
-    return _Opened(row, manifest, index, lake)
-
-
-def _to_idx(index: ShardedIndex, item_ids: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """The item_idx of those that can be found; None for None."""
-    if item_ids is None:
-        return None
-    rows = pc.index_in(pa.array(item_ids, pa.string()), value_set=index.item_ids.item_id).drop_null()
-    found: NDArray[np.int64] = index.item_ids.item_idx[rows.to_numpy()]
-    return found

@@ -11,6 +11,7 @@ import pytest
 from recspark.errors import IndexReadError, QueryError, ReleaseError
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table
+from recspark.releases import opened
 from recspark.releases import reader as module
 from recspark.releases.activate import activate
 from recspark.releases.leases import list_leases
@@ -158,7 +159,7 @@ def test_a_lease_is_renewed_by_use(active, monkeypatch):
 
 def test_swapped_vectors_are_refused_by_name(active, monkeypatch):
     other = vectors_of(active, 2)
-    monkeypatch.setattr(module, "read_item_vectors", lambda *_, **__: other)
+    monkeypatch.setattr(opened, "read_item_vectors", lambda *_, **__: other)
     with open_release(active.lake) as release:
         assert release.search(other.queries[:1], 3).item_ids  # the index needs none of them
         with pytest.raises(ReleaseError, match=rf"holds other vectors than release {active.first} was made with"):
@@ -173,14 +174,14 @@ def test_an_index_built_anew_is_refused_by_name(active):
 
 
 def test_a_release_taken_away_while_it_was_opened_is_left_for_the_active_one(active, monkeypatch):
-    real = module.read_release_manifest
+    real = opened.read_release_manifest
 
     def gone(lake, row):
-        monkeypatch.setattr(module, "read_release_manifest", real)
+        monkeypatch.setattr(opened, "read_release_manifest", real)
         activate(lake, active.second)
         raise ReleaseError("collected")
 
-    monkeypatch.setattr(module, "read_release_manifest", gone)
+    monkeypatch.setattr(opened, "read_release_manifest", gone)
     with open_release(active.lake) as release:
         assert release.release_id == active.second
         assert len(list_leases(active.lake)) == 1
