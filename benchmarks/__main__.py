@@ -19,7 +19,7 @@ from recspark.errors import RecsparkError
 SPEED = (
     "sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth",
     "cooccurrence_kernel", "cooccurrence_spark", "walks_kernel", "walks_spark", "growth_spark",
-    "index_build", "index_search",
+    "index_build", "index_search", "recommend",
 )  # fmt: skip
 
 

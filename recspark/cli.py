@@ -11,6 +11,8 @@ import typer
 import yaml
 
 from recspark import __version__
+from recspark.cli_releases import Id, Where, lake_app, release_app
+from recspark.cli_releases import verify as verify_release
 from recspark.ending import calm_ending
 from recspark.errors import RecsparkError
 
@@ -27,6 +29,8 @@ app = typer.Typer(
 
 verify_app = typer.Typer(help="Proves what a finished run promises.", no_args_is_help=True)
 app.add_typer(verify_app, name="verify")
+app.add_typer(release_app, name="release")
+app.add_typer(lake_app, name="lake")
 
 Conf = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="CONF")]
 Overrides = Annotated[
@@ -36,6 +40,8 @@ PROJECTOR_HELP = (
     "Files for TensorBoard's projector: the candidate vectors as stored, without the bias of a score and without "
     "query vectors where those differ."
 )
+VECTORS_HELP = "Parquet of ids and vectors as fixed-size lists, for Milvus, Qdrant, pgvector, LanceDB and the like."
+FOLD_HELP = "Of --vectors: one more float a vector holds the bias, for engines that add none; compare by inner product."
 
 
 @app.command()
@@ -136,6 +142,20 @@ def query(
 
 
 @app.command()
+def recommend(conf: Conf, overrides: Overrides = None) -> None:
+    """Lists the best unseen items for all users, or for those of recommend.users, in table recommendations.
+
+    Rules, length and users stand in section `recommend`; recommend.release=true takes the active release.
+    """
+    from recspark.pipeline.hints import filled_in
+    from recspark.pipeline.recommend import recommend_users
+
+    with filled_in([conf, *(overrides or [])]):
+        version, model_id = recommend_users(conf, overrides or [])
+    print(f"recommendations at version {version}: purpose serve, model_id {model_id}")
+
+
+@app.command()
 def evaluate(conf: Conf, overrides: Overrides = None) -> None:
     """Runs the evaluation of a trained config alone and prints its metrics."""
     from recspark.pipeline.hints import filled_in
@@ -151,24 +171,38 @@ def export(
     conf: Conf,
     overrides: Overrides = None,
     projector: Annotated[bool, typer.Option("--projector", help=PROJECTOR_HELP)] = False,
+    vectors: Annotated[bool, typer.Option("--vectors", help=VECTORS_HELP)] = False,
+    fold_bias: Annotated[bool, typer.Option("--fold-bias", help=FOLD_HELP)] = False,
     to: Annotated[str | None, typer.Option("--to", help="Folder; export/MODEL_ID by default.")] = None,
-    max_items: Annotated[int, typer.Option("--max-items", min=1, help="Most popular items only.")] = 20_000,
+    max_items: Annotated[
+        int, typer.Option("--max-items", min=1, help="Of --projector: most popular items only.")
+    ] = 20_000,
 ) -> None:
     """Writes a trained model in other programs' formats."""
     from pathlib import Path
 
     from recspark.errors import ConfigError
+    from recspark.pipeline.export_vectors import write_vectors
     from recspark.pipeline.hints import filled_in
     from recspark.pipeline.open_run import open_finished_run
     from recspark.pipeline.projector import write_projector
 
-    if not projector:
-        raise ConfigError("export: say what to write: --projector")
+    if not projector and not vectors:
+        raise ConfigError("export: say what to write: --projector, --vectors")
     with filled_in([conf, *(overrides or [])]):
         opened = open_finished_run(conf, overrides or [], "train")
         folder = Path(to or f"export/{opened.stages['train'].id}")
-        num_items = write_projector(opened, folder, max_items)
-    print(f"{num_items:,} items in {folder}; look at them with `tensorboard --logdir {folder}`, tab Projector")
+        if projector:
+            num_items = write_projector(opened, folder, max_items)
+            print(f"{num_items:,} items in {folder}; look at them with `tensorboard --logdir {folder}`, tab Projector")
+        if vectors:
+            print("\n".join(f"{rows:,} rows in {path}" for path, rows in write_vectors(opened, folder, fold_bias)))
+
+
+@verify_app.command()
+def release(where: Where, release_id: Id = None) -> None:
+    """The same as `recspark release verify`."""
+    verify_release(where, release_id)
 
 
 @verify_app.command()

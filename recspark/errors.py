@@ -51,6 +51,10 @@ class IndexReadError(RecsparkError):
     """An index on disk is missing files, damaged, or of another build."""
 
 
+class ReleaseError(RecsparkError):
+    """A release cannot be published, activated or opened as asked."""
+
+
 class QueryError(RecsparkError):
     """A query names an item or user that the lake does not know."""
 

@@ -7,6 +7,7 @@ from recspark.config.baselines import EDGE_LIST_KINDS, LIST_KINDS
 from recspark.config.idle import find_idle
 from recspark.config.index import find_index_problems
 from recspark.config.section import to_utc
+from recspark.config.serving import find_unserved
 from recspark.config.unhidden import find_unhidden
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def find_contradictions(
     of_model = [_check_objective, _check_readout, _check_training, _check_dense, _check_conversions, _check_warm_start]
     checks = [_check_source, _check_privacy, *of_kind, _check_stages, *of_model, _check_history, _check_index]
     found = [problem for check in checks for problem in check(config)]
-    found += [_Problem(line, *keys) for line, *keys in find_idle(config, overridden)]
+    found += [_Problem(line, *keys) for line, *keys in (*find_unserved(config), *find_idle(config, overridden))]
     return [problem.line for problem in found if not any(_is_wrong(key, wrong) for key in problem.keys)]
 
 

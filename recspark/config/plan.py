@@ -30,6 +30,7 @@ _NOT_IN_KEY: dict[str, AbstractSet[str]] = {
     "walks": {"mode", "graph_memory_mb", "num_shards", "chunk_tokens"},
     "training": NOT_IN_KEY,
     "index": NOT_IN_INDEX_KEY,
+    "release": {"gates"},
 }
 """Knobs that decide how a stage works, never what it yields."""
 
@@ -167,6 +168,8 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
         own_graphs = tuple(n for n in ("item_knn_graph",) if n in planned)
         upstream = ("train" if model.has_vectors else base, *searched, *own_graphs)
         add(s.EVALUATE, section("evaluate") | _scored_sections(config), upstream)
+    if config.release and "index" in planned:
+        add(s.RELEASE, section("release"), ("index", *(n for n in ("evaluate",) if n in planned)))
     return planned
 
 

@@ -26,6 +26,7 @@ from recspark.config.learning import (
     WarmStartConfig,
     Window,
 )
+from recspark.config.release import RecommendConfig, ReleaseConfig
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, SourceConfig
 from recspark.config.trainer import DenseConfig, TrackersConfig
@@ -344,6 +345,8 @@ class RunConfig(Section):
     baselines: BaselinesConfig = BaselinesConfig()
     index: IndexConfig | None = IndexConfig()
     evaluate: EvaluateConfig | None = EvaluateConfig()
+    release: ReleaseConfig | None = None
+    recommend: RecommendConfig = RecommendConfig()
     spark: SparkConfig = SparkConfig()
 
     @model_validator(mode="after")

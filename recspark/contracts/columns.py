@@ -70,6 +70,15 @@ RAW = "raw"
 SOURCE_FILE = "source_file"
 RUN_ID = "run_id"
 
+RELEASE_ID = "release_id"
+STATE = "state"
+INDEX_ID = "index_id"
+MANIFEST_SHA256 = "manifest_sha256"
+PREVIOUS_ID = "previous_id"
+CREATED_AT = "created_at"
+CHANGED_AT = "changed_at"
+ACTIVATED_AT = "activated_at"
+
 FEATURE_PREFIX = "f_"
 """Item and user features are stored as typed columns ``f_<name>``."""
 

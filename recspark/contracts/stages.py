@@ -66,8 +66,14 @@ WALKS = StageSpec("walks", SPARK, ("walks",))
 TRAIN = StageSpec("train", TORCH, ("user_embeddings", "item_embeddings"), side_folder="models")
 INDEX_BUILD = StageSpec("index", INDEX, folder="indexes")
 EVALUATE = StageSpec("evaluate", INDEX, ("recommendations", "metrics"))
+RELEASE = StageSpec("release", INDEX, ("releases",))
+"""Publishes only: what becomes ACTIVE is decided by `recspark release`."""
+RECOMMEND = StageSpec("recommend", INDEX, ("recommendations",))
+"""Not part of a run: by `recspark recommend` and ``jobs/recommend.py``."""
 
-STAGE_NAMES = ("ingest", "sessions", "graph", "graph_edges", "item_knn_graph", "walks", "train", "index", "evaluate")
+STAGE_NAMES = (
+    "ingest", "sessions", "graph", "graph_edges", "item_knn_graph", "walks", "train", "index", "evaluate", "release",
+)  # fmt: skip
 
 
 def with_sums(graph: StageSpec) -> StageSpec:

@@ -205,6 +205,23 @@ METRICS = _table(
     partition_by=(c.STAGE_KEY,),
 )
 
+RELEASES = _table(
+    "releases",
+    (c.RELEASE_ID,),
+    {
+        c.RELEASE_ID: pa.string(),
+        c.STATE: pa.string(),  # BUILDING, READY, ACTIVE, RETIRED, FAILED; at most one row is ACTIVE
+        c.REASON: pa.string(),  # why it is in this state, in words
+        c.MODEL_ID: pa.string(),
+        c.INDEX_ID: pa.string(),
+        c.MANIFEST_SHA256: pa.string(),  # of releases/<release_id>/manifest.json; null before it is written
+        c.PREVIOUS_ID: pa.string(),  # the release that was active when this one became so; where a rollback goes
+        c.CREATED_AT: _TS,
+        c.CHANGED_AT: _TS,
+        c.ACTIVATED_AT: _TS,  # null for one that never was active
+    },
+)
+
 TABLES = {
     t.name: t
     for t in (
@@ -222,5 +239,6 @@ TABLES = {
         USER_EMBEDDINGS,
         RECOMMENDATIONS,
         METRICS,
+        RELEASES,
     )
 }

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.contracts.tables import RECOMMENDATIONS
+from recspark.evaluate.lists import Ranked
 from recspark.evaluate.ragged import IntArray
-from recspark.evaluate.top_k import Ranked
 from recspark.lake.arrow import TableAt, read_table
 
 

@@ -13,11 +13,12 @@ import pyarrow.fs as pafs
 
 from recspark import __version__
 from recspark.contracts.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, stream_sha256
-from recspark.contracts.stages import INDEX_BUILD, TRAIN
+from recspark.contracts.stages import INDEX_BUILD, RELEASE, TRAIN
 from recspark.errors import LakeError
 from recspark.lake.storage import join, open_filesystem, read_bytes, write_bytes
 
 _BUILDERS = {stage.folder or stage.side_folder: stage.name for stage in (TRAIN, INDEX_BUILD)}
+_BUILDERS["releases"] = RELEASE.name
 
 
 def folder_uri(lake: str, kind: str, folder_id: str) -> str:
@@ -110,6 +111,29 @@ def unpublish_folder(lake: str, kind: str, folder_id: str) -> None:
     filesystem, path = open_filesystem(join(folder_uri(lake, kind, folder_id), MANIFEST_NAME))
     if filesystem.get_file_info(path).type == pafs.FileType.File:
         filesystem.delete_file(path)
+
+
+def list_folders(lake: str, kind: str) -> dict[str, dt.datetime]:
+    """Ids of all folders of a kind, finished or not, with the time of the newest file in each."""
+    filesystem, path = open_filesystem(join(lake, kind))
+    found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    newest: dict[str, dt.datetime] = {}
+    for info in found:
+        if info.is_file:
+            folder_id = info.path.removeprefix(path).lstrip("/").split("/")[0]
+            newest[folder_id] = max(info.mtime, newest.get(folder_id, info.mtime))
+    return newest
+
+
+def remove_folder(lake: str, kind: str, folder_id: str) -> int:
+    """Removes a folder, its manifest first, so that nobody opens it half gone; bytes freed."""
+    folder = folder_uri(lake, kind, folder_id)
+    freed = sum(_list_sizes(folder).values())
+    unpublish_folder(lake, kind, folder_id)
+    filesystem, path = open_filesystem(folder)
+    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        filesystem.delete_dir(path)
+    return freed
 
 
 def rebuild_command(kind: str) -> str:

@@ -34,24 +34,29 @@ class PartFile:
     path: str
     num_bytes: int
     num_rows: int
-    low: int
-    high: int
+    low: int | str
+    high: int | str
 
 
 class PartWriter:
     """One process's file of a slice, where all partition columns have the value that ``slice_`` gives.
 
     Rows come in pieces, so no more than a piece is in memory. The table's key beside the partition columns is one
-    integer column, whose range lets readers skip files.
+    column, whose range lets readers skip files. ``repeated``: columns whose values come often, by their Parquet names.
     """
 
-    def __init__(self, lake: str, spec: TableSpec, slice_: dict[str, str], part: int) -> None:
+    def __init__(
+        self, lake: str, spec: TableSpec, slice_: dict[str, str], part: int, repeated: tuple[str, ...] = ()
+    ) -> None:
         self._spec, self._slice, self._uri = spec, slice_, table_uri(lake, spec.name)
         (self._key,) = (name for name in spec.key if name not in spec.partition_by)
         folder = "/".join(f"{name}={quote(slice_[name], safe='')}" for name in spec.partition_by)
         self._path = f"{folder}/part-{part:05d}-{uuid.uuid4().hex}.parquet"
         self._writer: pq.ParquetWriter | None = None
-        self._num_rows, self._low, self._high = 0, 0, 0
+        self._repeated = list(repeated)
+        self._num_rows = 0
+        self._low: int | str = 0
+        self._high: int | str = 0
 
     def write(self, rows: pa.Table) -> None:
         """Adds rows, without the partition columns.
@@ -67,7 +72,7 @@ class PartWriter:
             filesystem, path = open_filesystem(join(self._uri, self._path))
             filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
             self._writer = pq.ParquetWriter(
-                path, fitted.schema, filesystem=filesystem, use_dictionary=False, write_statistics=[self._key],
+                path, fitted.schema, filesystem=filesystem, use_dictionary=self._repeated, write_statistics=[self._key],
                 write_page_checksum=True,
             )  # fmt: skip
         self._writer.write_table(fitted)

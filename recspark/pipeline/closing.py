@@ -77,6 +77,9 @@ def _describe_places(run: Run, report_uri: str) -> str:
         else:
             assert stage.spec.marker
             lines.append(f"  {stage.name:<15} {table_uri(run.lake, stage.spec.marker)} at version {done[0]}")
+        if stage.name == "release":
+            release_id = done[1].facts["release_id"]
+            lines.append(f"  {'':<15} {folder_uri(run.lake, 'releases', release_id)}; see `recspark release list`")
         if stage.name == "train":
             lines.append(f"  {'model':<15} {folder_uri(run.lake, 'models', stage.id)}")
     lines.append(f"  {'report':<15} {report_uri}")

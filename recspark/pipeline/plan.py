@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from recspark.config import Run
 from recspark.config.plan import FILES
 from recspark.contracts.commits import CommitRecord, find_stale_input
-from recspark.contracts.stages import STAGE_NAMES, PlannedStage
+from recspark.contracts.stages import RELEASE, STAGE_NAMES, PlannedStage
 from recspark.errors import ConfigError
 from recspark.lake.arrow import TableAt, find_commit, find_done, find_newest_marker, has_table
 from recspark.lake.folders import find_flaw, has_files
@@ -108,6 +108,8 @@ def _find_flaw(run: Run, stage: PlannedStage, record: CommitRecord | None) -> st
     if record is None:
         return _find_lost_table(run, stage)
     if flaw := find_renumbering(run, record):
+        return flaw
+    if stage.name == RELEASE.name and (flaw := find_flaw(run.lake, "releases", record.facts["release_id"])):
         return flaw
     trained = find_done(run.lake, run.stages["train"]) if "train" in run.stages else None
     return find_stale_input(record.inputs, "item_embeddings", trained[0]) if trained else None

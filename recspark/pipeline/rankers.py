@@ -23,6 +23,7 @@ from recspark.lake.arrow import TableAt
 from recspark.lake.folders import rebuild_command
 from recspark.retrieval.query import find_exact_reason
 from recspark.retrieval.recommend import Searcher, recommend
+from recspark.retrieval.user_encoder import MeanEncoder, UserEncoder, open_encoder
 from recspark.training.readout import popularity_bias
 
 ORACLE = "oracle"
@@ -69,8 +70,9 @@ def choose_builders(run: Run) -> dict[str, Callable[[Setting], RankBlock]]:
 
 
 def _build_trained(setting: Setting) -> RankBlock:
-    vectors = read_item_vectors(setting.tables["item_embeddings"])
-    return _rank_by_vectors(setting, vectors, _open_index(setting))
+    embeddings = setting.tables["item_embeddings"]
+    vectors = read_item_vectors(embeddings)
+    return _rank_by_vectors(setting, vectors, open_encoder(embeddings, vectors), _open_index(setting))
 
 
 def _open_index(setting: Setting) -> Searcher | None:
@@ -89,7 +91,8 @@ def _open_index(setting: Setting) -> Searcher | None:
 def _build_baseline(kind: str) -> Callable[[Setting], RankBlock]:
     def build(setting: Setting) -> RankBlock:
         if kind in CLOSED_FORM_KINDS:
-            return _rank_by_vectors(setting, _build_vectors(kind, setting.inputs), None)
+            vectors = _build_vectors(kind, setting.inputs)
+            return _rank_by_vectors(setting, vectors, MeanEncoder(vectors), None)
         rank, cases = build_ranker(kind, setting.inputs), setting.cases
         return lambda start, stop: rank(cases.history.block(start, stop), cases.masked.block(start, stop), setting.k)
 
@@ -110,11 +113,11 @@ def _build_vectors(kind: str, inputs: BaselineInputs) -> ItemVectors:
     return ItemVectors(kind, knobs.metric, rows, vectors, queries, bias[rows], history_weights=weights)
 
 
-def _rank_by_vectors(setting: Setting, vectors: ItemVectors, index: Searcher | None) -> RankBlock:
+def _rank_by_vectors(setting: Setting, vectors: ItemVectors, encoder: UserEncoder, index: Searcher | None) -> RankBlock:
     history, masked = setting.cases.history, setting.cases.masked
 
     def rank_block(start: int, stop: int) -> Ranked:
-        return recommend(vectors, history.block(start, stop), masked.block(start, stop), setting.k, index)
+        return recommend(vectors, history.block(start, stop), masked.block(start, stop), setting.k, index, encoder)
 
     return rank_block
 

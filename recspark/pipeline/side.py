@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 from recspark.config import Run
 from recspark.contracts.stages import SPARK, TRAIN
 from recspark.ending import calm_ending
-from recspark.errors import ConfigError, RecsparkError
+from recspark.errors import ConfigError, LakeError, RecsparkError
 from recspark.lake.arrow import find_table
 from recspark.lake.failures import explaining_failures
+from recspark.lake.folders import find_flaw
 from recspark.lake.locks import stage_lock
 from recspark.logs import log
 from recspark.pipeline.hints import filled_in
 from recspark.pipeline.open_run import open_job_run
 from recspark.pipeline.plan import find_state
+from recspark.releases.registry import read_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +59,10 @@ def main(arguments: Sequence[str]) -> int:
             if is_dry:
                 _describe(open_job_run(conf, overrides, names[0]), names)
                 return 0
-            run_stages(open_job_run(conf, overrides, names[0]), names)
+            if stages in _OUTSIDE_RUNS:
+                _OUTSIDE_RUNS[stages](conf, overrides)
+            else:
+                run_stages(open_job_run(conf, overrides, names[0]), names)
     except RecsparkError as error:
         if is_first_rank():
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -119,8 +124,10 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
             log_done(name, state.version)
             continue
         todo.append(name)
-        if state.flaw and is_first_rank():
-            log(name, f"has to be built again: {state.flaw}")
+        if state.flaw:
+            check_not_served(run, name, state.flaw)
+            if is_first_rank():
+                log(name, f"has to be built again: {state.flaw}")
     if not todo:
         return
     _check_inputs(run, todo)
@@ -130,6 +137,23 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
     else:
         for name in todo:
             _run_timed(run, name, lambda name=name: _ENGINE_STAGES[name](run))  # type: ignore[misc]
+
+
+def check_not_served(run: Run, name: str, flaw: str) -> None:
+    """Checks that a stage, built again, does not write over a whole folder that the active release serves.
+
+    Raises: LakeError where it would.
+    """
+    folder = run.stages[name].spec.folder or run.stages[name].spec.side_folder
+    if folder not in ("indexes", "models") or find_flaw(run.lake, folder, run.stages[name].id):
+        return
+    active = read_registry(run.lake).active
+    if active and run.stages[name].id in (active.index_id, active.model_id):
+        raise LakeError(
+            f"{name}: has to be built again ({flaw}), over {folder}/{run.stages[name].id}, which the active release "
+            f"{active.release_id} serves; activate another release first, or change run.seed: what is built then has "
+            f"an id of its own"
+        )
 
 
 def _check_inputs(run: Run, todo: Sequence[str]) -> None:
@@ -257,7 +281,25 @@ def _evaluate(run: Run) -> None:
     evaluate(run, audit_facts(run))
 
 
-_ENGINE_STAGES: dict[str, Callable[[Run], None]] = {"train": _train, "index": _build_index, "evaluate": _evaluate}
+def _release(run: Run) -> None:
+    from recspark.releases.publish import publish
+
+    publish(run)
+
+
+_ENGINE_STAGES: dict[str, Callable[[Run], None]] = {
+    "train": _train, "index": _build_index, "evaluate": _evaluate, "release": _release,
+}  # fmt: skip
+
+
+def _recommend(conf: str, overrides: Sequence[str]) -> None:
+    from recspark.pipeline.recommend_spark import recommend_by_spark
+
+    recommend_by_spark(conf, overrides)
+
+
+_OUTSIDE_RUNS: dict[str, Callable[[str, Sequence[str]], None]] = {"recommend": _recommend}
+"""What jobs do beside the stages of a run."""
 
 
 if __name__ == "__main__":

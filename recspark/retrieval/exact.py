@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from recspark.evaluate.lists import FloatArray, Ranked, blocks, concatenate
 from recspark.evaluate.ragged import Ragged
-from recspark.evaluate.top_k import FloatArray, Ranked, TopK, blocks, concatenate, mask_scores
+from recspark.evaluate.top_k import TopK, mask_scores
 from recspark.index.item_vectors import ItemVectors
 
 BLOCK_QUERIES = 512

@@ -16,8 +16,8 @@ from recspark.contracts.commits import find_stale_input
 from recspark.contracts.hidden_ids import hide_id
 from recspark.errors import QueryError
 from recspark.evaluate.histories import read_by_time
+from recspark.evaluate.lists import Ranked
 from recspark.evaluate.ragged import IntArray, Ragged
-from recspark.evaluate.top_k import Ranked
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.lake.arrow import TableAt, find_table, open_table, read_ids, read_table
 from recspark.lake.folders import find_flaw, read_manifest
@@ -25,6 +25,7 @@ from recspark.logs import log
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.recommend import Searcher, recommend, search_index
+from recspark.retrieval.user_encoder import UserEncoder, open_encoder
 from recspark.retrieval.user_vectors import keep_known
 
 if TYPE_CHECKING:  # the config's engine-free types; nothing of it is needed to answer
@@ -52,11 +53,14 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What a query needs of a run: item ids and names by item_idx, the model's vectors, the index where it is built."""
+    """What a query needs of a run: item ids and names by item_idx, the model's vectors and how it makes users, and the
+    index where it is built.
+    """
 
     item_ids: pa.ChunkedArray
     names: pa.ChunkedArray | None
     vectors: ItemVectors
+    encoder: UserEncoder
     index: Searcher | None
 
     def label(self, item_idx: int) -> str:
@@ -123,7 +127,7 @@ def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
         )
     mask_seen = run.config.evaluate is None or run.config.evaluate.mask_seen
     masked = history.distinct() if mask_seen else Ragged.empty(1)
-    ranked = recommend(answers.vectors, history, masked, k, answers.index)
+    ranked = recommend(answers.vectors, history, masked, k, answers.index, answers.encoder)
     reasons = _find_reasons(answers, answers.vectors.history_weights.cut(known).values, ranked)
     return [replace(n, because=why) for n, why in zip(answers.list_neighbours(ranked), reasons, strict=True)]
 
@@ -153,7 +157,8 @@ def _open_answers(run: "Run") -> _Answers:
     found = read_table(items, [c.ITEM_IDX, c.ITEM_ID, *([name_column] if name_column else [])]).sort_by(c.ITEM_IDX)
     names = found[name_column].cast(pa.string()) if name_column else None
     item_ids = found[c.ITEM_ID].cast(pa.string())
-    return _Answers(item_ids, names, read_item_vectors(embeddings), _open_built_index(run, embeddings))
+    vectors, index = read_item_vectors(embeddings), _open_built_index(run, embeddings)
+    return _Answers(item_ids, names, vectors, open_encoder(embeddings, vectors), index)
 
 
 def _open_built_index(run: "Run", embeddings: TableAt) -> Searcher | None:

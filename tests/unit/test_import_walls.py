@@ -49,6 +49,18 @@ CASES = {
     "recspark.pipeline.rankers": {"deltalake", "pydantic", "numba"},
     "recspark.pipeline.limits": {"deltalake", "pydantic"},
     "recspark.memory": set(),
+    "recspark.cli_releases": set(),
+    "recspark.evaluate.lists": set(),
+    "recspark.retrieval.recommend": {"deltalake"},
+    "recspark.retrieval.serving": {"deltalake"},
+    "recspark.releases.registry": {"deltalake"},
+    "recspark.releases.gates": {"deltalake"},
+    "recspark.releases.reader": {"deltalake", "faiss"},
+    "recspark.releases.publish": {"deltalake", "faiss"},
+    "recspark.releases.garbage": {"deltalake"},
+    "recspark.pipeline.release": {"deltalake", "pydantic"},
+    "recspark.pipeline.recommend": {"deltalake", "pydantic", "numba"},
+    "recspark.pipeline.recommend_spark": {"deltalake", "pydantic", "numba", "pyspark"},
 }
 PROBE = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
 

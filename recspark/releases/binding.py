@@ -1,0 +1,196 @@
+"""What a release is bound to: versions of tables with digests of their files, folders with hashes of their manifests.
+
+{"tables":  {"item_graph": {"version": 7, "stage": "graph", "key": "5f0c...", "files": 3, "rows": 2000, "bytes": 9,
+                            "digest": "..."}},
+ "folders": {"indexes/3fa2...": "sha256 of its manifest.json", "models/77ab...": "..."}}
+
+A table's digest hashes names, sizes and row counts of the data files of that version: Delta gives each file a name of
+its own, so another version's rows are another digest. A folder's manifest holds the SHA-256 of each of its files.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+from numpy.typing import NDArray
+
+from recspark.contracts.manifest import MANIFEST_NAME
+from recspark.contracts.stages import PlannedStage
+from recspark.errors import LakeError, ReleaseError
+from recspark.index.item_vectors import ItemVectors
+from recspark.lake.arrow import TableAt, find_done, open_table, read_record, table_uri
+from recspark.lake.folders import folder_uri, read_manifest
+from recspark.lake.storage import join, open_filesystem, read_bytes
+
+if TYPE_CHECKING:
+    from recspark.config.plan import Run
+
+FOLDER = "releases"
+INDEXES, MODELS = "indexes", "models"
+_UNBOUND = ("quarantine", "releases", "item_pair_sums")
+"""Tables that a release is not made from."""
+_SHOWN = 3
+DataFile = tuple[str, int, int]
+"""Path below the table, bytes, rows."""
+
+
+@dataclass(frozen=True)
+class BoundTable:
+    """One table at one version, and what its data files were."""
+
+    version: int
+    stage: str
+    key: str
+    files: int
+    rows: int
+    bytes: int
+    digest: str
+
+
+def bind_tables(run: "Run") -> dict[str, BoundTable]:
+    """The tables of all finished stages of a run that a release is made from, by name.
+
+    A baseline's own graph goes by its stage's name.
+    """
+    bound = {}
+    for stage in run.stages.values():
+        done = find_done(run.lake, stage) if stage.spec.marker and stage.spec.marker not in _UNBOUND else None
+        for name, version in _versions_of(stage, done[0], done[1].tables) if done else ():
+            label = stage.name if stage.name == "item_knn_graph" else name
+            bound[label] = bind_table(run.lake, name, version, stage.name, stage.key)
+    return bound
+
+
+def _versions_of(stage: PlannedStage, version: int, tables: dict[str, int]) -> Iterator[tuple[str, int]]:
+    named = tables | {str(stage.spec.marker): version}
+    return ((name, number) for name, number in named.items() if name not in _UNBOUND)
+
+
+def bind_table(lake: str, name: str, version: int, stage: str, key: str) -> BoundTable:
+    """A table's version with the digest of its files.
+
+    Raises: LakeError when the version is gone.
+    """
+    return _bind_files(list_files(lake, name, version), version, stage, key)
+
+
+def _bind_files(files: list[DataFile], version: int, stage: str, key: str) -> BoundTable:
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    rows, size = sum(file[2] for file in files), sum(file[1] for file in files)
+    return BoundTable(version, stage, key, len(files), rows, size, digest)
+
+
+def list_files(lake: str, name: str, version: int) -> list[DataFile]:
+    """A version's data files, by path.
+
+    Raises: LakeError when the version is gone.
+    """
+    actions = pa.table(open_table(lake, name, version).get_add_actions(flatten=True))
+    columns = (actions[column].to_pylist() for column in ("path", "size_bytes", "num_records"))
+    return sorted((unquote(path), size, rows or 0) for path, size, rows in zip(*columns, strict=True))
+
+
+def find_table_flaw(lake: str, label: str, bound: dict[str, Any]) -> str | None:
+    """What is wrong with a bound table (as in the manifest), None where its version is as it was.
+
+    Compares the log's file list with the digest, and the presence and size of each file with that list.
+    """
+    name, version = table_of(label), int(bound["version"])
+    where = f"{table_uri(lake, name)} at version {version}"
+    try:
+        files = list_files(lake, name, version)
+    except LakeError as error:
+        return str(error)
+    found = _bind_files(files, version, bound["stage"], bound["key"])
+    if asdict(found) != bound:
+        changed = [field for field, value in asdict(found).items() if value != bound[field]]
+        return f"{where}: {', '.join(changed)} differ from what the release was made from: replaced since"
+    lost = _find_lost_files(table_uri(lake, name), files)
+    more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+    return f"{where}: {len(lost)} data files lost or cut short: {', '.join(lost[:_SHOWN])}{more}" if lost else None
+
+
+def table_of(label: str) -> str:
+    """The table that a bound label names."""
+    return "item_graph" if label == "item_knn_graph" else label
+
+
+def _find_lost_files(uri: str, files: list[DataFile]) -> list[str]:
+    filesystem, path = open_filesystem(uri)
+    there = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    sizes = {info.path.removeprefix(path).lstrip("/"): info.size for info in there if info.is_file}
+    return [file for file, size, _ in files if sizes.get(file) != size]
+
+
+def bind_folders(run: "Run") -> dict[str, str]:
+    """``indexes/<id>`` (and the index it is built upon) and ``models/<id>`` of a run, with their manifests' SHA-256.
+
+    Raises: ReleaseError when one is not there.
+    """
+    index_id = run.stages["index"].id
+    names = [*((INDEXES, one) for one in list_index_chain(run.lake, index_id)), (MODELS, run.stages["train"].id)]
+    return {f"{kind}/{folder_id}": hash_manifest(run.lake, kind, folder_id) for kind, folder_id in names}
+
+
+def list_index_chain(lake: str, index_id: str) -> list[str]:
+    """An index and those whose shards it shares, itself first: an incremental one names its base in its facts."""
+    chain = [index_id]
+    while manifest := read_manifest(lake, INDEXES, chain[-1]):
+        base = (manifest.facts.get("base") or {}).get("index_id")
+        if base is None or base in chain:
+            break
+        chain.append(base)
+    return chain
+
+
+def hash_manifest(lake: str, kind: str, folder_id: str) -> str:
+    """SHA-256 of a folder's ``manifest.json``.
+
+    Raises: ReleaseError when there is none.
+    """
+    uri = join(folder_uri(lake, kind, folder_id), MANIFEST_NAME)
+    content = read_bytes(uri)
+    if content is None:
+        raise ReleaseError(f"{uri}: not there, so nothing to release; run `recspark run CONF` again")
+    return hashlib.sha256(content).hexdigest()
+
+
+def find_folder_flaw(lake: str, name: str, sha256: str) -> str | None:
+    """What is wrong with a bound folder's manifest, None where it is the one that was bound."""
+    kind, _, folder_id = name.partition("/")
+    try:
+        found = hash_manifest(lake, kind, folder_id)
+        read_manifest(lake, kind, folder_id)
+    except (LakeError, ReleaseError) as error:
+        return str(error)
+    if found == sha256:
+        return None
+    uri = join(folder_uri(lake, kind, folder_id), MANIFEST_NAME)
+    return f"{uri}: SHA-256 {found[:12]}, the release was made with {sha256[:12]}: edited, or the folder was built anew"
+
+
+def hash_vectors(vectors: ItemVectors) -> str:
+    """SHA-256 over a model's item vectors as they are searched: ids, both sides, bias, metric."""
+    digest = hashlib.sha256(f"{vectors.model_id} {vectors.metric} {vectors.vectors.shape}".encode())
+    arrays: list[NDArray[Any]] = [vectors.item_idx, vectors.vectors, vectors.queries, vectors.bias]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def open_bound(lake: str, label: str, bound: dict[str, Any]) -> TableAt:
+    """A bound table, ready to be read.
+
+    Raises: LakeError when the commit that made it is not in the log any more.
+    """
+    name, version = table_of(label), int(bound["version"])
+    record = read_record(lake, name, version)
+    if record is None:
+        raise LakeError(f"{table_uri(lake, name)}: version {version} has no record of ours; publish a new release")
+    return TableAt(lake, name, version, record)

@@ -1,0 +1,113 @@
+"""One release as it is held open: its index, and the item vectors that users are made of, read when they are needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recspark.contracts.manifest import Manifest
+from recspark.errors import ReleaseError
+from recspark.index.item_vectors import ItemVectors, read_item_vectors
+from recspark.index.search import ShardedIndex
+from recspark.index.store import open_index
+from recspark.index.topk import Ids
+from recspark.lake.arrow import TableAt
+from recspark.releases.binding import INDEXES, find_folder_flaw, hash_vectors, open_bound
+from recspark.releases.manifest import read_release_manifest
+from recspark.releases.registry import ReleaseRow
+from recspark.retrieval.user_encoder import UserEncoder, open_encoder
+
+_EMBEDDINGS = "item_embeddings"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """item_idx and item_id of items that lists may hold, by ascending item_idx."""
+
+    item_idx: Ids
+    item_id: pa.Array
+
+    def name(self, item_idx: Ids) -> list[str]:
+        """The ids of known item_idx."""
+        names: list[str] = self.item_id.take(pa.array(np.searchsorted(self.item_idx, item_idx))).to_pylist()
+        return names
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One release, opened: nothing of it changes any more."""
+
+    row: ReleaseRow
+    manifest: Manifest
+    index: ShardedIndex
+    lake: str
+
+    @cached_property
+    def vectors(self) -> ItemVectors:
+        """The model's item vectors; read when the first history is asked for.
+
+        Raises: ReleaseError when they are not those that the release was made with.
+        """
+        table = self._embeddings
+        vectors = read_item_vectors(table, with_ids=True)
+        if hash_vectors(vectors) != self.manifest.facts["vectors_sha256"]:
+            raise ReleaseError(
+                f"{table.uri}: version {table.version} holds other vectors than release {self.row.release_id} was made "
+                f"with; restore the table, or activate another release"
+            )
+        return vectors
+
+    @cached_property
+    def encoder(self) -> UserEncoder:
+        """How users are made of histories."""
+        return open_encoder(self._embeddings, self.vectors)
+
+    @cached_property
+    def _embeddings(self) -> TableAt:
+        return open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS])
+
+    @property
+    def indexed(self) -> Catalogue:
+        """The items that the index holds."""
+        return Catalogue(self.index.item_ids.item_idx, self.index.item_ids.item_id)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Those and the model's: an item without direction, or one that only the index has a vector for, is in one."""
+        assert self.vectors.item_id is not None, "read with ids"
+        others = np.flatnonzero(~np.isin(self.vectors.item_idx, self.indexed.item_idx))
+        if not len(others):
+            return self.indexed
+        item_idx = np.concatenate([self.indexed.item_idx, self.vectors.item_idx[others]])
+        item_id = pa.concat_arrays([self.indexed.item_id, self.vectors.item_id.take(pa.array(others))])
+        order = np.argsort(item_idx)
+        return Catalogue(item_idx[order], item_id.take(pa.array(order)))
+
+    @cached_property
+    def idx_of(self) -> dict[str, int]:
+        """item_id -> item_idx of every item that a history may hold."""
+        assert self.vectors.item_id is not None, "read with ids"
+        return dict(zip(self.vectors.item_id.to_pylist(), self.vectors.item_idx.tolist(), strict=True))
+
+
+def open_row(lake: str, row: ReleaseRow) -> Opened:
+    """The release with its index, whose files are compared with the manifest before faiss sees them."""
+    manifest = read_release_manifest(lake, row)
+    name = f"{INDEXES}/{row.index_id}"
+    if flaw := find_folder_flaw(lake, name, manifest.inputs["folders"][name]):
+        raise ReleaseError(f"release {row.release_id}: {flaw}; activate another release")
+    index = open_index(lake, row.index_id)
+    return Opened(row, manifest, index, lake)
+
+
+def to_idx(index: ShardedIndex, item_ids: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """The item_idx of those that can be found; None for None."""
+    if item_ids is None:
+        return None
+    rows = pc.index_in(pa.array(item_ids, pa.string()), value_set=index.item_ids.item_id).drop_null()
+    found: NDArray[np.int64] = index.item_ids.item_idx[rows.to_numpy()]
+    return found

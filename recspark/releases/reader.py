@@ -1,0 +1,181 @@
+"""The reader's side: the active release, opened whole or not at all, and kept until the reader says otherwise.
+
+with open_release("s3a://bucket/lake") as release:
+    release.recommend([["85123A", "22470"]], k=10).item_ids     # [["22466", ...]]
+    release.search(queries, k=10)                               # vectors in, items out
+    release.reload()                                            # True where another release has become active
+
+Needs numpy, pyarrow, deltalake and faiss alone. Searches may run in several threads; `reload` swaps the release between
+two of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from recspark.contracts.manifest import Manifest
+from recspark.errors import QueryError, RecsparkError, ReleaseError
+from recspark.evaluate.ragged import Ragged
+from recspark.index.metric import Floats
+from recspark.index.topk import NO_ID, Ids
+from recspark.releases.leases import Lease, drop_lease, take_lease
+from recspark.releases.opened import Catalogue, Opened, open_row, to_idx
+from recspark.releases.registry import FAILED, ReleaseRow, now, read_registry
+from recspark.retrieval.recommend import recommend
+
+LEASE_HOURS = 24.0
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """Lists of items, best first: ``item_idx`` int64 [Q, K] (-1 where a list ended), ``scores`` float32 [Q, K]."""
+
+    item_idx: Ids
+    scores: Floats
+    catalogue: Catalogue
+
+    @property
+    def item_ids(self) -> list[list[str]]:
+        """The outside ids of each list, without what ran short."""
+        return [self.catalogue.name(row[row != NO_ID]) for row in self.item_idx]
+
+
+class Release:
+    """An open release; see `open_release`."""
+
+    def __init__(self, lake: str, opened: Opened, lease: Lease | None, lease_hours: float | None) -> None:
+        self._lake, self._opened, self._lease, self._lease_hours = lake, opened, lease, lease_hours
+
+    @property
+    def release_id(self) -> str:
+        """Which release this is."""
+        return self._opened.row.release_id
+
+    @property
+    def manifest(self) -> Manifest:
+        """What it was made from: versions, hashes, metrics."""
+        return self._opened.manifest
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The manifest's facts: model_id, index_id, measured figures."""
+        return self._opened.manifest.facts
+
+    def __len__(self) -> int:
+        """Items that can be found."""
+        return len(self._opened.index)
+
+    def search(
+        self,
+        queries: Floats,
+        k: int,
+        allowed: Sequence[str] | None = None,
+        blocked: Sequence[str] | None = None,
+    ) -> Found:
+        """The k best items of each query vector, float32 [Q, dim]; ``allowed`` and ``blocked`` are item ids.
+
+        Raises: QueryError for queries of another dimension or with values that are not finite.
+        """
+        opened = self._current()
+        item_idx, scores = opened.index.search(
+            queries, k, allowed=to_idx(opened.index, allowed), blocked=to_idx(opened.index, blocked)
+        )
+        return Found(item_idx, scores, opened.indexed)
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int,
+        mask_seen: bool = True,
+        allowed: Sequence[str] | None = None,
+    ) -> Found:
+        """The k best items for each history of item ids, the newest last; unknown ids are left out.
+
+        Whoever has no known item gets the items of the highest bias. ``mask_seen`` leaves out what a history holds.
+        """
+        if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
+            raise QueryError("recommend: takes a list of histories, each a list of item ids; got a text")
+        opened = self._current()
+        known = [[opened.idx_of[i] for i in history if i in opened.idx_of] for history in histories]
+        history = Ragged.from_rows(known)
+        masked = history.distinct() if mask_seen else Ragged.empty(len(history))
+        only = to_idx(opened.index, allowed)
+        ranked = recommend(opened.vectors, history, masked, k, opened.index, opened.encoder, only)
+        return Found(ranked.ids.astype(np.int64), ranked.scores, opened.catalogue)
+
+    def reload(self) -> bool:
+        """Goes over to the active release where that is another one by now; whether it was.
+
+        Raises: ReleaseError or LakeError when the new one cannot be opened; the old one then stays open.
+        """
+        active = read_registry(self._lake).active
+        if active is None or active.release_id == self.release_id:
+            return False
+        opened, lease = _open(self._lake, None, self._lease_hours)
+        before, self._lease, self._opened = self._lease, lease, opened
+        if before:
+            drop_lease(before)
+        return True
+
+    def close(self) -> None:
+        """Gives the lease back."""
+        if self._lease:
+            drop_lease(self._lease)
+            self._lease = None
+
+    def __enter__(self) -> "Release":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _current(self) -> Opened:
+        """What is open; its lease is renewed when half of it is over."""
+        lease, hours = self._lease, self._lease_hours
+        if lease and hours and (lease.expires_at - now()).total_seconds() < hours * 1800:
+            self._lease = take_lease(self._lake, lease.release_id, hours, lease.reader_id)
+        return self._opened
+
+
+def open_release(lake: str, release_id: str | None = None, *, lease_hours: float | None = LEASE_HOURS) -> Release:
+    """The active release of a lake, or the one named, verified and ready.
+
+    ``lease_hours`` keeps it from garbage collection for so long, renewed by use; None where the lake is read-only.
+
+    Raises: ReleaseError when no release is active, or it is damaged; IndexReadError naming a damaged file of its index.
+    """
+    opened, lease = _open(lake, release_id, lease_hours)
+    return Release(lake, opened, lease, lease_hours)
+
+
+def _open(lake: str, release_id: str | None, lease_hours: float | None) -> tuple[Opened, Lease | None]:
+    """Tries again where the release was taken away while it was opened: another one is active by then."""
+    for attempt in range(_TRIES):
+        row = _find_row(lake, release_id)
+        lease = take_lease(lake, row.release_id, lease_hours) if lease_hours else None
+        try:
+            return open_row(lake, row), lease
+        except RecsparkError:
+            if lease:
+                drop_lease(lease)
+            if attempt == _TRIES - 1 or _find_row(lake, release_id) == row:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _find_row(lake: str, release_id: str | None) -> ReleaseRow:
+    registry = read_registry(lake)
+    if release_id is None:
+        if registry.active is None:
+            raise ReleaseError(f"{lake}: no release is active; run `recspark release activate CONF` first")
+        return registry.active
+    row = registry.find(release_id)
+    if row.state == FAILED or row.manifest_sha256 is None:
+        raise ReleaseError(f"release {row.release_id} is {row.state} ({row.reason}); open another")
+    return row
