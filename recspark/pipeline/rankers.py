@@ -23,7 +23,7 @@ from recspark.lake.arrow import TableAt
 from recspark.lake.folders import rebuild_command
 from recspark.retrieval.query import find_exact_reason
 from recspark.retrieval.recommend import Searcher, recommend
-from recspark.retrieval.user_encoder import MeanEncoder, UserEncoder, open_encoder
+from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 from recspark.training.readout import popularity_bias
 
 ORACLE = "oracle"
@@ -72,7 +72,7 @@ def choose_builders(run: Run) -> dict[str, Callable[[Setting], RankBlock]]:
 def _build_trained(setting: Setting) -> RankBlock:
     embeddings = setting.tables["item_embeddings"]
     vectors = read_item_vectors(embeddings)
-    return _rank_by_vectors(setting, vectors, open_encoder(embeddings, vectors), _open_index(setting))
+    return _rank_by_vectors(setting, vectors, _open_index(setting), open_user_encoder(vectors, embeddings))
 
 
 def _open_index(setting: Setting) -> Searcher | None:
@@ -91,8 +91,7 @@ def _open_index(setting: Setting) -> Searcher | None:
 def _build_baseline(kind: str) -> Callable[[Setting], RankBlock]:
     def build(setting: Setting) -> RankBlock:
         if kind in CLOSED_FORM_KINDS:
-            vectors = _build_vectors(kind, setting.inputs)
-            return _rank_by_vectors(setting, vectors, MeanEncoder(vectors), None)
+            return _rank_by_vectors(setting, _build_vectors(kind, setting.inputs), None)
         rank, cases = build_ranker(kind, setting.inputs), setting.cases
         return lambda start, stop: rank(cases.history.block(start, stop), cases.masked.block(start, stop), setting.k)
 
@@ -113,11 +112,14 @@ def _build_vectors(kind: str, inputs: BaselineInputs) -> ItemVectors:
     return ItemVectors(kind, knobs.metric, rows, vectors, queries, bias[rows], history_weights=weights)
 
 
-def _rank_by_vectors(setting: Setting, vectors: ItemVectors, encoder: UserEncoder, index: Searcher | None) -> RankBlock:
-    history, masked = setting.cases.history, setting.cases.masked
+def _rank_by_vectors(
+    setting: Setting, vectors: ItemVectors, index: Searcher | None, encoder: UserEncoder | None = None
+) -> RankBlock:
+    cases = setting.cases
 
     def rank_block(start: int, stop: int) -> Ranked:
-        return recommend(vectors, history.block(start, stop), masked.block(start, stop), setting.k, index, encoder)
+        history, masked = cases.history.block(start, stop), cases.masked.block(start, stop)
+        return recommend(vectors, history, masked, setting.k, index, encoder, cases.user_idx[start:stop])
 
     return rank_block
 

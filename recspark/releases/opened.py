@@ -19,7 +19,7 @@ from recspark.lake.arrow import TableAt
 from recspark.releases.binding import INDEXES, find_folder_flaw, hash_vectors, open_bound
 from recspark.releases.manifest import read_release_manifest
 from recspark.releases.registry import ReleaseRow
-from recspark.retrieval.user_encoder import UserEncoder, open_encoder
+from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 
 _EMBEDDINGS = "item_embeddings"
 
@@ -64,7 +64,7 @@ class Opened:
     @cached_property
     def encoder(self) -> UserEncoder:
         """How users are made of histories."""
-        return open_encoder(self._embeddings, self.vectors)
+        return open_user_encoder(self.vectors, self._embeddings)
 
     @cached_property
     def _embeddings(self) -> TableAt:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recspark.evaluate.lists import NO_ITEM, FloatArray, Ranked, blocks, concatenate, keep_unseen
-from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.index.item_vectors import ItemVectors
 from recspark.index.topk import largest_k
 from recspark.retrieval.user_encoder import MeanEncoder, UserEncoder
@@ -34,14 +34,15 @@ def recommend(
     k: int,
     index: Searcher | None = None,
     encoder: UserEncoder | None = None,
+    user_idx: IntArray | None = None,
     allowed: NDArray[np.integer] | None = None,
 ) -> Ranked:
     """Each user's k best items (item_idx) that are not masked, from histories of item_idx; one row a user.
 
-    ``encoder`` makes users' vectors, by default as the model's mean; of several the best counts. ``allowed`` are the
-    only item_idx that may be listed, all by default.
+    Users are told by ``encoder``, by the mean of their items' vectors without one; of several vectors the best counts.
+    ``allowed`` are the only item_idx that may be listed, all by default.
     """
-    users = (encoder or MeanEncoder(vectors)).encode(history)
+    users = (encoder or MeanEncoder(vectors)).encode(history, user_idx)
     users_UHD = users[:, None, :] if users.ndim == 2 else users
     num_vectors = users_UHD.shape[1]
     queries = np.ascontiguousarray(users_UHD.reshape(-1, users_UHD.shape[2]))

@@ -24,7 +24,7 @@ from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.lake.arrow import TableAt, read_ids, read_table
 from recspark.retrieval.recommend import Searcher, recommend
 from recspark.retrieval.rules import ListRules
-from recspark.retrieval.user_encoder import UserEncoder, open_encoder
+from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 
 PURPOSE = "serve"
 BLOCK_USERS = 8192
@@ -66,7 +66,8 @@ class Recommender:
         """Rows of `recommendations` for the users of one block; ``histories`` has their rows in the same order."""
         history, rules = read_by_time(histories), self._rules
         masked = history.distinct() if rules.mask_seen else Ragged.empty(len(history))
-        found = recommend(self._vectors, history, masked, rules.depth, self._index, self._encoder, rules.allowed)
+        users = histories[c.USER_IDX].to_numpy()
+        found = recommend(self._vectors, history, masked, rules.depth, self._index, self._encoder, users, rules.allowed)
         return to_recommendations(PURPOSE, self._pinned.model_id, user_ids, self._item_ids, rules.cut(found))
 
     @cached_property
@@ -75,7 +76,7 @@ class Recommender:
 
     @cached_property
     def _encoder(self) -> UserEncoder:
-        return open_encoder(self._pinned.item_embeddings, self._vectors)
+        return open_user_encoder(self._vectors, self._pinned.item_embeddings)
 
     @cached_property
     def _item_ids(self) -> pa.ChunkedArray:

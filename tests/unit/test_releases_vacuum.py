@@ -30,7 +30,8 @@ def replace_vectors(released, times=2):
 def test_pins_are_the_versions_that_releases_bind(released):
     pins = find_pins(released.lake)
     assert pins["items"] == {0: [released.first, released.second]}
-    assert sorted(pins["item_embeddings"].values()) == [[released.first], [released.second]]
+    found = pins["item_embeddings"]
+    assert [found[version] for version in sorted(found)] == [[released.first], [released.second]]
 
 
 def test_pinned_versions_stay_readable_and_others_are_freed(released):

@@ -14,7 +14,7 @@ from recspark.index.metric import unit_rows
 from recspark.lake.arrow import TableAt
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.recommend import rank_by_bias, recommend
-from recspark.retrieval.user_encoder import MeanEncoder, open_encoder
+from recspark.retrieval.user_encoder import MeanEncoder, open_user_encoder
 from recspark.retrieval.user_vectors import build_user_vectors
 from tests.helpers.tiny_lake import random_vectors
 
@@ -38,7 +38,7 @@ class Interests:
 
     vectors_UHD: np.ndarray
 
-    def encode(self, history):
+    def encode(self, history, user_idx=None):
         return self.vectors_UHD[: len(history)]
 
 
@@ -97,7 +97,7 @@ def test_of_several_vectors_the_best_counts(metric, through_index, num_vectors, 
     masked = history.distinct()
     index = Index(vectors) if through_index else None
     found = recommend(
-        vectors, history, masked, 6, index, Interests(users), None if allowed is None else np.array(allowed)
+        vectors, history, masked, 6, index, Interests(users), None, None if allowed is None else np.array(allowed)
     )
     assert_same(listed(found), best_of(vectors, users, masked, 6, allowed))
 
@@ -127,14 +127,12 @@ def test_the_mean_is_what_models_without_a_word_of_it_use():
     vectors, history = make_vectors(), histories()
     record = CommitRecord("train", "k", "r", True, "0", facts={})
     table = TableAt("lake", "item_embeddings", 3, record)
-    encoder = open_encoder(table, vectors)
+    encoder = open_user_encoder(vectors, table)
     assert isinstance(encoder, MeanEncoder)
     assert encoder.encode(history).tolist() == build_user_vectors(vectors, history).tolist()
     other = replace(table, record=replace(record, facts={"user_encoder": "tower"}))
-    with pytest.raises(
-        LakeError, match="version 3 makes users by 'tower', this version of recspark knows mean; install"
-    ):
-        open_encoder(other, vectors)
+    with pytest.raises(LakeError, match="version 3 makes users by 'tower', this version of recspark knows mean"):
+        open_user_encoder(vectors, other)
 
 
 def test_a_user_is_the_same_whoever_stands_beside_him():
