@@ -138,7 +138,8 @@ def check_recall(measured: Measured, config: IndexConfig) -> None:
     if chosen.recall_at_10 < config.min_recall:
         raise IndexBuildError(
             f"recall@10 is {chosen.recall_at_10:.4f} at {measured.plan.kind} effort {chosen.effort}, below "
-            f"index.min_recall {config.min_recall}; nothing was published: raise index.nprobe, index.m or index.refine_factor"
+            f"index.min_recall {config.min_recall}; nothing was published: raise index.nprobe, index.m or "
+            "index.refine_factor"
         )
     if chosen.recall_at_10 < config.target_recall:
         log(_STAGE, f"recall@10 {chosen.recall_at_10:.4f} stays below index.target_recall {config.target_recall}: "

@@ -144,6 +144,8 @@ def _build_incremental(build: Build, items: ItemVectors) -> bool:
         log(_STAGE, "built whole: there is no earlier index of the same knobs to go on from")
         return False
     base, changes = found
+    check_memory(base.trained.plan, free_memory_bytes())
+    check_backend(build.config.backend, base.trained.plan)
     where = (build.folder, build.digest)
     incremental.add_delta(*where, items, base, changes, build.config.backend)
     log(_STAGE, "delta built", base=base.manifest.id, **changes.counts)

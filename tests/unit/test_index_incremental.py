@@ -20,7 +20,8 @@ from recspark.lake.arrow import find_done
 from recspark.lake.folders import read_manifest
 from tests.helpers.index_lake import clustered, exact_top, make_items, plan_index_run, write_items
 
-KNOBS = {"kind": "ivf_pq", "num_shards": 2, "target_recall": 0.8, "incremental": {"max_recall_drop": 0.2}}
+KNOBS = {"kind": "ivf_pq", "num_shards": 2, "target_recall": 0.8, "train_sample": 400, "num_queries": 50,
+         "incremental": {"max_recall_drop": 0.2}}  # fmt: skip
 
 
 def build(lake, items, day, metric="cosine", **more):
@@ -65,10 +66,10 @@ def faiss_over(lake, base_id, index, items, nprobe):
     return single
 
 
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [("flat", {}), ("ivf_flat", {}), ("ivf_pq", {}), ("ivf_pq", {"nbits": 4}), ("ivf_pq", {"opq": True})],
-)
+KINDS = [("flat", {}), ("ivf_flat", {}), ("ivf_pq", {}), ("ivf_pq", {"nbits": 4}), ("ivf_pq", {"opq": True})]
+
+
+@pytest.mark.parametrize(("kind", "more"), KINDS)
 def test_answers_are_those_of_one_index_over_all_items(lake, kind, more):
     items = make_items(2000, 16, bias=0.2)
     base = build(lake, items, 1, kind=kind, refine="none", m=4 if kind == "ivf_pq" else None, **more)
@@ -89,7 +90,7 @@ def test_answers_are_those_of_one_index_over_all_items(lake, kind, more):
         assert len(index) == len(today) == sum(shard.ntotal for shard in index.shards)
 
 
-@pytest.mark.parametrize(("kind", "more"), [("flat", {}), ("ivf_pq", {"opq": True, "m": 4})])
+@pytest.mark.parametrize(("kind", "more"), [("flat", {}), ("ivf_pq", {"opq": True, "m": 4, "train_sample": 300})])
 def test_one_file_holds_what_shards_delta_and_tombstones_say(lake, kind, more):
     """Plain faiss, asked with the index's own points, finds the same."""
     knobs = {"kind": kind, "single_file": True, "refine": "none", "num_queries": 20} | more

@@ -66,7 +66,7 @@ def one_faiss_index(lake, index, items, nprobe):
 CASES = [
     ("ivf_flat", "cosine", {}), ("ivf_flat", "ip", {}), ("ivf_flat", "l2", {}),
     ("ivf_pq", "cosine", {}), ("ivf_pq", "ip", {}), ("ivf_pq", "l2", {}),
-    ("ivf_pq", "cosine", {"opq": True, "m": 4}), ("ivf_pq", "ip", {"nbits": 4}),
+    ("ivf_pq", "cosine", {"opq": True, "m": 2, "train_sample": 700}), ("ivf_pq", "ip", {"nbits": 4}),
 ]  # fmt: skip
 
 
@@ -150,7 +150,8 @@ def test_equal_vectors_come_by_smaller_id(lake, kind, join):
     assert len(set(scores[0].tolist())) == 1
 
 
-KINDS = [("flat", {}), ("ivf_flat", {}), ("ivf_pq", {"opq": True, "m": 4}), ("ivf_pq", {"nbits": 4}), ("hnsw", {})]
+OPQ = {"opq": True, "m": 4, "train_sample": 700}
+KINDS = [("flat", {}), ("ivf_flat", {}), ("ivf_pq", OPQ), ("ivf_pq", {"nbits": 4}), ("hnsw", {})]
 
 
 @pytest.mark.parametrize(("kind", "more"), KINDS)
