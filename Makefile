@@ -54,7 +54,7 @@ check: setup
 QUICK ?=
 SPARK_BENCHMARKS := cooccurrence_kernel cooccurrence_spark walks_kernel walks_spark growth_spark
 TRAIN_BENCHMARKS := sgns sgns_torch sgns_mllib loader ranks growth
-INDEX_BENCHMARKS := index_build index_search
+INDEX_BENCHMARKS := index_build index_search recommend
 QUALITY_CONFIGS = $(sort $(wildcard conf/benchmarks/*/*.yaml))
 
 bench: bench-spark bench-train bench-index bench-quality

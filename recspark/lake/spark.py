@@ -88,7 +88,7 @@ def _has_delta(submitted: dict[str, str]) -> bool:
         return True
     if not submitted or "spark.jars.packages" in submitted or "spark.jars" in submitted:
         return False
-    from py4j.protocol import Py4JJavaError
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
     from pyspark import SparkContext
 
     jvm = SparkContext._jvm

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.errors import DataError
-from recspark.index.item_vectors import COSINE, ItemVectors, read_item_vectors
-from recspark.index.metric import unit_rows
+from recspark.index.item_vectors import ItemVectors, read_item_vectors
+from recspark.index.metric import COSINE, unit_rows
 from recspark.lake.arrow import TableAt, find_table, stream_table
 
 ITEMS, USERS = "items.parquet", "users.parquet"
