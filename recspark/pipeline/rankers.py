@@ -23,6 +23,7 @@ from recspark.lake.arrow import TableAt
 from recspark.lake.folders import rebuild_command
 from recspark.retrieval.query import find_exact_reason
 from recspark.retrieval.recommend import Searcher, recommend
+from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 from recspark.training.readout import popularity_bias
 
 ORACLE = "oracle"
@@ -69,8 +70,9 @@ def choose_builders(run: Run) -> dict[str, Callable[[Setting], RankBlock]]:
 
 
 def _build_trained(setting: Setting) -> RankBlock:
-    vectors = read_item_vectors(setting.tables["item_embeddings"])
-    return _rank_by_vectors(setting, vectors, _open_index(setting))
+    embeddings = setting.tables["item_embeddings"]
+    vectors = read_item_vectors(embeddings)
+    return _rank_by_vectors(setting, vectors, _open_index(setting), open_user_encoder(vectors, embeddings))
 
 
 def _open_index(setting: Setting) -> Searcher | None:
@@ -110,11 +112,14 @@ def _build_vectors(kind: str, inputs: BaselineInputs) -> ItemVectors:
     return ItemVectors(kind, knobs.metric, rows, vectors, queries, bias[rows], history_weights=weights)
 
 
-def _rank_by_vectors(setting: Setting, vectors: ItemVectors, index: Searcher | None) -> RankBlock:
-    history, masked = setting.cases.history, setting.cases.masked
+def _rank_by_vectors(
+    setting: Setting, vectors: ItemVectors, index: Searcher | None, encoder: UserEncoder | None = None
+) -> RankBlock:
+    cases = setting.cases
 
     def rank_block(start: int, stop: int) -> Ranked:
-        return recommend(vectors, history.block(start, stop), masked.block(start, stop), setting.k, index)
+        history, masked = cases.history.block(start, stop), cases.masked.block(start, stop)
+        return recommend(vectors, history, masked, setting.k, index, encoder, cases.user_idx[start:stop])
 
     return rank_block
 

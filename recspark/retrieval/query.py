@@ -25,6 +25,7 @@ from recspark.logs import log
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.recommend import Searcher, recommend, search_index
+from recspark.retrieval.user_encoder import TowerEncoder, UserEncoder, open_user_encoder
 from recspark.retrieval.user_vectors import keep_known
 
 if TYPE_CHECKING:  # the config's engine-free types; nothing of it is needed to answer
@@ -58,6 +59,7 @@ class _Answers:
     names: pa.ChunkedArray | None
     vectors: ItemVectors
     index: Searcher | None
+    encoder: UserEncoder
 
     def label(self, item_idx: int) -> str:
         """A name to show, the id where there is none."""
@@ -92,6 +94,8 @@ def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
             f"in the training part; ask for another, or move split.cut"
         )
     query, itself = answers.vectors.queries[row : row + 1], Ragged.from_rows([[item_idx]])
+    if isinstance(answers.encoder, TowerEncoder):
+        query = answers.vectors.vectors[row : row + 1]  # what stands for it in a history is not what it is like
     if not query.any():
         raise QueryError(
             f"query: item {item_id!r} was never trained: its vector in model {answers.vectors.model_id} is zero, as "
@@ -123,7 +127,7 @@ def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
         )
     mask_seen = run.config.evaluate is None or run.config.evaluate.mask_seen
     masked = history.distinct() if mask_seen else Ragged.empty(1)
-    ranked = recommend(answers.vectors, history, masked, k, answers.index)
+    ranked = recommend(answers.vectors, history, masked, k, answers.index, answers.encoder, np.array([user_idx]))
     reasons = _find_reasons(answers, answers.vectors.history_weights.cut(known).values, ranked)
     return [replace(n, because=why) for n, why in zip(answers.list_neighbours(ranked), reasons, strict=True)]
 
@@ -149,7 +153,9 @@ def _open_answers(run: "Run") -> _Answers:
     found = read_table(items, [c.ITEM_IDX, c.ITEM_ID, *([name_column] if name_column else [])]).sort_by(c.ITEM_IDX)
     names = found[name_column].cast(pa.string()) if name_column else None
     item_ids = found[c.ITEM_ID].cast(pa.string())
-    return _Answers(item_ids, names, read_item_vectors(embeddings), _open_built_index(run, embeddings))
+    vectors = read_item_vectors(embeddings)
+    encoder = open_user_encoder(vectors, embeddings)
+    return _Answers(item_ids, names, vectors, _open_built_index(run, embeddings), encoder)
 
 
 def _open_built_index(run: "Run", embeddings: TableAt) -> Searcher | None:
