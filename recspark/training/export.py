@@ -146,8 +146,9 @@ def write_tower_users(
             continue
         history = train_history(item_idx, starts, num_train)
         vectors = towers.users.encode(towers.query, history.where(towers.is_listed[history.values]), user_idx)
-        has_vector = vectors.any(axis=1) if vectors.ndim == 2 else np.zeros(len(user_idx), np.bool_)
-        listed = np.flatnonzero(has_vector)
+        if vectors.ndim == 3:
+            vectors = np.zeros((len(user_idx), vectors.shape[2]), np.float32)
+        listed = np.flatnonzero(vectors.any(axis=1))
         listed = listed[np.argsort(user_idx[listed])]
         own_ids = ids.take(pa.array(user_idx[listed]))
         bias = np.zeros(len(listed), np.float32)
