@@ -102,9 +102,11 @@ class NegativesConfig(Section):
     queue_after_steps: NonNegativeInt = 500
     """Before, vectors change too fast to be kept."""
     hard_model: NonNegativeInt = 0
-    """So many negatives a row from the current model's own top list, ranks `hard_ranks`, besides the others."""
-    hard_ranks: tuple[NonNegativeInt, PositiveInt] = (100, 500)
-    """Half-open; nearer ones are too often what the user wants next."""
+    """So many negatives a row, besides the others, of the items that the current model has next to a target."""
+    hard_first_rank: NonNegativeInt = 100
+    """Of `hard_model`: nearer ones are too often what the user wants next."""
+    hard_last_rank: PositiveInt = 500
+    """Of `hard_model`: ranks from the first to below this one are drawn from."""
     hard_refresh_steps: PositiveInt = 200
     """Steps between two minings."""
     hard_graph: NonNegativeInt = 0
@@ -117,8 +119,10 @@ class NegativesConfig(Section):
 
     @model_validator(mode="after")
     def _check_ranks(self) -> "NegativesConfig":
-        if self.hard_ranks[0] >= self.hard_ranks[1]:
-            raise ValueError(f"hard_ranks: expected [first, last) with first < last, got {list(self.hard_ranks)}")
+        if self.hard_first_rank >= self.hard_last_rank:
+            raise ValueError(
+                f"hard_first_rank must be below hard_last_rank, got {self.hard_first_rank} and {self.hard_last_rank}"
+            )
         return self
 
 

@@ -58,13 +58,12 @@ class HardNegatives:
         return self.is_mined and global_step % self.config.hard_refresh_steps == 0
 
     def mine(self, vectors_ND: Tensor, listed: Ints) -> None:
-        """Finds the items of ranks ``hard_ranks`` for every item, exactly: vectors as they are compared.
+        """Finds the items of the ranks drawn from for every item, exactly; vectors are as they are compared.
 
         Cost: N^2 D multiplications and 4 N x (ranks) bytes.
         """
-        first, last = self.config.hard_ranks
-        last = min(last, len(listed) - 1)
-        first = min(first, last - 1)
+        last = min(self.config.hard_last_rank, len(listed) - 1)
+        first = min(self.config.hard_first_rank, last - 1)
         own = vectors_ND[torch.from_numpy(listed).to(vectors_ND.device)]
         near = torch.empty(len(vectors_ND), last - first, dtype=torch.int32)
         names = torch.from_numpy(listed)

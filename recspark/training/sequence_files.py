@@ -91,9 +91,9 @@ def open_sequences(
 ) -> SequenceFiles:
     """Lists the row groups of a list<int32> column, of one ``split`` or of all.
 
-    ``prefix`` names an int column: a row's sequence is that many values from the start of its list. ``marked_type``
-    is a code of column `event_type`, ``key`` an int column such as user_idx. A table partitioned by `epoch` (walks) gives a
-    list for each of its epochs. Files are ordered by path: writers number them, so a table written again the same way
+    ``prefix`` names an int column: of a list only that many values from its start count. ``marked_type`` is
+    a code of column `event_type`, ``key`` an int column such as user_idx. A table partitioned by `epoch` (walks) gives
+    a list for each of its epochs. Files are ordered by path: writers number them, so a table written again the same way
     is read in the same order.
 
     Raises: LakeError when the version is gone, the column is missing or no list of int32, the table has deletion

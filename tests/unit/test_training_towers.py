@@ -36,7 +36,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "negatives": {
                 "kind": "sampled", "uniform": 20, "popularity": 10, "queue": 100, "queue_after_steps": 5,
-                "hard_graph": 2, "hard_model": 2, "hard_ranks": [5, 20], "hard_refresh_steps": 10, "hard_full_epoch": 1,
+                "hard_graph": 2, "hard_model": 2, "hard_first_rank": 5, "hard_last_rank": 20, "hard_refresh_steps": 10,
+                "hard_full_epoch": 1,
             },
             "user": {"id": True, "mlp": {"hidden": [16]}},
         },
