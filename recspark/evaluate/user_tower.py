@@ -64,6 +64,7 @@ def encode_users(
     if spec.static_first:
         assert static_UD is not None
         assert has_static is not None
+        assert pooled is not None
         return np.asarray(np.where(has_static[:, None], static_UD, pooled), np.float32)
     if pooled is None:
         assert static_UD is not None
@@ -117,13 +118,12 @@ def _normalise(norm: str, arrays: Arrays, name: str, x_ND: Floats) -> Floats:
 
 def _pool_weighted(spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history: Ragged) -> Floats:
     """Sums with weights that hang on places alone."""
-    weights = np.ones(len(history.values))
+    weights: NDArray[np.float64] = np.ones(len(history.values))
+    totals = np.asarray(history.lengths.astype(np.float64) ** spec.length_power)
     if spec.pooling == "decay":
         from_last = np.repeat(history.offsets[1:], history.lengths) - 1 - np.arange(len(history.values))
         weights = np.exp(-np.log1p(np.exp(float(arrays["pooling.rate"]))) * from_last)
-        totals = np.bincount(history.row_of_value, weights, len(history))
-    else:
-        totals = history.lengths.astype(np.float64) ** spec.length_power
+        totals = np.bincount(history.row_of_value, weights, len(history)).astype(np.float64)
     shares = weights / np.repeat(np.maximum(totals, 1e-300), history.lengths)
     matrix = sp.csr_array(
         (shares.astype(np.float32), history.values, history.offsets), shape=(len(history), len(tokens_MD))
@@ -182,7 +182,7 @@ def _attend(qkv_BLD: Floats, num_heads: int) -> Floats:
     scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(size))
     scores[..., ~np.tri(length, dtype=np.bool_)] = -np.inf
     mixed = _softmax(scores, axis=-1) @ v
-    return mixed.transpose(0, 2, 1, 3).reshape(b, length, wide // 3)
+    return np.asarray(mixed.transpose(0, 2, 1, 3).reshape(b, length, wide // 3), np.float32)
 
 
 def _find_interests(spec: UserTowerSpec, arrays: Arrays, x_BLD: Floats, lengths: IntArray) -> Floats:

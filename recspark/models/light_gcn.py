@@ -37,7 +37,7 @@ class BipartiteGraph:
 
     def propagate(self, ids: Tensor, num_layers: int, with_ids: bool) -> Tensor:
         """Y of ids [U + N, D]; differentiable. Cost: 2 x num_layers x (pairs) x D multiplications each way."""
-        out: Tensor = _Propagate.apply(ids, self, num_layers, with_ids)  # type: ignore[no-untyped-call]
+        out: Tensor = _Propagate.apply(ids, self, num_layers, with_ids)
         return out
 
     def add_layers(self, x: Tensor, num_layers: int, with_ids: bool) -> Tensor:
@@ -70,8 +70,9 @@ class _Half:
         """[m, n] x [n, D] -> [m, D]."""
         if rows.is_cuda:
             if self._on_device is None:
-                parts = (torch.from_numpy(a) for a in (self.starts, self._columns.astype(np.int64), self._values))
-                self._on_device = torch.sparse_csr_tensor(*parts, size=self._shape).to(rows.device)
+                starts, columns, values = (torch.from_numpy(a) for a in (self.starts, self._columns, self._values))
+                whole = torch.sparse_csr_tensor(starts, columns.long(), values, size=self._shape)
+                self._on_device = whole.to(rows.device)
             return self._on_device @ rows
         out = torch.empty(self._shape[0], rows.shape[1])
         _multiply(self.starts, self._columns, self._values, rows.contiguous().numpy(), out.numpy())
@@ -97,7 +98,7 @@ def largest_singular_value(weights: sp.csr_array) -> float:
         vector = weights.T @ (weights @ vector)
         norm = float(np.linalg.norm(vector))
         vector /= max(norm, 1e-300)
-    return max(norm, 1e-300) ** 0.5
+    return float(max(norm, 1e-300) ** 0.5)
 
 
 def spectral_start(graph_weights: sp.csr_array, dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -120,7 +121,7 @@ def _unit_rows(rows: NDArray[np.float64], dim: int, random: np.random.Generator)
     full = np.zeros((len(rows), dim))
     full[:, : rows.shape[1]] = rows
     full += 1e-6 * random.standard_normal(full.shape)  # rows without an edge are zero
-    return (full / np.linalg.norm(full, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(full / np.linalg.norm(full, axis=1, keepdims=True), np.float32)
 
 
 @njit(cache=True, nogil=True, fastmath=True)

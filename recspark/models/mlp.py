@@ -43,7 +43,9 @@ class Mlp(nn.Module):
 
 
 def _norm(kind: str, width: int) -> nn.Module:
-    return {"none": nn.Identity, "layer": lambda: nn.LayerNorm(width), "batch": lambda: RankedBatchNorm(width)}[kind]()
+    if kind == "none":
+        return nn.Identity()
+    return nn.LayerNorm(width) if kind == "layer" else RankedBatchNorm(width)
 
 
 class RankedBatchNorm(nn.Module):
@@ -71,7 +73,7 @@ class RankedBatchNorm(nn.Module):
     def _measure(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
         count = x_ND.new_full((1,), len(x_ND))
         sums = torch.cat([x_ND.sum(0), x_ND.square().sum(0), count])
-        sums = _SumOverRanks.apply(sums)  # type: ignore[no-untyped-call]
+        sums = _SumOverRanks.apply(sums)
         total, squares, count = sums.split([x_ND.shape[1], x_ND.shape[1], 1])
         mean = total / count
         variance = (squares / count - mean.square()).clamp_min(0)

@@ -32,7 +32,7 @@ class MeanPooling(nn.Module):
         if self.rate is None:
             return (distance >= 0) / (place + 1)[:, None].pow(self.power)
         scores = -F.softplus(self.rate) * distance
-        return scores.masked_fill(distance < 0, -math.inf).softmax(1)
+        return torch.softmax(scores.masked_fill(distance < 0, -math.inf), 1)
 
 
 class AttentionPooling(nn.Module):
@@ -71,8 +71,8 @@ class AttentionLayer(nn.Module):
     def forward(self, h_BLD: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
         h_BLD = h_BLD + self.dropout(self.out(self._attend(self.norm_attention(h_BLD))))
-        fed = self.narrow(self.dropout(F.gelu(self.widen(self.norm_feed(h_BLD)))))
-        return h_BLD + self.dropout(fed)
+        fed: Tensor = self.narrow(self.dropout(F.gelu(self.widen(self.norm_feed(h_BLD)))))
+        return h_BLD + F.dropout(fed, self.rate, self.training)
 
     def _attend(self, h_BLD: Tensor) -> Tensor:
         b, length, dim = h_BLD.shape
@@ -98,7 +98,7 @@ class InterestPooling(nn.Module):
         scores_BLK = self.score(torch.tanh(self.widen(x_BLD + self.positions[: x_BLD.shape[1]])))
         # Running softmax: one exponential an item serves all prefixes; a maximum over all keeps it finite.
         weights_BLK = (scores_BLK - scores_BLK.amax(1, keepdim=True).detach()).clamp_min(-60).exp()
-        summed = (weights_BLK[..., None] * x_BLD[:, :, None]).cumsum(1)
+        summed: Tensor = (weights_BLK[..., None] * x_BLD[:, :, None]).cumsum(1)
         return summed / weights_BLK.cumsum(1)[..., None]
 
 

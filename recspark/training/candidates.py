@@ -114,12 +114,12 @@ class CandidateSource:
 
     def _draw_uniform(self, global_step: int) -> Ints:
         units = _draw_units(self.config.uniform, self._seed, global_step, _UNIFORM)
-        return self._listed[(units * len(self._listed)).astype(np.int64)]
+        return np.asarray(self._listed[(units * len(self._listed)).astype(np.int64)], np.int64)
 
     def _draw_popular(self, global_step: int) -> Ints:
         units = _draw_units(self.config.popularity, self._seed, global_step, _POPULARITY)
         found = np.searchsorted(self._popular_steps, units * self._popular_steps[-1], side="right")
-        return np.minimum(found, len(self._popular_steps) - 1).astype(np.int64)
+        return np.asarray(np.minimum(found, len(self._popular_steps) - 1), np.int64)
 
 
 def _draw_units(count: int, *place: int) -> NDArray[np.float64]:

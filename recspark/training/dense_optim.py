@@ -62,5 +62,6 @@ class DenseOptimizer:
         flat = torch.cat([g.reshape(-1) for g in gradients])
         with self._world.naming_the_missing():
             dist.all_reduce(flat)
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        parts = torch.split(flat, [g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))

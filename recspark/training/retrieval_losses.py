@@ -173,7 +173,7 @@ def retrieval_loss(
     shared = len(candidates_CD) if num_shared is None else num_shared
     correction = queries_RD.new_zeros(shared) if correction_C is None else correction_C.to(queries_RD)
     settings = _Settings(loss, targets, correction, hard_RH, shared, chunk_rows, precision)
-    out: Tensor = _RetrievalLoss.apply(queries_RD, candidates_CD, settings)  # type: ignore[no-untyped-call]
+    out: Tensor = _RetrievalLoss.apply(queries_RD, candidates_CD, settings)
     return out
 
 

@@ -134,6 +134,7 @@ class TwoTowerNetwork:
                 ids = ids * _tensor(seen[part].astype(np.float32), ids)[:, None]
             place = torch.arange(part.start, part.stop, device=self.modules.similarity.log_scale.device)
             static = tower.find_static(ids, place)
+            assert static is not None
             found.append((tower.combine(None, static) if tower.pooling is None else static).cpu().numpy())
         if tower.features is not None:
             seen, missing = np.ones_like(seen), tower.features.missing()[0].cpu().numpy()
