@@ -151,6 +151,9 @@ def export(
     conf: Conf,
     overrides: Overrides = None,
     projector: Annotated[bool, typer.Option("--projector", help=PROJECTOR_HELP)] = False,
+    towers: Annotated[
+        bool, typer.Option("--towers", help="Its towers by torch.export and ONNX, with a schema.")
+    ] = False,
     to: Annotated[str | None, typer.Option("--to", help="Folder; export/MODEL_ID by default.")] = None,
     max_items: Annotated[int, typer.Option("--max-items", min=1, help="Most popular items only.")] = 20_000,
 ) -> None:
@@ -160,13 +163,19 @@ def export(
     from recspark.errors import ConfigError
     from recspark.pipeline.hints import filled_in
     from recspark.pipeline.open_run import open_finished_run
-    from recspark.pipeline.projector import write_projector
 
-    if not projector:
-        raise ConfigError("export: say what to write: --projector")
+    if projector == towers:
+        raise ConfigError("export: say what to write: --projector or --towers")
     with filled_in([conf, *(overrides or [])]):
         opened = open_finished_run(conf, overrides or [], "train")
         folder = Path(to or f"export/{opened.stages['train'].id}")
+        if towers:
+            from recspark.pipeline.towers import write_towers
+
+            print("\n".join(f"{path}: as the trained model" for path in write_towers(opened, folder)))
+            return
+        from recspark.pipeline.projector import write_projector
+
         num_items = write_projector(opened, folder, max_items)
     print(f"{num_items:,} items in {folder}; look at them with `tensorboard --logdir {folder}`, tab Projector")
 

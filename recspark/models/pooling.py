@@ -98,8 +98,8 @@ class InterestPooling(nn.Module):
         scores_BLK = self.score(torch.tanh(self.widen(x_BLD + self.positions[: x_BLD.shape[1]])))
         # Running softmax: one exponential an item serves all prefixes; a maximum over all keeps it finite.
         weights_BLK = (scores_BLK - scores_BLK.amax(1, keepdim=True).detach()).clamp_min(-60).exp()
-        summed: Tensor = (weights_BLK[..., None] * x_BLD[:, :, None]).cumsum(1)
-        return summed / weights_BLK.cumsum(1)[..., None]
+        summed = (weights_BLK[..., None] * x_BLD[:, :, None]).cumsum(1)
+        return torch.div(summed, weights_BLK.cumsum(1)[..., None])
 
 
 def build_pooling(

@@ -34,7 +34,7 @@ from recspark.lake.folders import (
 from recspark.lake.storage import open_filesystem, readable_copy, writable_folder
 from recspark.training.starting_model import MODELS
 from recspark.training.tables import SkipGramTables
-from recspark.training.tower_files import read_user_side, write_user_side
+from recspark.training.tower_files import read_user_side, write_towers
 from recspark.training.tower_result import TowerResult
 from recspark.training.world import World
 
@@ -123,7 +123,7 @@ def publish_model(run: Run, model: TrainedModel, versions: dict[str, int], world
     world.barrier()
     entries = world.gather_objects(_write_part(run, model, world))
     if world.rank == 0 and model.towers:
-        entries.append(write_user_side(run.lake, stage.id, model.towers.users))
+        entries += write_towers(run.lake, stage.id, model.towers)
     if world.rank == 0:
         publish_folder(
             run.lake, MODELS, stage.id, entries, counts=model.counts, config=stage.sections, inputs=versions,

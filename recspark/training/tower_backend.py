@@ -6,6 +6,7 @@ and 4 ranks learn the same up to the order of sums, but for dropout, which each 
 """
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,16 @@ class TowerBackend:
         training: TrainingConfig,
         world: World,
         num_threads: int,
+        features: dict[str, list[dict[str, Any]]],
     ) -> None:
+        """``features`` says how features were encoded, for those who read the model."""
         torch.set_num_threads(num_threads)
         if world.device.startswith("cuda"):
             torch.set_float32_matmul_precision(training.matmul_precision)
         else:
             keep_freed_memory()
         self._network, self._table, self._maker, self._source, self._hard = network, table, maker, source, hard
-        self._training, self._towers, self._world = training, maker.config, world
+        self._training, self._towers, self._world, self._features = training, maker.config, world, features
         self._score_loss = build_loss(self._towers.loss, self._towers.margin, self._towers.negative_weight)
         self._precision = getattr(torch, self._towers.score_precision)
         self._queue = CandidateQueue(self._towers.negatives, table.table.dim, world.device)
@@ -154,7 +157,7 @@ class TowerBackend:
         """All that is exported, the same on every rank. Collective."""
         self._network.modules.eval()
         with torch.no_grad():
-            return self._network.read_result(self._lookup_all)
+            return replace(self._network.read_result(self._lookup_all), features=self._features)
 
     def _lookup_all(self, rows: range) -> Tensor:
         """The table's rows of a range. Collective."""

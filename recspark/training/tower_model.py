@@ -81,7 +81,8 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
         num_dense = sum(p.numel() for p in network.modules.parameters() if p.requires_grad)
         log("train", f"{run.config.model.kind}: targets {mode}, candidates {source.describe()}",
             rows=table.rows.num_rows, dense_parameters=num_dense)  # fmt: skip
-    return TowerBackend(network, table, maker, source, hard, run.config.training, world, num_threads)
+    schemas = {"item": [f.schema for f in data.item_features], "user": [f.schema for f in data.user_features]}
+    return TowerBackend(network, table, maker, source, hard, run.config.training, world, num_threads, schemas)
 
 
 def count_rows(run: Run, inputs: TrainInputs) -> int:

@@ -112,7 +112,8 @@ class TwoTowerNetwork:
         query = candidate
         if self._rows.has_history_items:
             query = lookup(range(num_items, 2 * num_items)).cpu().numpy() * listed[:, None]
-        return TowerResult(query, candidate, listed, self._read_users(lookup))
+        arrays = {name: t.cpu().numpy() for name, t in self.modules.item.state_dict().items()}
+        return TowerResult(query, candidate, listed, self._read_users(lookup), arrays)
 
     @property
     def _dim(self) -> int:

@@ -3,7 +3,7 @@
 Shapes: V = items, U = users, D = embedding_dim.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,13 +46,16 @@ class UserSide:
 @dataclass(frozen=True)
 class TowerResult:
     """``query`` [V, D] is what stands for an item in a history, ``candidate`` [V, D] what is recommended; both zero
-    where an item is not ``is_listed`` bool [V].
+    where an item is not ``is_listed`` bool [V]. ``item_arrays`` are the item tower's by name, ``features`` how features
+    were encoded ({"item": [...], "user": [...]}); both only for those who export the towers.
     """
 
     query: Floats
     candidate: Floats
     is_listed: NDArray[np.bool_]
     users: UserSide
+    item_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    features: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def tables_of(self, items: range) -> SkipGramTables:
         """A range of the items, in the shape of a skip-gram's two tables."""

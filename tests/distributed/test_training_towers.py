@@ -112,4 +112,5 @@ def test_the_manifest_lists_every_ranks_vectors_and_one_user_tower(folders: dict
     run = plan(folders[2], "whole")
     manifest = json.loads(Path(run.lake, "models", run.stages["train"].id, "manifest.json").read_text())
     names = sorted(file["path"] for file in manifest["files"])
-    assert names == ["user_tower.npz", "vectors-00000-of-00002.safetensors", "vectors-00001-of-00002.safetensors"]
+    vectors = ["vectors-00000-of-00002.safetensors", "vectors-00001-of-00002.safetensors"]
+    assert names == ["features.json", "item_tower.npz", "user_tower.npz", *vectors]

@@ -214,7 +214,8 @@ def test_an_item_without_events_is_placed_by_its_features(tmp_path: Path) -> Non
     assert set(nearest % NUM_TOPICS) == {59 % NUM_TOPICS}
     manifest = read_manifest(run.lake, "models", run.stages["train"].id)
     assert manifest is not None
-    assert sorted(file.path for file in manifest.files) == ["user_tower.npz", "vectors.safetensors"]
+    names = ["features.json", "item_tower.npz", "user_tower.npz", "vectors.safetensors"]
+    assert sorted(file.path for file in manifest.files) == names
 
 
 def test_a_feature_that_is_not_there_or_empty_is_told_by_name(tmp_path: Path) -> None:
