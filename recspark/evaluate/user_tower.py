@@ -7,7 +7,7 @@ an engine. Shapes: U = users, L = items of the longest history, D = embedding_di
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,35 @@ class UserTowerSpec:
     def from_facts(cls, facts: Mapping[str, Any]) -> "UserTowerSpec":
         """That of a published model."""
         return cls(**{**facts, "hidden": tuple(facts["hidden"])})
+
+    def to_facts(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return asdict(self) | {"hidden": list(self.hidden)}
+
+
+@dataclass(frozen=True)
+class StoredUserTower:
+    """A trained user tower: ``arrays`` by name as torch has them.
+
+    ``static`` [U, D], ``has_static`` bool [U] and ``missing`` [D] where users have something of their own (an id,
+    features): row u, whether that user has been seen in training, and what stands in for anyone else's row.
+    """
+
+    spec: UserTowerSpec
+    arrays: Arrays
+    static: Floats | None = None
+    has_static: NDArray[np.bool_] | None = None
+    missing: Floats | None = None
+
+    def encode(self, tokens_MD: Floats, history: Ragged, user_idx: IntArray) -> Floats:
+        """[U, D] or [U, K, D]: ``history`` has rows of ``tokens_MD``; a ``user_idx`` below 0 is nobody known."""
+        if self.static is None or self.has_static is None or self.missing is None:
+            return encode_users(self.spec, self.arrays, tokens_MD, history)
+        is_there = (user_idx >= 0) & (user_idx < len(self.static))
+        place = np.where(is_there, user_idx, 0)
+        static = np.where(is_there[:, None], self.static[place], self.missing).astype(np.float32)
+        has_static = is_there & self.has_static[place]
+        return encode_users(self.spec, self.arrays, tokens_MD, history, static, has_static)
 
 
 def encode_users(

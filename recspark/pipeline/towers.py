@@ -71,33 +71,35 @@ def build_user_tower(run: Run, encoder: TowerEncoder) -> ServedUserTower:
     """The trained user tower of a run in torch."""
     config = settle(run).user
     history = config.history
-    if encoder.spec.pooling != history.pooling:  # mf and light_gcn: users as means of items
-        plain = history.model_copy(update={"pooling": encoder.spec.pooling, "length_power": encoder.spec.length_power})
+    if encoder.tower.spec.pooling != history.pooling:  # mf and light_gcn: users as means of items
+        plain = history.model_copy(
+            update={"pooling": encoder.tower.spec.pooling, "length_power": encoder.tower.spec.length_power}
+        )
         config = config.model_copy(update={"history": plain})
     tower = UserTower(config, [], run.config.model.embedding_dim, is_gated=False)
-    tower.load_state_dict({name: torch.from_numpy(array) for name, array in encoder.arrays.items()})
+    tower.load_state_dict({name: torch.from_numpy(array) for name, array in encoder.tower.arrays.items()})
     tokens = torch.zeros(int(encoder.vectors.item_idx[-1]) + 1, encoder.vectors.dim)
     tokens[torch.from_numpy(encoder.vectors.item_idx)] = torch.from_numpy(encoder.vectors.queries)
     static = None
-    if encoder.static is not None and not encoder.spec.static_first:
-        assert encoder.missing is not None
-        static = torch.from_numpy(np.concatenate([encoder.static, encoder.missing[None]]))
+    if encoder.tower.static is not None and not encoder.tower.spec.static_first:
+        assert encoder.tower.missing is not None
+        static = torch.from_numpy(np.concatenate([encoder.tower.static, encoder.tower.missing[None]]))
     assert tower.pooling is not None
-    return ServedUserTower(tokens, tower.pooling, tower.mlp, static, encoder.spec.unit_items).eval()
+    return ServedUserTower(tokens, tower.pooling, tower.mlp, static, encoder.tower.spec.unit_items).eval()
 
 
 def _write_user_tower(tower: ServedUserTower, encoder: TowerEncoder, items: Any, folder: Path) -> list[Path]:
     """Both forms, compared on histories of several lengths, of known and unknown users."""
-    lengths = [min(n, encoder.spec.max_items or n) for n in _TRIED_LENGTHS]
+    lengths = [min(n, encoder.tower.spec.max_items or n) for n in _TRIED_LENGTHS]
     rows = [items[np.arange(n) * 7 % len(items)].tolist() for n in lengths]
-    rows = [sorted(set(row)) for row in rows] if encoder.spec.distinct else rows
+    rows = [sorted(set(row)) for row in rows] if encoder.tower.spec.distinct else rows
     users = np.arange(len(rows)) - 1 if tower.static is not None else np.full(len(rows), -1)
     expected = encoder.encode(Ragged.from_rows(rows), users)
     longest = max(map(len, rows))
     padded = torch.full((len(rows), longest), -1)
     for place, row in enumerate(rows):
         padded[place, : len(row)] = torch.tensor(row)
-    batch, length = Dim("batch", min=1), Dim("length", min=1, max=encoder.spec.max_items or 4096)
+    batch, length = Dim("batch", min=1), Dim("length", min=1, max=encoder.tower.spec.max_items or 4096)
     shapes = ({0: batch, 1: length}, {0: batch})
     return _write(tower, (padded, torch.from_numpy(users)), shapes, expected, ["items", "user"], folder / "user_tower")
 
@@ -169,7 +171,7 @@ def _check(found: Any, expected: Any, path: Path) -> None:
 
 
 def _describe(manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any]) -> dict[str, Any]:
-    facts, spec = manifest.facts, encoder.spec
+    facts, spec = manifest.facts, encoder.tower.spec
     last, once = spec.max_items or "all", ", each once" if spec.distinct else ""
     own = "; users seen in training have a row in user_embeddings and take that" if spec.static_first else ""
     metric = facts["metric"]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from recspark.config.towers import PropagationConfig
-from recspark.evaluate.user_tower import UserTowerSpec
+from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
 from recspark.models.light_gcn import BipartiteGraph
 from recspark.models.tower_table import TowerRows
 from recspark.models.towers import Similarity
 from recspark.training.tower_network import Compared, Lookup
-from recspark.training.tower_result import TowerResult, UserSide
+from recspark.training.tower_result import TowerResult
 from recspark.training.tower_step import Ints, TowerStep
 
 
@@ -53,9 +53,9 @@ class GraphNetwork:
         candidate = found[graph.num_users :].cpu().numpy() * is_listed[:, None]
         if not config.with_ids:
             query = graph.item_queries(ids, config.num_layers).cpu().numpy() * is_listed[:, None]
-            return TowerResult(query, candidate, is_listed, UserSide(UserTowerSpec("mean", distinct=True), {}))
+            return TowerResult(query, candidate, is_listed, StoredUserTower(UserTowerSpec("mean", distinct=True), {}))
         spec = UserTowerSpec("mean", unit_items=True, distinct=True, static_first=True)
         has_static = np.diff(graph.to_users.starts) > 0
         missing = np.zeros(candidate.shape[1], np.float32)
-        users = UserSide(spec, {}, found[: graph.num_users].cpu().numpy(), has_static, missing)
+        users = StoredUserTower(spec, {}, found[: graph.num_users].cpu().numpy(), has_static, missing)
         return TowerResult(candidate, candidate, is_listed, users)

@@ -21,6 +21,7 @@ from recspark.config import Run
 from recspark.contracts.manifest import FileEntry, Manifest
 from recspark.contracts.shards import shard_range
 from recspark.errors import LakeError
+from recspark.evaluate.user_tower_file import FACT, read_user_tower
 from recspark.faults import fault_point
 from recspark.lake.folders import (
     check_file,
@@ -34,7 +35,7 @@ from recspark.lake.folders import (
 from recspark.lake.storage import open_filesystem, readable_copy, writable_folder
 from recspark.training.starting_model import MODELS
 from recspark.training.tables import SkipGramTables
-from recspark.training.tower_files import read_user_side, write_towers
+from recspark.training.tower_files import write_towers
 from recspark.training.tower_result import TowerResult
 from recspark.training.world import World
 
@@ -71,7 +72,7 @@ def read_model(run: Run, manifest: Manifest, num_items: int, world: World) -> Tr
 
     Raises: LakeError when a file's SHA-256 is not the manifest's.
     """
-    if "user_tower" in manifest.facts:
+    if FACT in manifest.facts:
         return _read_towers(run, manifest, num_items, world)
     items = own_items(num_items, world)
     return TrainedModel(_read_tables(run, manifest, num_items, items), items, manifest.counts, manifest.facts)
@@ -82,7 +83,7 @@ def _read_towers(run: Run, manifest: Manifest, num_items: int, world: World) -> 
     tables = _read_tables(run, manifest, num_items, range(num_items))
     one_sided = manifest.facts["readout"] == "output"
     query = tables.output if one_sided else tables.input
-    result = TowerResult(query, tables.output, tables.is_trained, read_user_side(run.lake, manifest))
+    result = TowerResult(query, tables.output, tables.is_trained, read_user_tower(run.lake, manifest.id))
     items = own_items(num_items, world)
     return TrainedModel(result.tables_of(items), items, manifest.counts, manifest.facts, result)
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from recspark.contracts.manifest import FileEntry, Manifest
-from recspark.evaluate.user_tower import UserTowerSpec
+from recspark.evaluate.user_tower_file import FILE
 from recspark.lake.folders import check_file, folder_uri, hash_file
 from recspark.lake.storage import readable_copy, writable_folder
 from recspark.training.starting_model import MODELS
-from recspark.training.tower_result import TowerResult, UserSide
+from recspark.training.tower_result import TowerResult
 
-FILE, ITEM_FILE, FEATURES = "user_tower.npz", "item_tower.npz", "features.json"
+ITEM_FILE, FEATURES = "item_tower.npz", "features.json"
 
 
 def write_towers(lake: str, model_id: str, result: TowerResult) -> list[FileEntry]:
@@ -49,18 +49,3 @@ def read_item_tower(lake: str, manifest: Manifest) -> tuple[dict[str, Any], dict
     with readable_copy(check_file(lake, MODELS, manifest.id, entries[FEATURES])) as path:
         features: dict[str, list[dict[str, Any]]] = json.loads(Path(path).read_text())
     return arrays, features
-
-
-def read_user_side(lake: str, manifest: Manifest) -> UserSide:
-    """What `write_user_side` wrote.
-
-    Raises: LakeError when the file's SHA-256 is not the manifest's.
-    """
-    (entry,) = [file for file in manifest.files if file.path == FILE]
-    with readable_copy(check_file(lake, MODELS, manifest.id, entry)) as path, np.load(path) as found:
-        arrays: dict[str, Any] = dict(found)
-    own = {name.removeprefix("tower."): array for name, array in arrays.items() if name.startswith("tower.")}
-    spec = UserTowerSpec.from_facts(manifest.facts["user_tower"])
-    if "static" not in arrays:
-        return UserSide(spec, own)
-    return UserSide(spec, own, arrays["static"], arrays["has_static"] > 0, arrays["missing"])

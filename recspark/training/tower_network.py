@@ -14,12 +14,12 @@ from torch import Tensor
 
 from recspark.config.towers import TowersConfig, UserTowerConfig
 from recspark.contracts.shards import hash_ids
-from recspark.evaluate.user_tower import UserTowerSpec
+from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
 from recspark.models.pooling import MeanPooling
 from recspark.models.tower_table import TowerRows
 from recspark.models.towers import Similarity, Towers
 from recspark.training.lanes import hash_place
-from recspark.training.tower_result import TowerResult, UserSide
+from recspark.training.tower_result import TowerResult
 from recspark.training.tower_step import Ints, TowerStep
 
 Lookup = Callable[[range], Tensor]
@@ -119,13 +119,13 @@ class TwoTowerNetwork:
     def _dim(self) -> int:
         return int(self.modules.dim)
 
-    def _read_users(self, lookup: Lookup) -> UserSide:
+    def _read_users(self, lookup: Lookup) -> StoredUserTower:
         """The user tower and what does not hang on histories, of all users."""
         tower, config = self.modules.user, self._config.user
         spec = describe_user_tower(config)
         arrays = {name: t.cpu().numpy() for name, t in tower.state_dict().items() if not name.startswith("features.")}
         if not self._rows.num_users and tower.features is None:
-            return UserSide(spec, arrays)
+            return StoredUserTower(spec, arrays)
         seen, missing = self._is_seen, np.zeros(self._dim, np.float32)
         found = []
         for part in _parts(len(seen)):
@@ -139,7 +139,7 @@ class TwoTowerNetwork:
             found.append((tower.combine(None, static) if tower.pooling is None else static).cpu().numpy())
         if tower.features is not None:
             seen, missing = np.ones_like(seen), tower.features.missing()[0].cpu().numpy()
-        return UserSide(spec, arrays, np.concatenate(found), seen, missing)
+        return StoredUserTower(spec, arrays, np.concatenate(found), seen, missing)
 
     def _read_items(self, step: TowerStep, vectors: Tensor) -> Tensor:
         """The step's items by their tower [I, D], some without their id."""

@@ -37,7 +37,8 @@ def find_tower_readout(config: ModelConfig, inputs: TrainInputs, result: TowerRe
         "centred": False,
         "history_decay": 1.0,
         "history_items": None,
-        "user_tower": result.users.to_facts(),
+        "item_features": [feature["name"] for feature in result.features.get("item", [])],
+        "user_tower": result.users.spec.to_facts(),
     }
     if "popularity_term" not in config.autos:
         return facts | {"popularity_term": float(config.popularity_term)}

@@ -3,44 +3,16 @@
 Shapes: V = items, U = users, D = embedding_dim.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recspark.evaluate.ragged import Ragged
-from recspark.evaluate.user_tower import UserTowerSpec, encode_users
+from recspark.evaluate.user_tower import StoredUserTower
 from recspark.training.tables import SkipGramTables
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class UserSide:
-    """The user tower: ``arrays`` by name as `evaluate.user_tower` reads them.
-
-    ``static`` [U, D] and ``has_static`` bool [U] where users have something of their own, beside ``missing`` [D], which
-    stands in for that of a user unseen in training.
-    """
-
-    spec: UserTowerSpec
-    arrays: dict[str, NDArray[Any]]
-    static: Floats | None = None
-    has_static: NDArray[np.bool_] | None = None
-    missing: Floats | None = None
-
-    def to_facts(self) -> dict[str, Any]:
-        """Plain values for the manifest."""
-        return asdict(self.spec) | {"hidden": list(self.spec.hidden)}
-
-    def encode(self, tokens_VD: Floats, history: Ragged, user_idx: NDArray[np.integer[Any]]) -> Floats:
-        """Vectors of some users by their histories (item_idx, all with a token)."""
-        static, known = None, None
-        if self.static is not None:
-            assert self.has_static is not None
-            static, known = self.static[user_idx], self.has_static[user_idx]
-        return encode_users(self.spec, self.arrays, tokens_VD, history, static, known)
 
 
 @dataclass(frozen=True)
@@ -53,7 +25,7 @@ class TowerResult:
     query: Floats
     candidate: Floats
     is_listed: NDArray[np.bool_]
-    users: UserSide
+    users: StoredUserTower
     item_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     features: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 

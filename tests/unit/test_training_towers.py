@@ -11,6 +11,8 @@ import pytest
 
 from recspark.config import Run
 from recspark.errors import DataError, LakeError
+from recspark.evaluate.leak.towers import encode_again
+from recspark.evaluate.ragged import Ragged
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.lake.folders import read_manifest
@@ -85,13 +87,25 @@ def test_users_have_the_vector_that_they_are_served_by(trained: dict[str, Run], 
     encoder, users = open_user_encoder(vectors, embeddings), rows(run, "user_embeddings")
     assert isinstance(encoder, TowerEncoder)
     found = read_table(find_table(run.lake, run.stages["sessions"], "user_histories")).sort_by("user_idx")
-    from recspark.evaluate.ragged import Ragged
-
     events = Ragged.from_arrow(found["item_idx"])
     train_part = events.where(events.place_of_value < np.repeat(found["num_train"].to_numpy(), events.lengths))
     listed = users["idx"].to_numpy()
     served = encoder.encode(train_part.take(listed), listed)
     np.testing.assert_allclose(served, vectors_of(users), rtol=1e-4, atol=1e-5)
+
+
+def test_an_audit_finds_users_made_of_their_train_items_alone(trained: dict[str, Run]) -> None:
+    run = trained["attention"]
+    users = rows(run, "user_embeddings")
+    found = read_table(find_table(run.lake, run.stages["sessions"], "user_histories")).sort_by("user_idx")
+    events = Ragged.from_arrow(found["item_idx"])
+    train_part = events.where(events.place_of_value < np.repeat(found["num_train"].to_numpy(), events.lengths))
+    listed = users["idx"].to_numpy()
+    embeddings = find_table(run.lake, run.stages["train"], "item_embeddings")
+    again = encode_again(embeddings, train_part.take(listed), listed)
+    np.testing.assert_allclose(again, vectors_of(users), rtol=1e-4, atol=1e-5)
+    with_test = encode_again(embeddings, events.take(listed), listed)
+    assert np.abs(with_test - vectors_of(users)).max() > 0.01
 
 
 def test_a_user_of_light_gcn_is_the_sum_of_his_items_as_the_graph_has_it(trained: dict[str, Run]) -> None:
