@@ -17,7 +17,7 @@ from benchmarks.worker import WorkerError, take_stdout
 from recspark.errors import RecsparkError
 
 SPEED = (
-    "sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth",
+    "sgns", "sgns_torch", "sgns_mllib", "two_tower_step", "loader", "ranks", "growth",
     "cooccurrence_kernel", "cooccurrence_spark", "walks_kernel", "walks_spark", "growth_spark",
 )  # fmt: skip
 
