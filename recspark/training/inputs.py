@@ -22,7 +22,8 @@ class TrainInputs:
 
     ``corpora`` has the table of each corpus with its weight, by name, none for a model in closed form;
     ``item_graph`` is there for a warm start, and for a closed form without users. ``bought_type`` is the code of the
-    event type that `training.conversion_context` names. ``has_user_keys``: sequences say whose they are.
+    event type that `training.conversion_context` names. ``has_user_keys``: sequences say whose they are, and which
+    events came at once.
     """
 
     corpora: dict[str, tuple[TableAt, float]]
@@ -54,7 +55,8 @@ class TrainInputs:
             return open_sequences(table, c.WALK)
         if name == "sessions":
             return open_sequences(table, c.ITEM_IDX, c.TRAIN, marked_type=self.bought_type)
-        return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN, key=c.USER_IDX if self.has_user_keys else None)
+        more = {"key": c.USER_IDX, "time": c.TS} if self.has_user_keys else {}
+        return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN, **more)
 
 
 def find_inputs(run: Run) -> TrainInputs:

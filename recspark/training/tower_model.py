@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from recspark.training.init import init_rows
 from recspark.training.inputs import TrainInputs
 from recspark.training.negatives import leave_out_rare
 from recspark.training.tower_backend import TowerBackend
-from recspark.training.tower_examples import ExampleMaker, choose_mode
+from recspark.training.tower_examples import ExampleMaker, choose_mode, number_moments
 from recspark.training.tower_features import EncodedFeature, read_features
 from recspark.training.tower_network import TowerNetwork, TwoTowerNetwork
 from recspark.training.world import World
@@ -39,11 +40,12 @@ InitialRows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class TowerData:
-    """What a tower model is built from. ``train`` has the train items of user u in row u; ``kept`` bool [V] marks items
-    with train events enough to be learned.
+    """What a tower model is built from. ``train`` has the train items of user u in row u, ``moments`` which of them
+    came at once (`number_moments`); ``kept`` bool [V] marks items with train events enough to be learned.
     """
 
     train: Ragged
+    moments: Ragged
     kept: NDArray[np.bool_]
     item_features: list[EncodedFeature]
     user_features: list[EncodedFeature]
@@ -71,7 +73,7 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
     towers, data, seed = settle(run), read_tower_data(run, inputs), run.seed
     mode = choose_mode(towers, run.config.model.kind, run.config.source.order != "none")
     maker = ExampleMaker(towers, mode, data.kept, seed)
-    source = CandidateSource(towers.negatives, maker.count_targets(data.train), data.kept, seed)
+    source = CandidateSource(towers.negatives, maker.count_targets(data.train, data.moments), data.kept, seed)
     torch.manual_seed(seed)  # dense parameters start alike on all ranks
     network, table = _build_network(run, towers, data, world)
     hard = None
@@ -113,26 +115,32 @@ def read_tower_data(run: Run, inputs: TrainInputs) -> TowerData:
     towers, features = settle(run), run.config.features
     kept = leave_out_rare(inputs.num_events, run.config.training.min_count) > 0
     num_users = read_table(inputs.users, [c.USER_IDX]).num_rows
-    train = read_train_by_user(inputs.user_histories, num_users)
+    train, moments = read_train_by_user(inputs.user_histories, num_users)
     of_items = [f for f in features if f.of == "item"]
     of_users = [f for f in features if f.of == "user"]
     buckets = towers.item.num_buckets
     return TowerData(
         train.where(kept[train.values]),
+        moments.where(kept[train.values]),
         kept,
         read_features(inputs.items, c.ITEM_IDX, towers.item.features, of_items, buckets),
         read_features(inputs.users, c.USER_IDX, towers.user.features, of_users, buckets),
     )
 
 
-def read_train_by_user(user_histories: TableAt, num_users: int) -> Ragged:
-    """The train items of each user_idx in order, repeats kept; an empty row for a user without any."""
-    rows = read_table(user_histories, [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN]).sort_by(c.USER_IDX)
-    events = Ragged.from_arrow(rows[c.ITEM_IDX])
-    train = events.where(events.place_of_value < np.repeat(rows[c.NUM_TRAIN].to_numpy(), events.lengths))
+def read_train_by_user(user_histories: TableAt, num_users: int) -> tuple[Ragged, Ragged]:
+    """The train items of each user_idx in order, repeats kept, and their numbers as of `number_moments`; an empty row
+    for a user without any.
+    """
+    rows = read_table(user_histories, [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN]).sort_by(c.USER_IDX)
+    events, ts = Ragged.from_arrow(rows[c.ITEM_IDX]), pc.list_flatten(rows[c.TS]).to_numpy()
+    is_tied = np.zeros(len(ts), np.bool_)
+    is_tied[1:] = (ts[1:] == ts[:-1]) & (events.place_of_value[1:] > 0)
+    is_train = events.place_of_value < np.repeat(rows[c.NUM_TRAIN].to_numpy(), events.lengths)
     lengths = np.zeros(num_users, np.int64)
-    lengths[rows[c.USER_IDX].to_numpy()] = train.lengths
-    return Ragged.from_lengths(lengths, train.values)
+    lengths[rows[c.USER_IDX].to_numpy()] = events.where(is_train).lengths
+    train = Ragged.from_lengths(lengths, events.values[is_train])
+    return train, Ragged(train.offsets, number_moments(is_tied)[is_train])
 
 
 def _build_network(run: Run, towers: TowersConfig, data: TowerData, world: World) -> tuple[TowerNetwork, TowerTable]:

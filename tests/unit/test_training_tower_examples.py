@@ -7,8 +7,16 @@ from recspark.config.towers import HistoryConfig, TowersConfig, UserTowerConfig
 from recspark.errors import DataError
 from recspark.evaluate.ragged import Ragged
 from recspark.training.objective import Place
-from recspark.training.sequence_files import Sequences
-from recspark.training.tower_examples import ALL, NEXT, REST, ExampleMaker, Examples, choose_mode
+from recspark.training.sequence_files import TIED, Sequences
+from recspark.training.tower_examples import (
+    ALL,
+    NEXT,
+    REST,
+    ExampleMaker,
+    Examples,
+    choose_mode,
+    number_moments,
+)
 
 HISTORIES = [[3, 5, 8], [7], [1, 2, 4, 6, 9], []]
 PLACE = Place(0, 2, 2, 4)
@@ -86,8 +94,23 @@ def test_users_come_by_length_so_that_little_is_padded() -> None:
 @pytest.mark.parametrize("mode", [NEXT, ALL])
 def test_counted_targets_are_those_that_are_made(mode: str) -> None:
     rows = Ragged.from_rows(HISTORIES)
-    made = maker(mode, max_items=3).make(batch(), PLACE).target_item
-    assert maker(mode, max_items=3).count_targets(rows).tolist() == np.bincount(made, minlength=10).tolist()
+    is_tied = np.isin(rows.values, [8, 4])
+    moments = Ragged(rows.offsets, number_moments(is_tied))
+    tied = [[i | TIED if i in (8, 4) else i for i in row] for row in HISTORIES]
+    made = maker(mode, max_items=3).make(batch(tied), PLACE).target_item
+    assert maker(mode, max_items=3).count_targets(rows, moments).tolist() == np.bincount(made, minlength=10).tolist()
+
+
+def test_what_came_at_the_same_time_is_not_seen() -> None:
+    """3, then 5 and 8 at once, then 9; of a user who has only events of one time nothing is to be found."""
+    examples = maker(NEXT).make(batch([[3, 5, 8 | TIED, 9], [1, 2 | TIED]]), PLACE)
+    assert questions(examples) == [(10, [3], 5), (10, [3], 8), (10, [3, 5, 8], 9)]
+    kept = np.ones(10, np.bool_)
+    kept[5] = False  # 8 still came with the moment after 3's
+    assert questions(maker(NEXT, kept=kept).make(batch([[3, 5, 8 | TIED, 9]]), PLACE)) == [
+        (10, [3], 8),
+        (10, [3, 8], 9),
+    ]
 
 
 def test_rare_items_are_left_out() -> None:
