@@ -85,7 +85,8 @@ class NegativesConfig(Section):
     """What a positive is compared with. A mixture counts by exact expected counts (logQ)."""
 
     kind: Literal["auto", "full", "sampled"] = "auto"
-    """full: the whole catalogue, exactly. sampled: as below. auto: full up to `full_max_items`."""
+    """full: the whole catalogue, exactly. sampled: as below. auto: full up to `full_max_items`; with `targets: next`,
+    where a user has many rows of scores, up to a tenth of that."""
     full_max_items: PositiveInt = 50_000
     """Of `auto`."""
     in_batch: bool = True

@@ -20,6 +20,7 @@ from recspark.training.lanes import hash_place
 
 Ints = NDArray[np.int64]
 _UNIFORM, _POPULARITY = 1, 2
+_ROWS_A_USER = 10
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,17 @@ class CandidateSource:
     Raises: DataError when no item is ever a target.
     """
 
-    def __init__(self, config: NegativesConfig, target_counts: Ints, listed: NDArray[np.bool_], seed: int) -> None:
+    def __init__(
+        self,
+        config: NegativesConfig,
+        target_counts: Ints,
+        listed: NDArray[np.bool_],
+        seed: int,
+        by_prefix: bool = False,
+    ) -> None:
+        """``by_prefix``: a user has a row of scores an item of his history, not one in all."""
         self.config, self._seed = config, seed
+        self._most_items = config.full_max_items // (_ROWS_A_USER if by_prefix else 1)
         self._listed = np.flatnonzero(listed)
         if not target_counts.any():
             raise DataError(
@@ -69,8 +79,8 @@ class CandidateSource:
     @property
     def is_full(self) -> bool:
         """Whether every batch is compared with the whole catalogue."""
-        small = len(self._listed) <= self.config.full_max_items
-        return self.config.kind == "full" or (self.config.kind == "auto" and small)
+        is_small = len(self._listed) <= self._most_items
+        return self.config.kind == "full" or (self.config.kind == "auto" and is_small)
 
     def describe(self) -> str:
         """In words, for a log line."""

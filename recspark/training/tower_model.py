@@ -30,7 +30,7 @@ from recspark.training.init import init_rows
 from recspark.training.inputs import TrainInputs
 from recspark.training.negatives import leave_out_rare
 from recspark.training.tower_backend import TowerBackend
-from recspark.training.tower_examples import ExampleMaker, choose_mode, number_moments
+from recspark.training.tower_examples import NEXT, ExampleMaker, choose_mode, number_moments
 from recspark.training.tower_features import EncodedFeature, read_features
 from recspark.training.tower_network import TowerNetwork, TwoTowerNetwork
 from recspark.training.world import World
@@ -73,7 +73,8 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
     towers, data, seed = settle(run), read_tower_data(run, inputs), run.seed
     mode = choose_mode(towers, run.config.model.kind, run.config.source.order != "none")
     maker = ExampleMaker(towers, mode, data.kept, seed)
-    source = CandidateSource(towers.negatives, maker.count_targets(data.train, data.moments), data.kept, seed)
+    counts = maker.count_targets(data.train, data.moments)
+    source = CandidateSource(towers.negatives, counts, data.kept, seed, by_prefix=mode == NEXT)
     torch.manual_seed(seed)  # dense parameters start alike on all ranks
     network, table = _build_network(run, towers, data, world)
     hard = None
