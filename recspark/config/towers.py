@@ -179,34 +179,11 @@ class TowersConfig(Section):
     propagation: PropagationConfig = PropagationConfig()
 
 
+_SHARED_DEFAULTS: dict[str, object] = {"corpus": "histories", "learning_rate": 0.02, "init_scale": 1.4}
 KIND_DEFAULTS: dict[str, dict[str, dict[str, object]]] = {
-    "two_tower": {
-        "training": {
-            "corpus": "histories",
-            "learning_rate": 0.02,
-            "epochs": 15,
-            "batch_sequences": 512,
-            "init_scale": 1.4,
-        }
-    },
-    "mf": {
-        "training": {
-            "corpus": "histories",
-            "learning_rate": 0.02,
-            "epochs": 30,
-            "batch_sequences": 2048,
-            "init_scale": 1.4,
-        }
-    },
-    "light_gcn": {
-        "training": {
-            "corpus": "histories",
-            "learning_rate": 0.02,
-            "epochs": 15,
-            "batch_sequences": 2048,
-            "init_scale": 1.4,
-        }
-    },
+    "two_tower": {"training": {**_SHARED_DEFAULTS, "epochs": 8, "batch_sequences": 512}},
+    "mf": {"training": {**_SHARED_DEFAULTS, "epochs": 15, "batch_sequences": 2048}},
+    "light_gcn": {"training": {**_SHARED_DEFAULTS, "epochs": 10, "batch_sequences": 2048}},
 }
 """What stands in, by kind, where these keys are not given: section `training` has the defaults of skip-gram."""
 

@@ -180,6 +180,18 @@ def test_a_published_model_is_exported_without_training_again(
         shutil.move(tmp_path / table, Path(run.lake, "tables", table))
 
 
+def test_a_user_whom_training_never_saw_is_told_by_his_history(trained: dict[str, Run]) -> None:
+    """Nobody known: by the same history, decay and light_gcn say what they say of a known user; mf the items' mean."""
+    for name in ("decay", "light_gcn", "mf", "sampled"):
+        run = trained[name]
+        embeddings = find_table(run.lake, run.stages["train"], "item_embeddings")
+        encoder = open_user_encoder(read_item_vectors(embeddings), embeddings)
+        history = Ragged.from_rows([[7, 12, 2]])
+        known, unknown = encoder.encode(history, np.array([3])), encoder.encode(history)
+        assert unknown.any()
+        assert np.allclose(known, unknown) == (name in ("decay", "light_gcn"))
+
+
 def test_a_lost_user_tower_is_told_by_name(trained: dict[str, Run]) -> None:
     run = trained["mean"]
     path = Path(run.lake, "models", run.stages["train"].id, "user_tower.npz")
