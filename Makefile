@@ -53,7 +53,7 @@ check: setup
 # Lines of JSON on stdout, kept under benchmarks/results; QUICK=--quick for sizes of less than a minute each.
 QUICK ?=
 SPARK_BENCHMARKS := cooccurrence_kernel cooccurrence_spark walks_kernel walks_spark growth_spark
-TRAIN_BENCHMARKS := sgns sgns_torch sgns_mllib loader ranks growth
+TRAIN_BENCHMARKS := sgns sgns_torch sgns_mllib two_tower_step loader ranks growth
 INDEX_BENCHMARKS := index_build index_search recommend
 QUALITY_CONFIGS = $(sort $(wildcard conf/benchmarks/*/*.yaml))
 

@@ -2,6 +2,7 @@
 
 python -m benchmarks sgns --quick
 python -m benchmarks quality gowalla skip_gram [--seeds 1,2,3] [--save] [key=value ...]
+python -m benchmarks ablation s3-beauty [--seeds 1,2,3] [--save] [key=value ...]
 """
 
 import argparse
@@ -17,7 +18,7 @@ from benchmarks.worker import WorkerError, take_stdout
 from recspark.errors import RecsparkError
 
 SPEED = (
-    "sgns", "sgns_torch", "sgns_mllib", "loader", "ranks", "growth",
+    "sgns", "sgns_torch", "sgns_mllib", "two_tower_step", "loader", "ranks", "growth",
     "cooccurrence_kernel", "cooccurrence_spark", "walks_kernel", "walks_spark", "growth_spark",
     "index_build", "index_search", "recommend",
 )  # fmt: skip
@@ -42,8 +43,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("name", choices=(*SPEED, "quality"), metavar="NAME", help=", ".join((*SPEED, "quality")))
-    parser.add_argument("rest", nargs="*", metavar="DATASET MODEL [key=value ...]", help="of quality")
+    names = (*SPEED, "quality", "ablation")
+    parser.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument(
+        "rest", nargs="*", metavar="DATASET MODEL [key=value ...]", help="of quality; MODEL not of ablation"
+    )
     parser.add_argument("--quick", action="store_true", help="a size that takes less than a minute")
     parser.add_argument("--save", action="store_true", help="also append to benchmarks/results/NAME.jsonl")
     parser.add_argument("--seeds", default="1,2,3", help="of quality; 1,2,3 by default")
@@ -51,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace, command: str) -> Iterator[dict[str, Any]]:
+    if parsed.name == "ablation":
+        yield from _run_ablation(parsed, command)
+        return
     if parsed.name != "quality":
         if parsed.rest:
             raise RecsparkError(f"{parsed.name}: takes no further words, got {' '.join(parsed.rest)}")
@@ -65,9 +72,18 @@ def _run(parsed: argparse.Namespace, command: str) -> Iterator[dict[str, Any]]:
     yield from run_quality(dataset, model, seeds[:1] if parsed.quick else seeds, overrides, command)
 
 
+def _run_ablation(parsed: argparse.Namespace, command: str) -> Iterator[dict[str, Any]]:
+    from benchmarks.ablation import run_ablation
+
+    if not parsed.rest:
+        raise RecsparkError("ablation: needs DATASET, such as: python -m benchmarks ablation s3-beauty")
+    seeds = [int(s) for s in parsed.seeds.split(",")]
+    yield from run_ablation(parsed.rest[0], seeds[:1] if parsed.quick else seeds, parsed.rest[1:], command)
+
+
 def _save(parsed: argparse.Namespace, text: str) -> None:
     RESULTS.mkdir(exist_ok=True)
-    name = parsed.name if parsed.name != "quality" else f"quality-{parsed.rest[0]}"
+    name = f"{parsed.name}-{parsed.rest[0]}" if parsed.name in ("quality", "ablation") else parsed.name
     with (RESULTS / f"{name}.jsonl").open("a") as file:
         file.write(text + "\n")
 

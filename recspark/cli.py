@@ -41,6 +41,7 @@ PROJECTOR_HELP = (
     "query vectors where those differ."
 )
 VECTORS_HELP = "Parquet of ids and vectors as fixed-size lists, for Milvus, Qdrant, pgvector, LanceDB and the like."
+TOWERS_HELP = "The towers by torch.export and ONNX, with the schema of what they take."
 FOLD_HELP = "Of --vectors: one more float a vector holds the bias, for engines that add none; compare by inner product."
 
 
@@ -173,6 +174,7 @@ def export(
     projector: Annotated[bool, typer.Option("--projector", help=PROJECTOR_HELP)] = False,
     vectors: Annotated[bool, typer.Option("--vectors", help=VECTORS_HELP)] = False,
     fold_bias: Annotated[bool, typer.Option("--fold-bias", help=FOLD_HELP)] = False,
+    towers: Annotated[bool, typer.Option("--towers", help=TOWERS_HELP)] = False,
     to: Annotated[str | None, typer.Option("--to", help="Folder; export/MODEL_ID by default.")] = None,
     max_items: Annotated[
         int, typer.Option("--max-items", min=1, help="Of --projector: most popular items only.")
@@ -182,21 +184,27 @@ def export(
     from pathlib import Path
 
     from recspark.errors import ConfigError
-    from recspark.pipeline.export_vectors import write_vectors
     from recspark.pipeline.hints import filled_in
     from recspark.pipeline.open_run import open_finished_run
-    from recspark.pipeline.projector import write_projector
 
-    if not projector and not vectors:
-        raise ConfigError("export: say what to write: --projector, --vectors")
+    if not (projector or vectors or towers):
+        raise ConfigError("export: say what to write: --projector, --vectors or --towers")
     with filled_in([conf, *(overrides or [])]):
         opened = open_finished_run(conf, overrides or [], "train")
         folder = Path(to or f"export/{opened.stages['train'].id}")
         if projector:
+            from recspark.pipeline.projector import write_projector
+
             num_items = write_projector(opened, folder, max_items)
             print(f"{num_items:,} items in {folder}; look at them with `tensorboard --logdir {folder}`, tab Projector")
         if vectors:
+            from recspark.pipeline.export_vectors import write_vectors
+
             print("\n".join(f"{rows:,} rows in {path}" for path, rows in write_vectors(opened, folder, fold_bias)))
+        if towers:
+            from recspark.pipeline.towers import write_towers  # loads torch
+
+            print("\n".join(f"{path}: as the trained model" for path in write_towers(opened, folder)))
 
 
 @verify_app.command()

@@ -8,6 +8,7 @@ from recspark.config.idle import find_idle
 from recspark.config.index import find_index_problems
 from recspark.config.section import to_utc
 from recspark.config.serving import find_unserved
+from recspark.config.tower_checks import check_towers, find_idle_optimizer
 from recspark.config.unhidden import find_unhidden
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ WRONG = "wrong"
 OVERRIDDEN = "overridden"
 """In the validation's context: the keys that were given beside the file."""
 
-_KINDS_WITH_TOWERS: frozenset[str] = frozenset()
-"""Values of model.kind with parameters outside embedding tables."""
 _ORDER = ("source.kind", "source.columns.ts", "source.columns.position")
 
 
@@ -40,6 +39,7 @@ def find_contradictions(
     elif config.source.kind == "edges":
         of_kind = [_check_edges]
     of_model = [_check_objective, _check_readout, _check_training, _check_dense, _check_conversions, _check_warm_start]
+    of_model += [_check_towers]
     checks = [_check_source, _check_privacy, *of_kind, _check_stages, *of_model, _check_history, _check_index]
     found = [problem for check in checks for problem in check(config)]
     found += [_Problem(line, *keys) for line, *keys in (*find_unserved(config), *find_idle(config, overridden))]
@@ -77,7 +77,7 @@ def _check_index(config: "RunConfig") -> Iterator[_Problem]:
 
 def _user_corpora(config: "RunConfig") -> str:
     """The corpora of this run that are made of users' events, to be named in a message; empty without one."""
-    if not config.model.has_corpus:
+    if not config.model.has_corpus or config.model.has_towers:
         return ""
     return " and ".join(name for name in ("sessions", "histories") if name in config.training.corpus)
 
@@ -177,9 +177,10 @@ def _check_baskets(config: "RunConfig") -> Iterator[_Problem]:
 
 def _check_stages(config: "RunConfig") -> Iterator[_Problem]:
     """Sections that read what another, left out, would make."""
-    if config.model.has_corpus and config.walks and not config.graph and config.source.kind != "edges":
+    has_walks = config.model.has_corpus and not config.model.has_towers
+    if has_walks and config.walks and not config.graph and config.source.kind != "edges":
         yield _Problem("walks: needs a graph section", "walks", "graph", "source.kind", "model.kind")
-    if config.model.has_corpus and "walks" in config.training.corpus and not config.walks:
+    if has_walks and "walks" in config.training.corpus and not config.walks:
         line = "training.corpus: walks needs a walks section; set training.corpus to sessions"
         yield _Problem(line, "training.corpus", "walks", "model.kind")
 
@@ -196,7 +197,7 @@ def _check_evaluate(config: "RunConfig") -> Iterator[_Problem]:
 
 def _check_objective(config: "RunConfig") -> Iterator[_Problem]:
     """Knobs that have no meaning under what the model fits."""
-    if not config.model.has_corpus:
+    if not config.model.has_corpus or config.model.has_towers:
         return
     group = config.training.negative_group
     if config.model.objective == "hierarchical_softmax":
@@ -294,22 +295,18 @@ def _check_training(config: "RunConfig") -> Iterator[_Problem]:
 
 def _check_dense(config: "RunConfig") -> Iterator[_Problem]:
     """Knobs of towers need a model that has some."""
-    dense = config.training.dense
-    if config.model.kind in _KINDS_WITH_TOWERS or not config.model.has_corpus:
-        return
-    for name, field in type(dense).model_fields.items():
-        if getattr(dense, name) != field.default:
-            line = (
-                f"training.dense.{name}: model.kind {config.model.kind} is embedding tables alone, which have row-wise "
-                f"Adagrad and one owner a row: nothing to average, no moments to shrink; leave it out"
-            )
-            yield _Problem(line, "model.kind", f"training.dense.{name}")
+    for key, why in find_idle_optimizer(config):
+        yield _Problem(f"{key}: {why}; leave it out", "model.kind", key)
+
+
+def _check_towers(config: "RunConfig") -> Iterator[_Problem]:
+    yield from (_Problem(found.line, *found.keys) for found in check_towers(config))
 
 
 def _check_conversions(config: "RunConfig") -> Iterator[_Problem]:
     """Whether the sessions that training reads can say what was bought."""
     key, bought, kept = "training.conversion_context", config.training.conversion_context, config.clean.event_types
-    if bought is None or not config.model.has_corpus:
+    if bought is None or not config.model.has_corpus or config.model.has_towers:
         return
     if "sessions" not in config.training.corpus:
         others = " and ".join(config.training.corpus)
@@ -331,7 +328,7 @@ def _check_conversions(config: "RunConfig") -> Iterator[_Problem]:
 
 def _check_warm_start(config: "RunConfig") -> Iterator[_Problem]:
     start, key = config.training.warm_start, "training.warm_start"
-    if start is None or not config.model.has_corpus:
+    if start is None or not config.model.has_corpus or config.model.has_towers:
         return
     if start.neighbours and not config.graph and config.source.kind != "edges":
         line = f"{key}.neighbours: needs a graph section; set it to false"

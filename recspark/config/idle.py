@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from recspark.config.baselines import LIST_KINDS
 from recspark.config.index import find_idle_index_knobs
 from recspark.config.section import Section
+from recspark.config.tower_checks import find_idle_towers
 from recspark.config.trainer import NOT_IN_KEY
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ def _idle_of_model(config: "RunConfig") -> Iterator[Idle]:
 
 
 def _idle_of_training(config: "RunConfig") -> Iterator[Idle]:
-    """Of a model of the skip-gram family."""
+    """Of a model that learns in steps."""
+    yield from (Idle(*found) for found in find_idle_towers(config))
+    if config.model.has_towers:
+        return
     yield from _idle_of_walks(config)
     if config.model.objective == "hierarchical_softmax":
         yield Idle("training", _OF_NOISE, "model.objective", "hierarchical_softmax draws no negatives")

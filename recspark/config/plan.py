@@ -144,7 +144,7 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
     if has_events:
         base = "sessions"
         add(s.SESSIONS, section("clean", "sessions", "vocabulary", "split", "features"), ("ingest",))
-        if config.graph and model.has_corpus:
+        if config.graph and model.has_corpus and not model.has_towers:
             graph = "graph"
             add(s.with_sums(s.GRAPH) if config.graph.incremental else s.GRAPH, section("graph"), ("sessions",))
         if config.evaluate and "item_knn" in config.scored_kinds:
@@ -154,13 +154,22 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
             add(spec, {"graph": own_graph}, ("sessions",))
     if config.graph and config.graph.edge_table and ("graph" in planned or not has_events):
         add(s.GRAPH_EDGES, {}, (graph,))
-    if config.walks and model.has_corpus and (config.graph or not has_events):
+    if config.walks and model.has_corpus and not model.has_towers and (config.graph or not has_events):
         add(s.WALKS, section("walks") | seed, (graph,))
     if model.is_closed_form:
-        add(s.TRAIN, section("model") | {"baselines": _knobs_of(config, model.kind)} | seed, (base,))
+        add(
+            s.TRAIN,
+            {"model": _without(section("model")["model"], {"towers"})}
+            | {"baselines": _knobs_of(config, model.kind)}
+            | seed,
+            (base,),
+        )
     elif model.has_corpus:
         training = section("training")["training"] | _backend_in_key(config) | _warm_start_in_key(config)
-        add(s.TRAIN, section("model") | {"training": training} | seed, (base, *_training_reads(config, graph)))
+        own = {"model": section("model")["model"], "training": training}
+        if not model.has_towers:  # what no other kind reads is none of its key
+            own = {"model": _without(own["model"], {"towers"}), "training": _without(training, {"tables"})}
+        add(s.TRAIN, own | seed, (base, *_training_reads(config, graph)))
     if config.index and model.has_vectors:
         add(s.INDEX_BUILD, section("index") | seed, ("train", *_index_reads(config, base, graph)))
     if config.evaluate and has_events:

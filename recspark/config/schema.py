@@ -29,7 +29,8 @@ from recspark.config.learning import (
 from recspark.config.release import RecommendConfig, ReleaseConfig
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, SourceConfig
-from recspark.config.trainer import DenseConfig, TrackersConfig
+from recspark.config.towers import TOWER_KINDS, TowerKind, TowersConfig, fill_in
+from recspark.config.trainer import DenseConfig, TablesConfig, TrackersConfig
 
 
 class RunSection(Section):
@@ -164,9 +165,11 @@ _AUTOS = ("readout", "metric", "centred", "history_decay", "popularity_term")
 class ModelConfig(Section):
     """What is learned."""
 
-    kind: Literal["skip_gram", "cbow", BaselineName] = "skip_gram"
+    kind: Literal["skip_gram", "cbow", TowerKind, BaselineName] = "skip_gram"
     """skip_gram: an item's input vector predicts each item of its window (Mikolov et al. 2013; Barkan & Koenigstein
-    2016). cbow: the mean of a window's input vectors predicts the item in the middle. Or a baseline alone, its knobs in
+    2016). cbow: the mean of a window's input vectors predicts the item in the middle. two_tower:
+    a user's history, id and features against an item's id and features. mf: a vector a user, a vector an item.
+    light_gcn: the same averaged over the user-item graph (He et al. 2020). Or a baseline alone, its knobs in
     section `baselines`: ppmi_svd, spectral (item vectors in closed form); popularity, item_knn, rp3beta, ease (lists
     without vectors: nothing is trained or indexed, evaluate scores them)."""
     objective: Literal["negative_sampling", "hierarchical_softmax"] = "negative_sampling"
@@ -190,6 +193,8 @@ class ModelConfig(Section):
     """bias = this x centred log(train events). auto: as for `metric`."""
     readout_search: ReadoutSearchConfig = ReadoutSearchConfig()
     """How the `auto` ones are chosen."""
+    towers: TowersConfig = TowersConfig()
+    """Of two_tower, mf and light_gcn."""
 
     @property
     def autos(self) -> tuple[str, ...]:
@@ -205,6 +210,11 @@ class ModelConfig(Section):
     def is_closed_form(self) -> bool:
         """Whether its vectors come out of linear algebra: no corpus, no steps, no ranks."""
         return self.kind in CLOSED_FORM_KINDS
+
+    @property
+    def has_towers(self) -> bool:
+        """Whether it compares a vector of a user, made of his history, with those of items: section `towers`."""
+        return self.kind in TOWER_KINDS
 
     @property
     def has_corpus(self) -> bool:
@@ -288,7 +298,9 @@ class TrainingConfig(Section):
     """Of matrix products on a GPU: highest is float32, high TF32, medium bfloat16 where there is a kernel for it.
     Tables, losses and sums stay float32. A CPU always computes in float32."""
     dense: DenseConfig = DenseConfig()
-    """Optimizer of towers; none of the models here has any yet."""
+    """Optimizer of towers' parameters outside the tables."""
+    tables: TablesConfig = TablesConfig()
+    """Optimizer of towers' tables."""
     trackers: TrackersConfig = TrackersConfig()
     """TensorBoard and MLflow; none by default."""
 
@@ -348,6 +360,11 @@ class RunConfig(Section):
     release: ReleaseConfig | None = None
     recommend: RecommendConfig = RecommendConfig()
     spark: SparkConfig = SparkConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        return fill_in(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _check_together(self, info: ValidationInfo) -> "RunConfig":

@@ -202,8 +202,10 @@ class FeatureConfig(Section):
     """Join column: holds item ids or user ids."""
     column: str
     """The column with the value."""
-    kind: Literal["categorical", "multi", "numeric", "text"] = "categorical"
-    """multi: several values in one text, cut at `separator`. text: a name to show, not to learn from."""
+    kind: Literal["categorical", "multi", "numeric", "vector", "text"] = "categorical"
+    """multi: several values in one text, cut at `separator`. vector: numbers of one length, such as an embedding of a
+    text or an image: a list, or a text of them between blanks, commas or semicolons. text: a name to show, not to learn
+    from."""
     separator: str = "|"
     """Between the values of a `multi` feature."""
     missing: str | None = None

@@ -43,10 +43,25 @@ class SlowMoConfig(Section):
     """Of the outer steps; 1 with momentum 0 is plain averaging."""
 
 
+class TablesConfig(Section):
+    """Optimizer of a tower model's vectors by id, which are spread over the ranks, one owner a row. Skip-gram's have
+    row-wise Adagrad and take none of these knobs."""
+
+    optimizer: Literal["adam", "adagrad"] = "adam"
+    """adam: with one second moment a row, for rows that a batch touches. adagrad: row-wise, a number a row as state
+    instead of embedding_dim more."""
+    second_moment: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Of adam: how much of a row's second moment a step keeps."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Added to the gradient of touched rows, times the row."""
+
+
 class DenseConfig(Section):
     """Optimizer of parameters that every rank holds whole (towers): AdamW. Embedding tables, which are spread over the
-    ranks, have row-wise Adagrad instead; a model that is tables alone takes none of these knobs."""
+    ranks, have one of their own; a model that is tables alone takes none of these knobs."""
 
+    learning_rate: PositiveFloat = 0.003
+    """At its highest; follows the same schedule as `training.learning_rate`, which is the tables'."""
     state: Literal["float32", "bfloat16"] = "float32"
     """Precision of the moments; bfloat16 saves 4 bytes a parameter (AnyPrecision: Kahan summation where the parameters
     are bfloat16 too)."""

@@ -199,7 +199,7 @@ METRICS = _table(
         c.NAME: pa.string(),
         c.K: _INT,  # 0 where a metric has no cut-off
         c.VALUE: pa.float64(),
-        c.SEGMENT: pa.string(),  # `all`, `warm`, `cold`
+        c.SEGMENT: pa.string(),  # `all`, users `warm` and `cold`; `cold_items`: only these are relevant
         c.NUM_USERS: pa.int64(),
     },
     partition_by=(c.STAGE_KEY,),

@@ -1,7 +1,7 @@
 """All metrics of one model's lists, as rows of table `metrics`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,9 @@ from recspark.evaluate.beyond import coverage, novelty, popularity_lift
 from recspark.evaluate.histories import ALL, SEGMENTS, Cases
 from recspark.evaluate.ragged import BoolArray, IntArray
 from recspark.evaluate.ranking import RANKING_METRICS, find_hits
+
+COLD_ITEMS = "cold_items"
+"""The segment in which only items without train events are relevant, and only users who want some are counted."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,19 @@ def measure(ids_UK: IntArray, cases: Cases, num_events: IntArray, ks: Sequence[i
         members = cases.segment(segment)
         if members.any():
             found += list(_measure_segment(ids_UK, hits_UK, cases, num_events, ks, segment, members))
-    return found
+    return found + list(_measure_cold_items(ids_UK, cases, num_events, ks))
+
+
+def _measure_cold_items(
+    ids_UK: IntArray, cases: Cases, num_events: IntArray, ks: Sequence[int]
+) -> Iterator[MetricValue]:
+    """Of the users that want an item without train events, how well those items are found among all."""
+    relevant = cases.relevant.where(num_events[cases.relevant.values] == 0)
+    members = relevant.lengths > 0
+    if members.any():
+        of_cold = replace(cases, relevant=relevant)
+        hits_UK = find_hits(ids_UK, relevant)
+        yield from _measure_segment(ids_UK, hits_UK, of_cold, num_events, ks, COLD_ITEMS, members)
 
 
 def _measure_segment(

@@ -67,7 +67,9 @@ def _left_out(config: RunConfig) -> dict[str, str]:
         )
     elif config.graph and not model.has_corpus:
         reasons["graph"] = f"not needed: {model.kind} learns from users' histories"
-    if config.walks and not model.has_corpus:
+    if config.graph and model.has_towers:
+        reasons["graph"] = f"not needed: {model.kind} learns from users' histories"
+    if config.walks and (model.has_towers or not model.has_corpus):
         reasons["walks"] = f"not needed: {model.kind} learns from no walks"
     if not model.has_vectors:
         reasons |= dict.fromkeys(("train", "index"), f"not applicable: {model.kind} ranks lists without vectors")

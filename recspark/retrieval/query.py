@@ -25,7 +25,7 @@ from recspark.logs import log
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.recommend import Searcher, recommend, search_index
-from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
+from recspark.retrieval.user_encoder import TowerEncoder, UserEncoder, open_user_encoder
 from recspark.retrieval.user_vectors import keep_known
 
 if TYPE_CHECKING:  # the config's engine-free types; nothing of it is needed to answer
@@ -96,6 +96,8 @@ def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
             f"in the training part; ask for another, or move split.cut"
         )
     query, itself = answers.vectors.queries[row : row + 1], Ragged.from_rows([[item_idx]])
+    if isinstance(answers.encoder, TowerEncoder):
+        query = answers.vectors.vectors[row : row + 1]  # what stands for it in a history is not what it is like
     if not query.any():
         raise QueryError(
             f"query: item {item_id!r} was never trained: its vector in model {answers.vectors.model_id} is zero, as "

@@ -1,28 +1,34 @@
-"""From histories to user vectors, behind one protocol: today the mean of item vectors, tomorrow an exported tower.
+"""From a history to what is asked of the index: a user's vector, or several.
 
-history [[3, 5], [8]], user_idx [812, 7]  ->  [U, D], or [U, H, D] where users have several vectors: the best counts
+    history [[17, 4, 9]], user_idx [812]   ->   [1, D]           one vector a user
+                                           ->   [1, K, D]        interests; an item's score is that of the nearest
+
+Models without a user tower take the mean of unit query vectors (`user_vectors`); a tower is evaluated in numpy from the
+file beside the model's vectors, so that nothing that serves imports torch.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
-from recspark.errors import LakeError
+import numpy as np
+
 from recspark.evaluate.lists import FloatArray
 from recspark.evaluate.ragged import IntArray, Ragged
+from recspark.evaluate.user_tower import StoredUserTower
+from recspark.evaluate.user_tower_file import FACT, read_user_tower
 from recspark.index.item_vectors import ItemVectors
 from recspark.lake.arrow import TableAt
-from recspark.retrieval.user_vectors import build_user_vectors
+from recspark.retrieval.user_vectors import build_user_vectors, keep_known
 
-MEAN = "mean"
-FACT = "user_encoder"
-"""The fact in the commit of `item_embeddings` that says how users are made of histories; without it, by `mean`."""
+UNKNOWN_USER = -1
+"""The user_idx of someone whom the lake does not know."""
 
 
 class UserEncoder(Protocol):
     """What makes users' vectors. A vector of zeros is none: it has no direction to look in."""
 
     def encode(self, history: Ragged, user_idx: IntArray | None = None) -> FloatArray:
-        """[U, D] or [U, H, D] of histories of item_idx, one row a user, the newest last; who they are where known."""
+        """[U, D] or [U, K, D] of histories of item_idx, one row a user, the newest last; who they are where known."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,26 @@ class MeanEncoder:
         return build_user_vectors(self.vectors, history)
 
 
+@dataclass(frozen=True)
+class TowerEncoder:
+    """A trained user tower over the items' query vectors."""
+
+    vectors: ItemVectors
+    tower: StoredUserTower
+
+    def encode(self, history: Ragged, user_idx: IntArray | None = None) -> FloatArray:
+        """[U, D] or [U, K, D]; zeros for a user of whom nothing is known."""
+        known = keep_known(self.vectors, history)
+        rows = Ragged(known.offsets, self.vectors.rows_of(known.values).astype(np.int32))
+        users = np.full(len(history), UNKNOWN_USER) if user_idx is None else np.asarray(user_idx)
+        return self.tower.encode(self.vectors.queries, rows, users)
+
+
 def open_user_encoder(vectors: ItemVectors, embeddings: TableAt) -> UserEncoder:
     """The encoder of a model whose vectors were read from a pinned `item_embeddings`.
 
-    Raises: LakeError where its record names a way to make users that this version does not know.
+    Raises: LakeError when its user tower is lost or damaged.
     """
-    kind = embeddings.record.facts.get(FACT, MEAN)
-    if kind != MEAN:
-        raise LakeError(
-            f"{embeddings.uri}: version {embeddings.version} makes users by {kind!r}, this version of recspark knows "
-            f"{MEAN}; install the one that trained the model"
-        )
-    return MeanEncoder(vectors)
+    if FACT not in embeddings.record.facts:
+        return MeanEncoder(vectors)
+    return TowerEncoder(vectors, read_user_tower(embeddings.lake, vectors.model_id))

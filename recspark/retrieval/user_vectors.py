@@ -9,10 +9,10 @@ vector, which scores every item by its bias alone.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recspark.evaluate.lists import FloatArray
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.weighted_sums import weighted_sums
 from recspark.index.item_vectors import ItemVectors
 
 
@@ -21,28 +21,9 @@ def build_user_vectors(vectors: ItemVectors, history: Ragged) -> FloatArray:
     counted, weights = vectors.history_weights.weigh(keep_known(vectors, history))
     totals = np.bincount(counted.row_of_value, weights, len(counted))
     shares = (weights * np.repeat(1.0 / np.maximum(totals, 1), counted.lengths)).astype(np.float32)
-    return _weighted_sums(vectors.user_parts, vectors.rows_of(counted.values), shares, counted.offsets)
+    return weighted_sums(vectors.user_parts, Ragged(counted.offsets, vectors.rows_of(counted.values)), shares)
 
 
 def keep_known(vectors: ItemVectors, history: Ragged) -> Ragged:
     """The events on items that have a vector."""
     return history.where(vectors.rows_of(history.values) >= 0)
-
-
-def _weighted_sums(
-    vectors_MD: FloatArray, rows: NDArray[np.int64], shares: FloatArray, offsets: NDArray[np.int64]
-) -> FloatArray:
-    """[U, D]: each user's sum of share x vector, in the order of his events, whoever stands beside him.
-
-    Place by place for all users who have that many events, so that no more than [U, D] is gathered at a time.
-    """
-    lengths = np.diff(offsets)
-    order = np.argsort(-lengths, kind="stable")  # those who have a place come first
-    starts, ascending = offsets[:-1][order], np.sort(lengths)
-    sums = np.zeros((len(lengths), vectors_MD.shape[1]), np.float32)
-    for place in range(int(lengths.max(initial=0))):
-        at = starts[: len(lengths) - np.searchsorted(ascending, place, side="right")] + place
-        sums[: len(at)] += shares[at, None] * vectors_MD[rows[at]]
-    users = np.empty_like(sums)
-    users[order] = sums
-    return users

@@ -3,7 +3,7 @@
     movieId,title,genres                        item_id  f_genre                  f_title
     1,Toy Story (1995),Adventure|Animation  ->  "1"      ["Adventure","Animation"] "Toy Story (1995)"
 
-categorical and text: string; multi: array<string>; numeric: float. Ids are compared as text.
+categorical and text: string; multi: array<string>; numeric: float; vector: array<float>. Ids are compared as text.
 """
 
 from functools import reduce
@@ -139,10 +139,19 @@ def _as_type(text: Column, feature: FeatureConfig) -> Column:
     present = F.when(~is_blank(text), text)
     if feature.kind == "numeric":
         return number_text(present).cast("float")
+    if feature.kind == "vector":
+        return _numbers(present)
     if feature.kind == "multi":
         parts = F.transform(F.split(present, F.lit(_literal(feature.separator))), lambda part: F.trim(part))
         return F.array_distinct(F.filter(parts, lambda part: part != ""))
     return present
+
+
+def _numbers(text: Column) -> Column:
+    """A text such as "0.1 0.2" or "[0.1, 0.2]", or a list cast to one, as array<float>; NULL where a part is none."""
+    inner = F.trim(F.regexp_replace(text, r"^\s*\[|\]\s*$", ""))
+    numbers = F.transform(F.split(inner, r"[\s,;]+"), lambda part: number_text(part).cast("float"))
+    return F.when(~F.exists(numbers, lambda number: number.isNull()), numbers)
 
 
 def _literal(separator: str) -> str:

@@ -1,13 +1,14 @@
 """What the trainer asks of a backend, and which one a run gets."""
 
 import importlib.util
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from recspark.config.schema import TrainingConfig
 from recspark.errors import TrainingError
 from recspark.training.objective import Place
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
+from recspark.training.tower_result import TowerResult
 from recspark.training.warm_start import StartRows
 from recspark.training.world import Launch
 
@@ -45,6 +46,14 @@ class Backend(Protocol):
 
     def part(self, items: range) -> SkipGramTables:
         """The model's rows of these items, whoever holds them; every rank may ask for others. Collective."""
+
+
+@runtime_checkable
+class TowerTraining(Protocol):
+    """A backend whose model makes vectors of users by a tower."""
+
+    def result(self) -> TowerResult:
+        """All that is exported, the same on every rank. Collective."""
 
 
 def choose_backend(config: TrainingConfig, launch: Launch, recorded: str | None = None) -> tuple[str, str, str]:

@@ -24,6 +24,7 @@ from recspark.training.job import build_backend, count_threads, find_objective, 
 from recspark.training.mixture import open_reader, plan_epoch
 from recspark.training.objective import Place
 from recspark.training.schedule import plan_schedule
+from recspark.training.tower_model import count_rows
 from recspark.training.world import World, find_launch, open_world
 
 _TRIAL_SECONDS, _TRIAL_BYTES = 2.0, 1 << 30
@@ -45,18 +46,20 @@ def describe_training(run: Run) -> str:
     name, device, reason = pick_backend(run, launch)
     reader = open_reader(inputs.open_corpora(), config.num_lanes, run.seed)
     reader.rank_lanes(0, launch.world_size)
-    num_numbers = _count_numbers(len(inputs.num_events), model.embedding_dim, 1)
-    num_bytes = 4 * _count_numbers(len(inputs.num_events), model.embedding_dim, launch.world_size)
+    num_rows = count_rows(run, inputs) if model.has_towers else None
+    num_numbers = _count_numbers(len(inputs.num_events), model.embedding_dim, 1, num_rows)
+    num_bytes = 4 * _count_numbers(len(inputs.num_events), model.embedding_dim, launch.world_size, num_rows)
     batches = reader.steps_per_epoch(config.batch_sequences)
     plan_schedule(config, batches)
-    find_objective(run, inputs)
+    if not model.has_towers:
+        find_objective(run, inputs)
     start = _describe_start(run, inputs)
     num_values = _count_values(inputs)
     estimate = _estimate(run, inputs, reader, config.epochs * num_values, name, device, num_bytes)
     processes = f"{launch.world_size} process{'es' if launch.world_size > 1 else ''}"
     lines = {
-        "parameters": f"{len(inputs.num_events):,} items x {model.embedding_dim}: {num_numbers:,} numbers with their "
-        "optimizer state",
+        "parameters": f"{f'{num_rows:,} rows' if num_rows else f'{len(inputs.num_events):,} items'} x "
+        f"{model.embedding_dim}: {num_numbers:,} numbers with their optimizer state",
         "memory": f"{_show_bytes(num_bytes)} of them a process; {config.keep_checkpoints} checkpoints of "
         f"{_show_bytes(4 * num_numbers)}",
         "corpus": f"{_name_corpora(inputs)}: {reader.num_rows:,} sequences, {num_values:,} items an epoch",
@@ -69,8 +72,12 @@ def describe_training(run: Run) -> str:
     return "\n".join([head, *(f"  {title:<12} {text}" for title, text in lines.items())])
 
 
-def _count_numbers(num_items: int, dim: int, world_size: int) -> int:
-    """Float32 numbers of the largest process's part of the model, laid out without memory."""
+def _count_numbers(num_items: int, dim: int, world_size: int, num_rows: int | None) -> int:
+    """Float32 numbers of the largest process's part of the model, laid out without memory; ``num_rows`` are those of a
+    tower model's table.
+    """
+    if num_rows is not None:
+        return -(-num_rows // world_size) * (2 * dim + 2)
     ranks: Ranks = World(world_size=world_size, device="meta")
     model = SkipGram(num_items, dim, ranks, lambda ids: None)  # type: ignore[arg-type, return-value]
     return sum(tensor.numel() for tensor in model.state().values())

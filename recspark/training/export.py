@@ -21,7 +21,16 @@ from recspark.lake.parts import PartFile, PartWriter, commit_parts
 from recspark.logs import log
 from recspark.training.inputs import TrainInputs
 from recspark.training.model_files import TrainedModel
-from recspark.training.readout import Readout, ReadoutSpec, mean_of_sums, read_out, sum_user_vectors, unit_rows
+from recspark.training.readout import (
+    Readout,
+    ReadoutSpec,
+    mean_of_sums,
+    read_out,
+    sum_user_vectors,
+    train_history,
+    unit_rows,
+)
+from recspark.training.tower_result import TowerResult
 from recspark.training.world import World
 
 _ITEMS_AT_ONCE = 200_000
@@ -39,7 +48,10 @@ def write_embeddings(run: Run, model: TrainedModel, inputs: TrainInputs, world: 
     counts, tables = dict(model.counts), {}
     if inputs.users is not None and inputs.user_histories is not None:
         writer = PartWriter(run.lake, USER_EMBEDDINGS, slice_, world.rank)
-        users = write_user_rows(inputs.users, inputs.user_histories, items, model.items.start, writer, world)
+        if model.towers:
+            users = write_tower_users(inputs.users, inputs.user_histories, model.towers, writer, world)
+        else:
+            users = write_user_rows(inputs.users, inputs.user_histories, items, model.items.start, writer, world)
         parts, user_counts = _gather(world, writer.close(), users)
         counts |= user_counts
         if world.rank == 0:
@@ -117,6 +129,31 @@ def write_user_rows(
         writer.write(_embedding_rows(listed[order], own_ids, vectors[has_vector][order], None, bias))
         num_rows += len(order)
         num_missing += int((~has_vector).sum())
+    return {"users": num_rows, "users_without_history": num_missing}
+
+
+def write_tower_users(
+    users: TableAt, histories: TableAt, towers: TowerResult, writer: PartWriter, world: World
+) -> Counts:
+    """Writes every n-th piece of user_embeddings by the user tower; counts of what this rank wrote.
+
+    A user of several vectors (interests) has no row: one vector cannot stand for them.
+    """
+    ids = read_ids(users, c.USER_IDX, c.USER_ID)
+    num_rows = num_missing = 0
+    for piece, (user_idx, item_idx, starts, num_train) in enumerate(_stream_histories(histories)):
+        if piece % world.world_size != world.rank:
+            continue
+        history = train_history(item_idx, starts, num_train)
+        vectors = towers.users.encode(towers.query, history.where(towers.is_listed[history.values]), user_idx)
+        if vectors.ndim == 3:
+            vectors = np.zeros((len(user_idx), vectors.shape[2]), np.float32)
+        listed = np.flatnonzero(vectors.any(axis=1))
+        listed = listed[np.argsort(user_idx[listed])]
+        own_ids = ids.take(pa.array(user_idx[listed]))
+        bias = np.zeros(len(listed), np.float32)
+        writer.write(_embedding_rows(user_idx[listed], own_ids, vectors[listed], None, bias))
+        num_rows, num_missing = num_rows + len(listed), num_missing + len(user_idx) - len(listed)
     return {"users": num_rows, "users_without_history": num_missing}
 
 

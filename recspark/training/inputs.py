@@ -22,7 +22,8 @@ class TrainInputs:
 
     ``corpora`` has the table of each corpus with its weight, by name, none for a model in closed form;
     ``item_graph`` is there for a warm start, and for a closed form without users. ``bought_type`` is the code of the
-    event type that `training.conversion_context` names.
+    event type that `training.conversion_context` names. ``has_user_keys``: sequences say whose they are, and which
+    events came at once.
     """
 
     corpora: dict[str, tuple[TableAt, float]]
@@ -32,6 +33,7 @@ class TrainInputs:
     num_events: NDArray[np.int64]
     item_graph: TableAt | None = None
     bought_type: int | None = None
+    has_user_keys: bool = False
 
     @property
     def versions(self) -> dict[str, int]:
@@ -53,7 +55,8 @@ class TrainInputs:
             return open_sequences(table, c.WALK)
         if name == "sessions":
             return open_sequences(table, c.ITEM_IDX, c.TRAIN, marked_type=self.bought_type)
-        return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN)
+        key, time = (c.USER_IDX, c.TS) if self.has_user_keys else (None, None)
+        return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN, key=key, time=time)
 
 
 def find_inputs(run: Run) -> TrainInputs:
@@ -79,6 +82,7 @@ def find_inputs(run: Run) -> TrainInputs:
         num_events=_read_num_events(items),
         item_graph=find("item_graph") if reads_graph else None,
         bought_type=_find_bought_type(run) if model.has_corpus else None,
+        has_user_keys=model.has_towers,
     )
 
 

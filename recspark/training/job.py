@@ -13,7 +13,7 @@ from recspark.config.schema import TrainingConfig
 from recspark.lake.arrow import find_done
 from recspark.lake.folders import find_flaw
 from recspark.logs import log
-from recspark.training.backend import CPU, Backend, choose_backend
+from recspark.training.backend import CPU, TORCH, Backend, TowerTraining, choose_backend
 from recspark.training.checkpoint import Checkpoints, checkpoint_uri, find_recorded_backend
 from recspark.training.closed_form import fit_closed_form
 from recspark.training.data import SequenceReader
@@ -27,6 +27,8 @@ from recspark.training.negatives import leave_out_rare
 from recspark.training.objective import Objective, build_objective
 from recspark.training.readout_search import find_readout
 from recspark.training.starting_model import MODELS, check_start
+from recspark.training.tower_readout import find_tower_readout
+from recspark.training.tower_result import TowerResult
 from recspark.training.trackers import check_trackers, open_trackers
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.warm_start import StartRows, plan_start
@@ -68,7 +70,12 @@ def train(run: Run) -> None:
 
 def pick_backend(run: Run, launch: Launch) -> tuple[str, str, str]:
     """(backend, device, reason) of a run; that of its checkpoint where it has one."""
-    return choose_backend(run.config.training, launch, find_recorded_backend(checkpoint_uri(run)))
+    config = run.config.training
+    if run.config.model.has_towers:
+        config = config.model_copy(update={"backend": TORCH})
+        name, device, _ = choose_backend(config, launch)
+        return name, device, f"model.kind {run.config.model.kind} is trained by it"
+    return choose_backend(config, launch, find_recorded_backend(checkpoint_uri(run)))
 
 
 def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str, reason: str) -> TrainedModel:
@@ -93,9 +100,20 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str,
     seconds = round(time.monotonic() - started, 1)
     _say(launch, "trained", loss=counts["final_loss"], seconds=seconds, **state.speed)
     facts = _facts(run, name) | ({"warm_start": start.to_facts()} if start else {})
+    if isinstance(backend, TowerTraining):
+        return _finish_towers(run, inputs, backend.result(), counts, facts, world)
     facts |= find_readout(run.config.model, inputs, backend.part, world)
     items = own_items(len(inputs.num_events), world)
     return TrainedModel(backend.part(items), items, counts, facts)
+
+
+def _finish_towers(
+    run: Run, inputs: TrainInputs, result: TowerResult, counts: dict[str, Any], facts: dict[str, Any], world: World
+) -> TrainedModel:
+    """A trained tower model with what it is exported by. Collective."""
+    facts |= find_tower_readout(run.config.model, inputs, result, world)
+    items = own_items(len(inputs.num_events), world)
+    return TrainedModel(result.tables_of(items), items, counts, facts, result)
 
 
 def open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
@@ -130,6 +148,10 @@ def find_objective(run: Run, inputs: TrainInputs) -> Objective:
 
 def build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
     """A model at its start. Collective."""
+    if run.config.model.has_towers:
+        from recspark.training.tower_model import build_tower_backend
+
+        return build_tower_backend(run, inputs, world, num_threads)
     dim, objective = run.config.model.embedding_dim, find_objective(run, inputs)
     if name == CPU:
         from recspark.training.cpu_backend import CpuBackend

@@ -101,7 +101,7 @@ def gather(pool: Sequences, rows: NDArray[np.int64]) -> Sequences:
     np.cumsum((pool.offsets[1:] - pool.offsets[:-1])[rows], out=offsets[1:])
     values = np.empty(offsets[-1], np.int32)
     _gather_rows(pool.values, pool.offsets, rows, offsets, values)
-    return Sequences(values, offsets)
+    return Sequences(values, offsets, None if pool.keys is None else pool.keys[rows])
 
 
 @njit(cache=True, nogil=True)

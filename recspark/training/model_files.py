@@ -21,6 +21,7 @@ from recspark.config import Run
 from recspark.contracts.manifest import FileEntry, Manifest
 from recspark.contracts.shards import shard_range
 from recspark.errors import LakeError
+from recspark.evaluate.user_tower_file import FACT, read_user_tower
 from recspark.faults import fault_point
 from recspark.lake.folders import (
     check_file,
@@ -34,6 +35,8 @@ from recspark.lake.folders import (
 from recspark.lake.storage import open_filesystem, readable_copy, writable_folder
 from recspark.training.starting_model import MODELS
 from recspark.training.tables import SkipGramTables
+from recspark.training.tower_files import write_towers
+from recspark.training.tower_result import TowerResult
 from recspark.training.world import World
 
 _STEM = "vectors"
@@ -41,12 +44,16 @@ _STEM = "vectors"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A finished training as this rank has it: its rows ``items``, what was counted, what readers need to know."""
+    """A finished training as this rank has it: its rows ``items``, what was counted, what readers need to know.
+
+    ``towers`` is all of a tower model, of which every rank makes vectors of users.
+    """
 
     tables: SkipGramTables
     items: range
     counts: dict[str, Any]
     facts: dict[str, Any]
+    towers: TowerResult | None = None
 
 
 def own_items(num_items: int, world: World) -> range:
@@ -65,7 +72,25 @@ def read_model(run: Run, manifest: Manifest, num_items: int, world: World) -> Tr
 
     Raises: LakeError when a file's SHA-256 is not the manifest's.
     """
-    items, files = own_items(num_items, world), sorted(manifest.files, key=lambda file: file.path)
+    if FACT in manifest.facts:
+        return _read_towers(run, manifest, num_items, world)
+    items = own_items(num_items, world)
+    return TrainedModel(_read_tables(run, manifest, num_items, items), items, manifest.counts, manifest.facts)
+
+
+def _read_towers(run: Run, manifest: Manifest, num_items: int, world: World) -> TrainedModel:
+    """A published tower model, whole."""
+    tables = _read_tables(run, manifest, num_items, range(num_items))
+    one_sided = manifest.facts["readout"] == "output"
+    query = tables.output if one_sided else tables.input
+    result = TowerResult(query, tables.output, tables.is_trained, read_user_tower(run.lake, manifest.id))
+    items = own_items(num_items, world)
+    return TrainedModel(result.tables_of(items), items, manifest.counts, manifest.facts, result)
+
+
+def _read_tables(run: Run, manifest: Manifest, num_items: int, items: range) -> SkipGramTables:
+    """A range of a published model's rows."""
+    files = sorted((file for file in manifest.files if file.path.startswith(_STEM)), key=lambda file: file.path)
     held = [shard_range(part, len(files), num_items) for part in range(len(files))]
     shared = [range(max(part.start, items.start), min(part.stop, items.stop)) for part in held]
     wanted = [part for part in range(len(files)) if shared[part]] or [0]  # where there are more ranks than items
@@ -74,8 +99,7 @@ def read_model(run: Run, manifest: Manifest, num_items: int, world: World) -> Tr
         path = check_file(run.lake, MODELS, manifest.id, files[part])
         found.append(_read_rows(path, len(shared[part]), shared[part].start - held[part].start))
     arrays = {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
-    tables = SkipGramTables(is_trained=arrays.pop("is_trained") > 0, **arrays)
-    return TrainedModel(tables, items, manifest.counts, manifest.facts)
+    return SkipGramTables(is_trained=arrays.pop("is_trained") > 0, **arrays)
 
 
 def _read_rows(uri: str, num_rows: int, start: int) -> dict[str, NDArray[Any]]:
@@ -99,6 +123,8 @@ def publish_model(run: Run, model: TrainedModel, versions: dict[str, int], world
         _remove_parts(folder_uri(run.lake, MODELS, stage.id))
     world.barrier()
     entries = world.gather_objects(_write_part(run, model, world))
+    if world.rank == 0 and model.towers:
+        entries += write_towers(run.lake, stage.id, model.towers)
     if world.rank == 0:
         publish_folder(
             run.lake, MODELS, stage.id, entries, counts=model.counts, config=stage.sections, inputs=versions,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -24,3 +25,36 @@ class RowwiseAdagrad:
         step = self.learning_rate / (summed.sqrt() + self.epsilon)
         # Three times as fast on a CPU as index_add_; rows are distinct, so the order does not matter.
         weight.scatter_add_(0, rows[:, None].expand_as(gradient), gradient * -step[:, None])
+
+
+@dataclass(frozen=True)
+class RowwiseAdam:
+    """Adam with one second moment a row, for touched rows only; ``moments`` [n, dim] and ``steps`` [n] beside squares.
+
+    m <- b1 m + (1 - b1) g; s <- b2 s + (1 - b2) mean(g^2); w -= lr (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + epsilon),
+    t a row's own steps, g with ``weight_decay`` x w. Unlike Adagrad's, a row's step does not fall as it learns: the
+    schedule does that. Source: Kingma & Ba 2015, algorithm 1; lazy as torch's SparseAdam.
+    """
+
+    learning_rate: float
+    moments: Tensor
+    steps: Tensor
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.99
+    epsilon: float = 1e-12
+
+    def update(self, weight: Tensor, squares: Tensor, rows: Tensor, gradient: Tensor) -> None:
+        """Updates ``weight`` [n, dim] and ``squares`` [n] at distinct ``rows`` [r], in place."""
+        before = weight.index_select(0, rows)
+        if self.weight_decay:
+            gradient = gradient.add(before, alpha=self.weight_decay)
+        steps = self.steps.index_select(0, rows) + 1
+        squared = torch.lerp(gradient.square().mean(1), squares.index_select(0, rows), self.b2)
+        moment = torch.lerp(gradient, self.moments.index_select(0, rows), self.b1)
+        self.steps.index_copy_(0, rows, steps)
+        squares.index_copy_(0, rows, squared)
+        self.moments.index_copy_(0, rows, moment)
+        rate = self.learning_rate / (1 - self.b1**steps)
+        rate /= (squared / (1 - self.b2**steps)).sqrt() + self.epsilon
+        weight.index_copy_(0, rows, before.addcmul_(moment, rate[:, None], value=-1))

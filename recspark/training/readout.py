@@ -131,7 +131,7 @@ def sum_user_vectors(
     sums = np.zeros((len(num_train), unit.shape[1] + 1), np.float32)
     for start in range(0, len(num_train), _USERS_AT_ONCE):
         users = slice(start, min(start + _USERS_AT_ONCE, len(num_train)))
-        history = _train_history(item_idx, starts[users], num_train[users])
+        history = train_history(item_idx, starts[users], num_train[users])
         counted, shares = weights.weigh(history.where(is_trained[history.values]))
         own = _part_matrix(counted, shares, first_item, len(unit))
         sums[users, :-1] = own @ unit
@@ -165,7 +165,7 @@ def _finish(
     return out
 
 
-def _train_history(item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32]) -> Ragged:
+def train_history(item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32]) -> Ragged:
     """The train items of each user, the newest last."""
     ends = np.cumsum(num_train, dtype=np.int64)
     before = np.repeat(starts - (ends - num_train), num_train)

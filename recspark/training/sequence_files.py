@@ -7,7 +7,7 @@ a rank touches nothing but its own rows: `walks.walk` or `sessions.item_idx` in,
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,16 +22,22 @@ from recspark.lake.storage import open_filesystem
 
 MARK = 1 << 30
 """This bit is set in an item whose event is of a type that was asked for (`open_sequences`)."""
+TIED = 1 << 29
+"""This bit is set in an item whose event has the time of the event before it, where times were asked for."""
 _FOOTER_THREADS = 16
 _STREAM_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """A ragged batch: sequence b is ``values[offsets[b]:offsets[b + 1]]``; values int32 [N], offsets int64 [B + 1]."""
+    """A ragged batch: sequence b is ``values[offsets[b]:offsets[b + 1]]``; values int32 [N], offsets int64 [B + 1].
+
+    ``keys`` int32 [B] says whose each sequence is, where that was asked for.
+    """
 
     values: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    keys: NDArray[np.int32] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -40,7 +46,8 @@ class Sequences:
 
     def slice(self, start: int, stop: int) -> "Sequences":
         """Sequences start..stop-1, without a copy; offsets need not start at 0."""
-        return Sequences(self.values, self.offsets[start : stop + 1])
+        keys = None if self.keys is None else self.keys[start:stop]
+        return Sequences(self.values, self.offsets[start : stop + 1], keys)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ class SequenceFiles:
 
     ``epochs`` has one list for a table that every training epoch reads whole (sessions), or one for each epoch of
     walks: training epoch e reads ``epochs[e % len(epochs)]``. Of each list only the first ``prefix`` values count,
-    where that column is named; items of event type ``marked_type`` are read with the bit `MARK`.
+    where that column is named; items of event type ``marked_type`` are read with the bit `MARK`; column ``key`` says
+    whose a sequence is; by column ``time``, items are read with the bit `TIED`.
     """
 
     table: str
@@ -68,6 +76,8 @@ class SequenceFiles:
     epochs: tuple[tuple[RowGroup, ...], ...]
     prefix: str | None = None
     marked_type: int | None = None
+    key: str | None = None
+    time: str | None = None
 
     def of_epoch(self, epoch: int) -> tuple[RowGroup, ...]:
         """The row groups that a training epoch reads."""
@@ -80,12 +90,15 @@ def open_sequences(
     split: str | None = None,
     prefix: str | None = None,
     marked_type: int | None = None,
+    key: str | None = None,
+    time: str | None = None,
 ) -> SequenceFiles:
     """Lists the row groups of a list<int32> column, of one ``split`` or of all.
 
-    ``prefix`` names an int column: a row's sequence is that many values from the start of its list. ``marked_type`` is
-    a code of column `event_type`. A table partitioned by `epoch` (walks) gives a list for each of its epochs. Files are
-    ordered by path: writers number them, so a table written again the same way is read in the same order.
+    ``prefix`` names an int column: of a list only that many values from its start count. ``marked_type`` is a code of
+    column `event_type`, ``key`` an int column such as user_idx, ``time`` a list<int64> column. A table partitioned by
+    `epoch` (walks) gives a list for each of its epochs. Files are ordered by path: writers number them, so a table
+    written again the same way is read in the same order.
 
     Raises: LakeError when the version is gone, the column is missing or no list of int32, the table has deletion
     vectors or column mapping, or a footer is missing or damaged.
@@ -101,7 +114,7 @@ def open_sequences(
     for condition in _epoch_conditions(delta, partitions):
         paths = sorted(delta.file_uris(file_pruning_predicate=(chosen + condition) or None))
         epochs.append(_read_footers(paths, column))
-    return SequenceFiles(table.uri, table.version, column, tuple(epochs), prefix, marked_type)
+    return SequenceFiles(table.uri, table.version, column, tuple(epochs), prefix, marked_type, key, time)
 
 
 def _epoch_conditions(delta: DeltaTable, partitions: list[str]) -> list[list[tuple[str, str, str]]]:
@@ -143,7 +156,7 @@ def read_row_group(group: RowGroup, files: SequenceFiles) -> Iterator[Sequences]
     Raises: LakeError when the file is missing, cut short or damaged.
     """
     columns = [files.column]
-    columns += [files.prefix] if files.prefix else []
+    columns += [name for name in (files.prefix, files.key, files.time) if name]
     columns += [] if files.marked_type is None else [c.EVENT_TYPE]
     with _open_parquet(group.path) as file:
         for batch in file.iter_batches(_STREAM_ROWS, row_groups=[group.index], columns=columns, use_threads=False):
@@ -156,7 +169,11 @@ def _read_batch(batch: pa.RecordBatch, files: SequenceFiles, path: str) -> Seque
     if files.marked_type is not None:
         types = _flatten(batch.column(c.EVENT_TYPE), path, c.EVENT_TYPE)
         sequences = _mark(sequences, types, files.marked_type, path)
-    return _cut(sequences, batch.column(files.prefix).to_numpy()) if files.prefix else sequences
+    if files.time:
+        sequences = _tie(sequences, batch.column(files.time), path)
+    if files.prefix:
+        sequences = _cut(sequences, batch.column(files.prefix).to_numpy())
+    return replace(sequences, keys=batch.column(files.key).to_numpy()) if files.key else sequences
 
 
 def decode_row_group(group: RowGroup, files: SequenceFiles) -> Sequences:
@@ -172,7 +189,8 @@ def concatenate(parts: list[Sequences]) -> Sequences:
         np.add(p.offsets[1:], offsets[row] - p.offsets[0], out=offsets[row + 1 : row + 1 + p.num_rows])
         row += p.num_rows
     values = [p.values[p.offsets[0] : p.offsets[-1]] for p in parts]
-    return Sequences(np.concatenate([np.empty(0, np.int32), *values]), offsets)
+    keys = [p.keys for p in parts if p.keys is not None]
+    return Sequences(np.concatenate([np.empty(0, np.int32), *values]), offsets, np.concatenate(keys) if keys else None)
 
 
 def _flatten(lists: pa.ListArray, path: str, column: str) -> Sequences:
@@ -197,6 +215,18 @@ def _mark(items: Sequences, types: Sequences, marked_type: int, path: str) -> Se
         raise LakeError(f"{path}: rows with more items than event types, or fewer; build the table again")
     marked = own | np.where(of_types == marked_type, np.int32(MARK), np.int32(0))
     return Sequences(marked, items.offsets - items.offsets[0])
+
+
+def _tie(items: Sequences, times: pa.ListArray, path: str) -> Sequences:
+    """The items, those of the same time as the one before them in their row with `TIED`."""
+    if not np.array_equal(times.offsets.to_numpy() - times.offsets[0].as_py(), items.offsets - items.offsets[0]):
+        raise LakeError(f"{path}: rows with more items than times, or fewer; build the table again")
+    own, ts = items.values[items.offsets[0] : items.offsets[-1]], times.flatten().to_numpy()
+    is_tied = np.zeros(len(own), np.bool_)
+    is_tied[1:] = ts[1:] == ts[:-1]
+    starts = (items.offsets - items.offsets[0])[:-1]
+    is_tied[starts[starts < len(own)]] = False
+    return Sequences(own | np.where(is_tied, np.int32(TIED), np.int32(0)), items.offsets - items.offsets[0])
 
 
 @contextmanager

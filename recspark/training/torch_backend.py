@@ -4,17 +4,11 @@ A step scores every pair of the global batch and its negatives, which all ranks 
 its owner: 1, 2 and 4 ranks learn the same up to the order of sums. Not yet run on CUDA.
 """
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
-from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
 
 from recspark.memory import keep_freed_memory
 from recspark.models.sharded_embedding import RoutePlan, look_up
@@ -26,6 +20,7 @@ from recspark.training.init import init_rows
 from recspark.training.objective import Objective, Place
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.sequence_files import Sequences
+from recspark.training.sharded_state import load_rows, save_rows
 from recspark.training.staging import stage
 from recspark.training.tables import SkipGramTables
 from recspark.training.warm_start import StartRows
@@ -113,19 +108,11 @@ class TorchBackend:
 
     def save(self, folder: str) -> None:
         """Writes this rank's rows by torch's distributed checkpoint, in position order. Collective."""
-        state = {name: self._as_global(tensor.cpu()) for name, tensor in self._model.state().items()}
-        with _quiet_alone():
-            save_distributed(state, checkpoint_id=folder, no_dist=self._world.world_size == 1)
+        save_rows(self._model.state(), self._model.layout.num_rows, folder, self._world)
 
     def load(self, folder: str) -> None:
         """Reads this rank's rows, whatever number of ranks wrote them. Collective."""
-        own = self._model.state()
-        read = {name: torch.empty_like(tensor, device="cpu") for name, tensor in own.items()}
-        state = {name: self._as_global(tensor) for name, tensor in read.items()}
-        with _quiet_alone():
-            load_distributed(state, checkpoint_id=folder, no_dist=self._world.world_size == 1)
-        for name, tensor in own.items():
-            tensor.copy_(read[name])
+        load_rows(self._model.state(), self._model.layout.num_rows, folder, self._world)
 
     def part(self, items: range) -> SkipGramTables:
         """The model's rows of these items in their order, from the ranks that hold them. Collective."""
@@ -142,23 +129,3 @@ class TorchBackend:
             for n, tensor in enumerate(self._model.state().values())
         )
         return SkipGramTables(inputs, outputs, input_squares > 0, input_squares, output_squares)
-
-    def _as_global(self, local: Tensor) -> Any:
-        """This rank's rows as the part of the whole table that they are, so that a checkpoint can be cut anew."""
-        if self._world.world_size == 1:
-            return local
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.tensor import DTensor, Shard
-
-        mesh = init_device_mesh("cpu", (self._world.world_size,))
-        shape = torch.Size((self._model.layout.num_rows, *local.shape[1:]))
-        stride = (1,) if local.dim() == 1 else (shape[1], 1)
-        return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
-
-
-@contextmanager
-def _quiet_alone() -> Iterator[None]:
-    """Without torch's warning that one process has no process group, which is what we want."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        yield

@@ -47,12 +47,14 @@ def plan_training(
     )
 
 
-def write_topic_sessions(run: Run, num_sessions: int = 640, num_items: int = 60, seed: int = 0) -> None:
+def write_topic_sessions(
+    run: Run, num_sessions: int = 640, num_items: int = 60, seed: int = 0, features: dict[str, Any] | None = None
+) -> None:
     """Sessions of 2..12 items of one topic each (item i is of topic i % 5), one user a session.
 
     The last two items of the vocabulary are in no session: one has train events all the same, one has none. A history
     goes on with an item of the topic and the last one (valid), and with an item of the topic (test). The last user has
-    no history.
+    no history. ``features`` are columns of items.
     """
     sessions = topic_sequences(num_sessions, num_items - 2, seed)
     counts = np.bincount(np.concatenate(sessions), minlength=num_items)
@@ -74,7 +76,8 @@ def write_topic_sessions(run: Run, num_sessions: int = 640, num_items: int = 60,
         {"user_idx": num_sessions, "item_idx": [], "ts": [], "num_train": 0, "num_valid": 0, "num_context": 0}
     )
     tables = {"items": items, "users": users, "sessions": rows, "user_histories": histories}
-    write_stage(run, "sessions", {name: rows_of(name, values) for name, values in tables.items()})
+    more = {"items": features or {}}
+    write_stage(run, "sessions", {name: rows_of(name, rows, **more.get(name, {})) for name, rows in tables.items()})
 
 
 def _find_next(items: NDArray[np.int32], user: int, num_items: int) -> int:

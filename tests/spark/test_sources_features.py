@@ -24,6 +24,23 @@ def by_id(frame, key):
     return {r[key]: r for r in frame.toArrow().to_pylist()}
 
 
+def test_vectors_are_read_from_texts_and_from_lists(spark, lake, tmp_path):
+    lines = write_lines(tmp_path / "texts.csv", "id,v", "1,0.5 -1e-3", '2,"[1, 2]"', "3,1 x", "4,", "5,7")
+    lists = pa.table({"id": ["1", "2"], "v": pa.array([[0.1, 2], None], pa.list_(pa.float32()))})
+    write_deltalake(tmp_path / "lists", lists)
+    run = make_run(lake, SYNTHETIC, features=[
+        feature("text", lines, "id", "v", "vector"),
+        feature("list", tmp_path / "lists", "id", "v", "vector", format="delta"),
+    ])  # fmt: skip
+    features = read_item_features(spark, run)
+    assert {f.dataType.simpleString() for f in features.schema if f.name != "item_id"} == {"array<float>"}
+    found = by_id(features, "item_id")
+    assert found["1"]["f_text"] == pytest.approx([0.5, -0.001])
+    assert [found[i]["f_text"] for i in "2345"] == [[1, 2], None, None, [7]]
+    assert found["1"]["f_list"] == pytest.approx([0.1, 2])
+    assert found["2"]["f_list"] is None
+
+
 def test_each_kind_gets_its_type_and_missing_its_value(spark, lake, tmp_path):
     films = write_lines(
         tmp_path / "films.csv", "movieId,title,genres,year,brand",

@@ -109,7 +109,7 @@ def test_two_problems_in_one_message(conf):
         ),
         (
             "model.kind=deepwalk",
-            "model.kind: must be 'skip_gram', 'cbow', 'popularity', 'item_knn', 'rp3beta', 'ease', ",
+            "model.kind: must be 'skip_gram', 'cbow', 'two_tower', 'mf', 'light_gcn', 'popularity', 'item_knn', ",
         ),
         ("run.name=${env:RECSPARK_NO_SUCH_NAME}", "the environment variable RECSPARK_NO_SUCH_NAME is not set"),
     ],

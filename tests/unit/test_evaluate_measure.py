@@ -42,6 +42,18 @@ def test_a_segment_without_users_has_no_rows():
     assert {segment for _, segment in found} == {"all", "warm"}
 
 
+def test_items_without_train_events_are_told_apart():
+    """Users 0 and 1 want item 4, which has none; user 1 wants item 2 too."""
+    users = [([0], [], [], [4]), ([1], [], [], [2, 4]), ([0], [], [], [1])]
+    events = np.append(NUM_EVENTS, 0)
+    cases = build_cases(build_histories(users), events, CaseSpec())
+    found = {
+        (v.label, v.segment): (v.value, v.num_users) for v in measure(np.array([[4], [2], [1]]), cases, events, (1,))
+    }
+    assert found["recall@1", "cold_items"] == (0.5, 2)
+    assert found["recall@1", "all"] == (pytest.approx((1 + 0.5 + 1) / 3), 3)
+
+
 def test_metrics_rows_fit_the_contract():
     _, rows = values(WARM_USERS, [[1, 2], [3, 0]], (1,))
     table = to_metrics_table("key", {"a": rows, "b": rows[:1]})

@@ -43,7 +43,7 @@ def test_only_the_most_popular_are_written(run: Run, tmp_path: Path) -> None:
 def test_the_command_needs_to_know_what() -> None:
     result = CliRunner().invoke(app, ["export", "conf/quickstart.yaml"])
     assert isinstance(result.exception, ConfigError)
-    assert "say what to write: --projector, --vectors" in str(result.exception)
+    assert "say what to write: --projector, --vectors or --towers" in str(result.exception)
 
 
 def test_the_command_writes_them(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

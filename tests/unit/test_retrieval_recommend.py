@@ -148,3 +148,24 @@ def test_user_vectors_equal_the_trainers(weights):
     found = build_user_vectors(weighted(vectors, weights), history)
     assert found == pytest.approx(expected, abs=1e-6)
     assert has_vector.tolist() == found.any(axis=1).tolist()
+
+
+def test_of_several_interests_an_item_has_the_score_of_the_nearest():
+    """Against all scores, the largest an item, ranked: exact whatever lists the interests give."""
+    random, num_items, k = np.random.default_rng(5), 40, 6
+    rows = random_vectors(3, num_items, 4)
+    vectors = ItemVectors("m", "cosine", np.arange(num_items) * 2, rows, rows, random.normal(0, 0.1, num_items))
+    queries = random.normal(size=(7, 3, 4)).astype(np.float32)
+
+    class Interests:
+        def encode(self, history, user_idx=None):
+            return queries
+
+    masked = Ragged.from_rows([[int(i) * 2 for i in random.integers(0, num_items, 3)] for _ in range(7)])
+    found = recommend(vectors, Ragged.empty(7), masked, k, encoder=Interests())
+    scores = (unit_rows(queries.reshape(-1, 4)).reshape(7, 3, 4) @ unit_rows(rows).T).max(axis=1) + vectors.bias
+    for user in range(7):
+        scores[user, masked.row(user) // 2] = -np.inf
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :k] * 2
+    np.testing.assert_array_equal(found.ids, expected)
+    np.testing.assert_allclose(found.scores, -np.sort(-scores, axis=1)[:, :k], rtol=1e-5)

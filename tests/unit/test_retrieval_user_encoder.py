@@ -1,12 +1,11 @@
 """One protocol for users: one vector, several of which the best counts, none."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from recspark.contracts.commits import CommitRecord
-from recspark.errors import LakeError
 from recspark.evaluate.lists import NO_ITEM
 from recspark.evaluate.ragged import Ragged
 from recspark.index.item_vectors import ItemVectors
@@ -130,9 +129,6 @@ def test_the_mean_is_what_models_without_a_word_of_it_use():
     encoder = open_user_encoder(vectors, table)
     assert isinstance(encoder, MeanEncoder)
     assert encoder.encode(history).tolist() == build_user_vectors(vectors, history).tolist()
-    other = replace(table, record=replace(record, facts={"user_encoder": "tower"}))
-    with pytest.raises(LakeError, match="version 3 makes users by 'tower', this version of recspark knows mean"):
-        open_user_encoder(vectors, other)
 
 
 def test_a_user_is_the_same_whoever_stands_beside_him():

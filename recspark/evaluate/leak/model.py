@@ -15,7 +15,9 @@ from recspark.evaluate.history_weights import HistoryWeights
 from recspark.evaluate.leak.histories import TrainParts
 from recspark.evaluate.leak.inputs import Audited, check_ids, check_inputs, is_sampled
 from recspark.evaluate.leak.report import Check, Finding, not_applicable
+from recspark.evaluate.leak.towers import encode_again
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.user_tower_file import FACT
 from recspark.lake.arrow import TableAt, stream_table
 
 MAX_USERS = 1_000
@@ -51,6 +53,8 @@ def _check_items(vectors: TableAt, item_events: NDArray[np.int64]) -> Check:
     """Whether items without train events have no vector, or only one that a warm start brought."""
     start = vectors.record.facts.get("warm_start")
     known = "train events" if start is None else f"train events, or come from model {start['model_id']}"
+    by_features = bool(vectors.record.facts.get("item_features"))
+    known += " or features" if by_features else ""
     finding = Finding("train.items", vectors, f"items with a vector have {known}", "vectors")
     num_started = 0
     for batch in _stream_model(vectors, [c.IDX, c.VECTOR]):
@@ -58,14 +62,17 @@ def _check_items(vectors: TableAt, item_events: NDArray[np.int64]) -> Check:
         check_ids("item_embeddings", c.IDX, idx, len(item_events))
         is_unknown = (item_events[idx] == 0) & _matrix(batch[c.VECTOR]).any(axis=1)
         num_started += int(is_unknown.sum())
-        finding.look(is_unknown & (start is None), _naming("item", idx))
-    return finding.check(f"{num_started:,} of them by the warm start" if start else "")
+        finding.look(is_unknown & (start is None and not by_features), _naming("item", idx))
+    told = "the warm start" if start else "their features alone" if by_features else ""
+    return finding.check(f"{num_started:,} of them by {told}" if told else "")
 
 
 def _check_users(tables: Mapping[str, TableAt], train: TrainParts) -> Check:
     """Whether users with a vector have train events, and the sampled ones' is the mean over their train items."""
     vectors, users = tables["item_embeddings"], tables["user_embeddings"]
-    finding = Finding("train.users", users, "a user's vector is the mean over the train history", "vectors")
+    is_tower = FACT in vectors.record.facts
+    what = "what the user tower makes of" if is_tower else "the mean over"
+    finding = Finding("train.users", users, f"a user's vector is {what} the train history", "vectors")
     total, idx, found = len(train.user_events), [], []
     for batch in _stream_model(users, [c.IDX, c.VECTOR]):
         user_idx = batch[c.IDX].to_numpy()
@@ -76,10 +83,13 @@ def _check_users(tables: Mapping[str, TableAt], train: TrainParts) -> Check:
         found.append(_matrix(batch[c.VECTOR].take(pa.array(kept))))
     sampled = np.concatenate(idx or [np.empty(0, np.int32)])
     if len(sampled):
-        means = _mean_vectors(_histories_of(sampled, train), vectors)
-        distance = np.abs(np.concatenate(found) - means).max(axis=1)
-        for place in np.flatnonzero(distance > _TOLERANCE):
-            finding.fail(f"user {sampled[place]}: off by {distance[place]:.2g} from that mean")
+        histories = _histories_of(sampled, train)
+        expected = encode_again(vectors, histories, sampled) if is_tower else _mean_vectors(histories, vectors)
+        distance = np.abs(np.concatenate(found) - expected).max(axis=1)
+        for place in np.flatnonzero(distance > _TOLERANCE * max(1.0, float(np.abs(expected).max()))):
+            finding.fail(
+                f"user {sampled[place]}: off by {distance[place]:.2g} from {'it' if is_tower else 'that mean'}"
+            )
     return finding.check(f"{len(sampled):,} computed again")
 
 

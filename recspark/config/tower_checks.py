@@ -1,0 +1,137 @@
+"""What a tower model cannot have, and knobs of others that it does not read."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from recspark.config.trainer import DenseConfig, TablesConfig
+
+if TYPE_CHECKING:
+    from recspark.config.schema import RunConfig
+
+OF_PAIRS = (
+    "subsample", "window", "dynamic_window", "position_decay", "conversion_context", "num_negatives",
+    "shared_negatives", "noise_exponent", "negative_group", "num_group_negatives", "mask_positives",
+)  # fmt: skip
+"""Knobs of `training` that say how pairs of items are made."""
+OF_READOUT = ("objective", "readout", "centred", "history_decay", "history_items")
+"""Knobs of `model` that say what is made of a skip-gram's tables."""
+_TOWERS = ("user", "item")
+
+
+class Found(NamedTuple):
+    """A contradiction, and the keys that were read to find it."""
+
+    line: str
+    keys: tuple[str, ...]
+
+
+def check_towers(config: "RunConfig") -> Iterator[Found]:
+    """What contradicts in a config of a tower kind; nothing for others."""
+    if not config.model.has_towers:
+        return
+    kind = config.model.kind
+    if config.source.kind == "edges":
+        line = f"model.kind: {kind} learns from users' histories, and an edge list has none; take skip_gram or spectral"
+        yield Found(line, ("model.kind", "source.kind"))
+    if set(config.training.corpus) != {"histories"}:
+        line = f"training.corpus: {kind} learns from whole histories; set it to histories, or leave it out"
+        yield Found(line, ("model.kind", "training.corpus"))
+    if config.training.backend == "cpu":
+        line = f"training.backend: the cpu kernel is skip-gram's; {kind} needs torch, on a CPU too; leave it out"
+        yield Found(line, ("model.kind", "training.backend"))
+    if config.training.warm_start:
+        line = f"training.warm_start: {kind} takes none; leave it out"
+        yield Found(line, ("model.kind", "training.warm_start"))
+    if config.model.metric == "auto":
+        line = f"model.metric: {kind} learns for one; set it to cosine or ip"
+        yield Found(line, ("model.kind", "model.metric"))
+    yield from _check_order(config)
+    yield from _check_features(config)
+    yield from _check_negatives(config)
+
+
+def _check_order(config: "RunConfig") -> Iterator[Found]:
+    towers, place = config.model.towers, ("source.kind", "source.columns.ts", "source.columns.position")
+    if config.source.order != "none" or config.model.kind != "two_tower":
+        return
+    pooling, key = towers.user.history.pooling, "model.towers.user.history.pooling"
+    if pooling not in ("none", "mean"):
+        line = f"{key}: {pooling} needs an order (source.columns.ts or position); set it to mean"
+        yield Found(line, ("model.kind", key, *place))
+    if towers.targets == "next":
+        key = "model.towers.targets"
+        line = f"{key}: next needs an order (source.columns.ts or position); set it to rest"
+        yield Found(line, ("model.kind", key, *place))
+
+
+def _check_features(config: "RunConfig") -> Iterator[Found]:
+    towers = config.model.towers
+    if config.model.kind != "two_tower":
+        return
+    for of in _TOWERS:
+        there = {f.name: f.kind for f in config.features if f.of == of}
+        key = f"model.towers.{of}.features"
+        for name in getattr(towers, of).features:
+            if name not in there:
+                known = ", ".join(sorted(there)) or "none"
+                line = f"{key}: no {of} feature is called {name!r} (section features); there: {known}"
+            elif there[name] == "text":
+                line = f"{key}: {name} is a text, a name to show; take categorical, multi, numeric or vector ones"
+            else:
+                continue
+            yield Found(line, ("model.kind", key, "features"))
+    if not towers.item.id and not towers.item.features:
+        line = "model.towers.item: has neither id nor features, so all items are alike; give one of them"
+        yield Found(line, ("model.kind", "model.towers.item"))
+    user = towers.user
+    if user.history.pooling == "none" and not (user.id or user.features):
+        line = "model.towers.user: has no history, id or features, so all users are alike; give one of them"
+        yield Found(line, ("model.kind", "model.towers.user"))
+    if config.model.embedding_dim % user.history.num_heads and user.history.pooling == "attention":
+        key = "model.towers.user.history.num_heads"
+        line = f"{key}: must divide model.embedding_dim ({config.model.embedding_dim}), got {user.history.num_heads}"
+        yield Found(line, ("model.kind", key, "model.embedding_dim"))
+    if towers.targets == "all" and user.history.pooling != "none":
+        key = "model.towers.targets"
+        line = f"{key}: all would show a history its own targets; set it to next or rest, or history.pooling to none"
+        yield Found(line, ("model.kind", key, "model.towers.user.history.pooling"))
+
+
+def _check_negatives(config: "RunConfig") -> Iterator[Found]:
+    negatives, key = config.model.towers.negatives, "model.towers.negatives"
+    if negatives.kind == "sampled" and not (negatives.in_batch or negatives.uniform or negatives.popularity):
+        line = f"{key}: sampled from nothing; set in_batch to true, or uniform or popularity to a number of items"
+        yield Found(line, ("model.kind", key))
+    if negatives.queue and negatives.kind != "sampled":
+        line = f"{key}.queue: adds to a sample, which kind {negatives.kind} need not be; set kind to sampled"
+        yield Found(line, ("model.kind", f"{key}.queue", f"{key}.kind"))
+    if config.model.metric == "ip" and config.model.towers.loss == "ccl":
+        line = "model.towers.loss: ccl is about cosines; set model.metric to cosine"
+        yield Found(line, ("model.kind", "model.towers.loss", "model.metric"))
+
+
+def find_idle_towers(config: "RunConfig") -> Iterator[tuple[str, tuple[str, ...], str, str]]:
+    """(section, knobs, key they are idle because of, why) of what a config's kind does not read."""
+    kind = config.model.kind
+    if config.model.has_towers:
+        yield "training", OF_PAIRS, "model.kind", f"model.kind {kind} makes no pairs of items"
+        yield "model", OF_READOUT, "model.kind", f"model.kind {kind} has vectors of its own, nothing to read out"
+    elif config.model.has_corpus:
+        yield "model", ("towers",), "model.kind", f"model.kind {kind} has no towers"
+
+
+def find_idle_optimizer(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    """(key, why) of knobs of the two optimizers that a config's kind has no use for."""
+    kind, training = config.model.kind, config.training
+    if not config.model.has_corpus:
+        return
+    if not config.model.has_towers:
+        why = f"model.kind {kind} is embedding tables alone, which have row-wise Adagrad and one owner a row"
+        for name in _given(training.dense, DenseConfig()):
+            yield f"training.dense.{name}", f"{why}: nothing to average, no moments to shrink"
+        for name in _given(training.tables, TablesConfig()):
+            yield f"training.tables.{name}", why
+
+
+def _given(section: DenseConfig | TablesConfig, default: DenseConfig | TablesConfig) -> list[str]:
+    return [name for name in type(section).model_fields if getattr(section, name) != getattr(default, name)]

@@ -1,0 +1,90 @@
+"""Towers as programs for other runtimes: plain tensors in, vectors out, padding instead of ragged rows.
+
+user tower   items int64 [B, L] (item_idx, right-padded with -1), user int64 [B] (-1: unknown)  ->  [B, D], [B, K, D]
+item tower   id vector [N, D], then each feature: codes int64 [N, M] (padded with -1), or vectors [N, W]  ->  [N, D]
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recspark.models.feature_sum import FeatureSum
+from recspark.models.pooling import MeanPooling
+from recspark.models.towers import ItemTower
+
+
+class ServedUserTower(nn.Module):
+    """A trained user tower with the items' tokens and what users have of their own.
+
+    ``tokens_VD`` are the query vectors of all items; ``static`` [U + 1, D], whose last row is an unknown user's, is
+    added to a pooled history. Users without a known item and without a row get zeros.
+    """
+
+    tokens: Tensor
+    static: Tensor | None
+
+    def __init__(
+        self, tokens_VD: Tensor, pooling: nn.Module, mlp: nn.Module, static: Tensor | None, unit_items: bool
+    ) -> None:
+        super().__init__()
+        self.pooling, self.mlp, self._unit_items = pooling, mlp, unit_items
+        self.register_buffer("tokens", tokens_VD)
+        self.register_buffer("static", static)
+
+    def forward(self, items_BL: Tensor, user_B: Tensor) -> Tensor:
+        """The newest item of a history stands last before the padding."""
+        is_there = items_BL >= 0
+        lengths_B = is_there.sum(1)
+        x_BLD = self.tokens[items_BL.clamp(min=0)]
+        if self._unit_items:
+            x_BLD = F.normalize(x_BLD, dim=-1)
+        x_BLD = x_BLD * is_there[..., None].to(x_BLD.dtype)
+        pooled = self._pool(x_BLD, lengths_B)
+        some = (lengths_B > 0).to(pooled.dtype)
+        pooled = pooled * (some[:, None] if pooled.dim() == 2 else some[:, None, None])
+        if self.static is not None:
+            row_B = torch.where(user_B < 0, self.static.shape[0] - 1, user_B)
+            own = self.static[row_B]
+            pooled = pooled + (own if pooled.dim() == 2 else own[:, None])
+        out: Tensor = self.mlp(pooled)
+        if self.static is None:
+            out = out * (some[:, None] if out.dim() == 2 else some[:, None, None])
+        return out
+
+    def _pool(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        if isinstance(self.pooling, MeanPooling) and self.pooling.rate is None:
+            return x_BLD.sum(1) / lengths_B.clamp(min=1).to(x_BLD.dtype).pow(self.pooling.power)[:, None]
+        prefixes: Tensor = self.pooling(x_BLD)
+        last_B = (lengths_B - 1).clamp(min=0)
+        shape = (-1, 1) + (1,) * (prefixes.dim() - 2)
+        index = last_B.view(shape).expand(-1, 1, *prefixes.shape[2:])
+        return prefixes.gather(1, index)[:, 0]
+
+
+class ServedItemTower(nn.Module):
+    """A trained item tower; the id vector of an item without train events is zeros."""
+
+    def __init__(self, tower: ItemTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, ids_ND: Tensor, *features: Tensor) -> Tensor:
+        """Features in the order of the schema."""
+        x_ND = ids_ND
+        if self.tower.features is not None:
+            for name, values in zip(self.tower.features.maps, features, strict=True):
+                x_ND = x_ND + _look_up(self.tower.features, name, values)
+        out: Tensor = self.tower.mlp(x_ND)
+        return out
+
+
+def _look_up(features: FeatureSum, name: str, values: Tensor) -> Tensor:
+    """One feature's part [N, D]; codes are averaged over those that are there."""
+    module = features.maps[name]
+    if isinstance(module, nn.EmbeddingBag):
+        is_there = (values >= 0).to(module.weight.dtype)
+        summed = (module.weight[values.clamp(min=0)] * is_there[..., None]).sum(1)
+        x_ND = summed / is_there.sum(1).clamp(min=1)[:, None]
+    else:
+        x_ND = module(values)
+    return x_ND * torch.sigmoid(features.gates[name](x_ND)) if len(features.gates) else x_ND

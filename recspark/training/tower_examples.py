@@ -1,0 +1,160 @@
+"""A batch of users as rows of scores: what each row has seen, and what it is to find.
+
+    user 7: items [3, 5, 8]      next    [3] -> 5    [3, 5] -> 8          a row a prefix; were 5 and 8 of the same
+                                                                          time: [3] -> 5, 8
+                                 rest    [3, 8] -> 5                      a drawn part is input, the rest targets
+                                 all     () -> 3, 5, 8                    no history as input
+Users come out by ascending length of input, so that those of a part are padded little.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recspark.config.towers import TowersConfig
+from recspark.contracts.shards import hash_ids
+from recspark.errors import DataError
+from recspark.evaluate.ragged import Ragged
+from recspark.training.lanes import hash_place
+from recspark.training.objective import Place
+from recspark.training.sequence_files import TIED, Sequences
+
+Ints = NDArray[np.int64]
+NEXT, REST, ALL = "next", "rest", "all"
+_INPUT = 3
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of this rank's users. ``users`` int64 [B] (user_idx); ``history`` has their input, the newest last.
+
+    With ``is_prefixes`` each of the input's items ends a row, else each user is one row. Target p is item
+    ``target_item[p]`` of row ``target_row[p]`` (ascending), with ``target_weight[p]``; all [P].
+    """
+
+    users: Ints
+    history: Ragged
+    is_prefixes: bool
+    target_row: Ints
+    target_item: Ints
+    target_weight: NDArray[np.float32]
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+        return len(self.history.values) if self.is_prefixes else len(self.users)
+
+    @property
+    def row_user(self) -> Ints:
+        """Place of each row's user among ``users`` [R]."""
+        return self.history.row_of_value if self.is_prefixes else np.arange(len(self.users))
+
+
+class ExampleMaker:
+    """Makes `Examples` of batches; every draw hangs on (seed, place) alone."""
+
+    def __init__(self, config: TowersConfig, mode: str, kept: NDArray[np.bool_], seed: int) -> None:
+        """``kept`` bool [V]: items that are learned; others are left out of histories."""
+        self.config, self.mode, self._kept, self._seed = config, mode, kept, seed
+
+    def make(self, batch: Sequences, place: Place) -> Examples:
+        """The examples of a batch with keys.
+
+        Raises: DataError when a history holds an item that `items` does not.
+        """
+        assert batch.keys is not None
+        read = batch.values[batch.offsets[0] : batch.offsets[-1]]
+        offsets, is_tied = batch.offsets - batch.offsets[0], (read & TIED) > 0
+        whole, moments = Ragged(offsets, read & ~np.int32(TIED)), Ragged(offsets, number_moments(is_tied))
+        if len(whole.values) and not 0 <= whole.values.min() <= whole.values.max() < len(self._kept):
+            raise DataError(
+                f"user_histories: item_idx {whole.values.min()}..{whole.values.max()}, but items holds "
+                f"0..{len(self._kept) - 1}; run the sessions stage again"
+            )
+        if not self._kept.all():
+            is_kept = self._kept[whole.values]
+            whole, moments = whole.where(is_kept), moments.where(is_kept)
+        users = batch.keys.astype(np.int64)
+        if self.mode == ALL:
+            return self._finish(users, Ragged.empty(len(users)), whole, None)
+        is_recent = self._find_recent(whole)
+        recent, moments = whole.where(is_recent), moments.where(is_recent)
+        is_usable = np.flatnonzero(recent.lengths > 1)
+        recent, moments, users = recent.take(is_usable), moments.take(is_usable), users[is_usable]
+        if self.mode == NEXT:
+            before = place_before(moments)
+            is_target = before >= 0
+            places = Ragged(recent.offsets, before).where(is_target)
+            return self._finish(users, recent.where(~_is_last(recent)), recent.where(is_target), places)
+        is_input = self._draw_inputs(recent, is_usable + place.first_row, place)
+        return self._finish(users, recent.where(is_input), recent.where(~is_input), None)
+
+    def count_targets(self, train: Ragged, moments: Ragged) -> Ints:
+        """How often each item of all train histories is a target in an epoch [V]; in expectation for `rest`.
+
+        ``moments`` are the histories' numbers as of `number_moments`.
+        """
+        if self.mode == ALL:
+            return np.bincount(train.values, minlength=len(self._kept))
+        is_target = self._find_recent(train)
+        if self.mode == NEXT:
+            is_target[is_target] = place_before(moments.where(is_target)) >= 0
+        else:
+            is_target &= np.repeat(train.lengths > 1, train.lengths)
+        return np.bincount(train.values[is_target], minlength=len(self._kept))
+
+    def _find_recent(self, whole: Ragged) -> NDArray[np.bool_]:
+        """Which items are looked at: the last of each history, and for `next` one before them to start from."""
+        count = self.config.user.history.max_items + (1 if self.mode == NEXT else 0)
+        return np.asarray(whole.place_of_value >= np.repeat(whole.lengths - count, whole.lengths))
+
+    def _draw_inputs(self, recent: Ragged, rows: Ints, place: Place) -> NDArray[np.bool_]:
+        """Which items are input [N]; every user keeps one of either side. ``rows`` are places in the global batch."""
+        key = hash_place(self._seed, place.epoch, place.step, _INPUT)
+        cell = np.repeat(rows, recent.lengths) * (self.config.user.history.max_items + 1) + recent.place_of_value
+        bits = hash_ids(cell, key)
+        is_input = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.config.input_share
+        num_input = np.bincount(recent.row_of_value[is_input], minlength=len(recent))
+        is_input[recent.offsets[:-1][num_input == 0]] = True
+        is_input[recent.offsets[:-1][num_input == recent.lengths]] = False
+        return is_input
+
+    def _finish(self, users: Ints, history: Ragged, targets: Ragged, places: Ragged | None) -> Examples:
+        """``places``: in its user's history, the last item that a target may see; None where rows are users."""
+        order = np.argsort(history.lengths, kind="stable")
+        users, history, targets = users[order], history.take(order), targets.take(order)
+        weight = np.maximum(targets.lengths, 1).astype(np.float64) ** -self.config.user_weight_power
+        weights = np.repeat(weight, targets.lengths).astype(np.float32)
+        rows = targets.row_of_value
+        if places is not None:
+            rows = history.offsets[:-1][rows] + places.take(order).values
+        return Examples(users, history, places is not None, rows, targets.values.astype(np.int64), weights)
+
+
+def choose_mode(config: TowersConfig, kind: str, has_order: bool) -> str:
+    """What ``targets: auto`` stands for."""
+    if config.targets != "auto":
+        return config.targets
+    if kind != "two_tower" or config.user.history.pooling == "none":
+        return ALL
+    return NEXT if has_order else REST
+
+
+def number_moments(is_tied: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """A number an event that those of one time share: it grows where an event is not tied to the one before it."""
+    return np.cumsum(~is_tied).astype(np.int32)
+
+
+def place_before(moments: Ragged) -> NDArray[np.int32]:
+    """For each event the place of the last one of its row that came strictly before it, -1 for those without one."""
+    is_new = np.ones(len(moments.values), np.bool_)
+    is_new[1:] = (moments.values[1:] != moments.values[:-1]) | (moments.place_of_value[1:] == 0)
+    starts = np.maximum.accumulate(np.where(is_new, np.arange(len(is_new)), 0))
+    return np.asarray(moments.place_of_value[starts] - 1, np.int32)
+
+
+def _is_last(rows: Ragged) -> NDArray[np.bool_]:
+    is_last = np.zeros(len(rows.values), np.bool_)
+    is_last[rows.offsets[1:] - 1] = True
+    return is_last

@@ -1,0 +1,186 @@
+"""From a config and its pinned tables to a tower model ready to train: `two_tower`, `mf` or `light_gcn`.
+
+items, users, user_histories -> features, train histories, target counts -> network, table, candidates -> TowerBackend
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from recspark.baselines.histories import build_user_matrix
+from recspark.config import Run
+from recspark.config.towers import HistoryConfig, ItemTowerConfig, TowersConfig, UserTowerConfig
+from recspark.contracts import columns as c
+from recspark.evaluate.ragged import Ragged
+from recspark.lake.arrow import TableAt, read_table
+from recspark.logs import log
+from recspark.models.feature_sum import FeatureData
+from recspark.models.light_gcn import BipartiteGraph, spectral_start
+from recspark.models.tower_table import TowerRows, TowerTable
+from recspark.models.towers import Similarity, Towers
+from recspark.training.candidates import CandidateSource
+from recspark.training.graph_network import GraphNetwork
+from recspark.training.hard_negatives import HardNegatives
+from recspark.training.init import init_rows
+from recspark.training.inputs import TrainInputs
+from recspark.training.negatives import leave_out_rare
+from recspark.training.tower_backend import TowerBackend
+from recspark.training.tower_examples import NEXT, ExampleMaker, choose_mode, number_moments
+from recspark.training.tower_features import EncodedFeature, read_features
+from recspark.training.tower_network import TowerNetwork, TwoTowerNetwork
+from recspark.training.world import World
+
+InitialRows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class TowerData:
+    """What a tower model is built from. ``train`` has the train items of user u in row u, ``moments`` which of them
+    came at once (`number_moments`); ``kept`` bool [V] marks items with train events enough to be learned.
+    """
+
+    train: Ragged
+    moments: Ragged
+    kept: NDArray[np.bool_]
+    item_features: list[EncodedFeature]
+    user_features: list[EncodedFeature]
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.train)
+
+    @property
+    def is_seen(self) -> NDArray[np.bool_]:
+        """Users with a train event [U]."""
+        return self.train.lengths > 0
+
+    def users_UN(self) -> sp.csr_array:
+        """Users x items: 1 where a user's train part holds the item."""
+        return build_user_matrix(self.train, len(self.kept))
+
+
+def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads: int) -> TowerBackend:
+    """A model at its start. Collective.
+
+    Raises: DataError when nothing is ever a target, or a feature cannot be read.
+    """
+    towers, data, seed = settle(run), read_tower_data(run, inputs), run.seed
+    mode = choose_mode(towers, run.config.model.kind, run.config.source.order != "none")
+    maker = ExampleMaker(towers, mode, data.kept, seed)
+    counts = maker.count_targets(data.train, data.moments)
+    source = CandidateSource(towers.negatives, counts, data.kept, seed, by_prefix=mode == NEXT)
+    torch.manual_seed(seed)  # dense parameters start alike on all ranks
+    network, table = _build_network(run, towers, data, world)
+    hard = None
+    if towers.negatives.hard_graph or towers.negatives.hard_model:
+        hard = HardNegatives(towers.negatives, data.users_UN(), seed)
+    if world.rank == 0:
+        num_dense = sum(p.numel() for p in network.modules.parameters() if p.requires_grad)
+        log("train", f"{run.config.model.kind}: targets {mode}, candidates {source.describe()}",
+            rows=table.rows.num_rows, dense_parameters=num_dense)  # fmt: skip
+    schemas = {"item": [f.schema for f in data.item_features], "user": [f.schema for f in data.user_features]}
+    return TowerBackend(network, table, maker, source, hard, run.config.training, world, num_threads, schemas)
+
+
+def count_rows(run: Run, inputs: TrainInputs) -> int:
+    """Rows of a run's table, of items and of users where these have a vector of their own."""
+    assert inputs.users, "the config is checked: towers need users"
+    user, num_items = settle(run).user, len(inputs.num_events)
+    own_history = user.history.pooling != "none" and not user.history.shared
+    num_users = read_table(inputs.users, [c.USER_IDX]).num_rows if user.id else 0
+    return TowerRows(num_items, num_users, own_history).num_rows
+
+
+def settle(run: Run) -> TowersConfig:
+    """The section of a run as its kind reads it: mf and light_gcn have a vector a user and one an item, no more."""
+    towers = run.config.model.towers
+    if run.config.model.kind == "two_tower":
+        return towers
+    user = UserTowerConfig(id=True, history=HistoryConfig(pooling="none"))
+    return towers.model_copy(update={"user": user, "item": ItemTowerConfig()})
+
+
+def read_tower_data(run: Run, inputs: TrainInputs) -> TowerData:
+    """Reads all train histories and the features that the towers name.
+
+    Raises: DataError for a feature that is not there or cannot be learned from.
+    """
+    assert inputs.users, "the config is checked: towers need users"
+    assert inputs.user_histories
+    towers, features = settle(run), run.config.features
+    kept = leave_out_rare(inputs.num_events, run.config.training.min_count) > 0
+    num_users = read_table(inputs.users, [c.USER_IDX]).num_rows
+    train, moments = read_train_by_user(inputs.user_histories, num_users)
+    of_items = [f for f in features if f.of == "item"]
+    of_users = [f for f in features if f.of == "user"]
+    buckets = towers.item.num_buckets
+    return TowerData(
+        train.where(kept[train.values]),
+        moments.where(kept[train.values]),
+        kept,
+        read_features(inputs.items, c.ITEM_IDX, towers.item.features, of_items, buckets),
+        read_features(inputs.users, c.USER_IDX, towers.user.features, of_users, buckets),
+    )
+
+
+def read_train_by_user(user_histories: TableAt, num_users: int) -> tuple[Ragged, Ragged]:
+    """The train items of each user_idx in order, repeats kept, and their numbers as of `number_moments`; an empty row
+    for a user without any.
+    """
+    rows = read_table(user_histories, [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN]).sort_by(c.USER_IDX)
+    events, ts = Ragged.from_arrow(rows[c.ITEM_IDX]), pc.list_flatten(rows[c.TS]).to_numpy()
+    is_tied = np.zeros(len(ts), np.bool_)
+    is_tied[1:] = (ts[1:] == ts[:-1]) & (events.place_of_value[1:] > 0)
+    is_train = events.place_of_value < np.repeat(rows[c.NUM_TRAIN].to_numpy(), events.lengths)
+    lengths = np.zeros(num_users, np.int64)
+    lengths[rows[c.USER_IDX].to_numpy()] = events.where(is_train).lengths
+    train = Ragged.from_lengths(lengths, events.values[is_train])
+    return train, Ragged(train.offsets, number_moments(is_tied)[is_train])
+
+
+def _build_network(run: Run, towers: TowersConfig, data: TowerData, world: World) -> tuple[TowerNetwork, TowerTable]:
+    model, training = run.config.model, run.config.training
+    num_items, dim = len(data.kept), model.embedding_dim
+    is_cosine = model.metric == "cosine"
+
+    def random_rows(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return init_rows(rows, dim, training.init_scale, run.seed)
+
+    if model.kind == "light_gcn":
+        propagation = towers.propagation
+        graph = BipartiteGraph(data.users_UN(), propagation.user_exponent, propagation.item_exponent)
+        rows = TowerRows(num_items, data.num_users)
+        start = (
+            _spectral_rows(graph, dim, training.init_scale, run.seed)
+            if propagation.start == "spectral"
+            else random_rows
+        )
+        network = GraphNetwork(Similarity(towers, is_cosine), graph, rows, propagation)
+        return network, TowerTable(rows, dim, world, start)
+    own_history = towers.user.history.pooling != "none" and not towers.user.history.shared
+    rows = TowerRows(num_items, data.num_users if towers.user.id else 0, own_history)
+    item_features, user_features = (_to_torch(f, world.device) for f in (data.item_features, data.user_features))
+    modules = Towers(towers, dim, item_features, user_features, is_cosine)
+    two_tower = TwoTowerNetwork(modules, rows, towers, data.kept, data.is_seen, run.seed)
+    return two_tower, TowerTable(rows, dim, world, random_rows)
+
+
+def _spectral_rows(graph: BipartiteGraph, dim: int, init_scale: float, seed: int) -> InitialRows:
+    """Rows as long as random ones are in the mean, in the directions of the graph's leading singular vectors."""
+    users, items = spectral_start(graph.to_users.matrix, dim, seed)
+    all_rows = np.concatenate([items, users]) * np.float32(init_scale / np.sqrt(3))
+    return lambda rows: all_rows[rows]
+
+
+def _to_torch(features: list[EncodedFeature], device: str) -> list[FeatureData]:
+    found = []
+    for feature in features:
+        offsets = None if feature.offsets is None else torch.from_numpy(feature.offsets).to(device)
+        found.append(FeatureData(feature.name, feature.size, torch.from_numpy(feature.values).to(device), offsets))
+    return found

@@ -1,0 +1,237 @@
+"""A step's vectors out of table rows, by two towers: which rows it needs, and what becomes of them.
+
+Shapes: R = rows, K = interests, C = candidates, r = table rows, I = items, D = embedding_dim.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recspark.config.towers import TowersConfig, UserTowerConfig
+from recspark.contracts.shards import hash_ids
+from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
+from recspark.models.pooling import MeanPooling
+from recspark.models.tower_table import TowerRows
+from recspark.models.towers import Similarity, Towers
+from recspark.training.lanes import hash_place
+from recspark.training.tower_result import TowerResult
+from recspark.training.tower_step import Ints, TowerStep
+
+Lookup = Callable[[range], Tensor]
+"""A range of table rows -> float32 [n, D]. Collective."""
+_ROWS_AT_ONCE = 1 << 16
+_PADDING_GROUPS = 4
+_ID_DROPOUT = 4
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a loss compares: ``queries`` [R, D] (already scaled), or [R, K, D]; ``items`` [I, D] of the step's items."""
+
+    queries: Tensor
+    items: Tensor
+
+
+class TowerNetwork(Protocol):
+    """What the backend trains: everything outside the table is in ``modules``."""
+
+    modules: Any
+
+    @property
+    def similarity(self) -> Similarity:
+        """How its vectors are compared."""
+
+    def rows_of(self, step: TowerStep) -> Ints:
+        """The distinct table rows that a step needs, ascending in the order of `TowerRows`."""
+
+    def compare(self, step: TowerStep, rows: Ints, vectors: Tensor) -> Compared:
+        """Queries and candidates of a step from its table rows [r, D]."""
+
+    def read_result(self, lookup: Lookup) -> TowerResult:
+        """What is exported; ``lookup`` gives ranges of the table's rows. The modules are in evaluation mode."""
+
+
+class TwoTowerNetwork:
+    """`Towers` over a table; `mf` is the same with a vector a user and nothing else.
+
+    ``has_events`` bool [V]: items whose id says something; the others are told by features alone. ``is_seen`` bool [U]:
+    the same of users.
+    """
+
+    def __init__(
+        self, towers: Towers, table_rows: TowerRows, config: TowersConfig, has_events: NDArray[np.bool_],
+        is_seen: NDArray[np.bool_], seed: int,
+    ) -> None:  # fmt: skip
+        self.modules, self._rows, self._config = towers, table_rows, config
+        self._has_events, self._is_seen, self._seed = has_events, is_seen, seed
+
+    @property
+    def similarity(self) -> Similarity:
+        """How vectors are compared."""
+        found: Similarity = self.modules.similarity
+        return found
+
+    def rows_of(self, step: TowerStep) -> Ints:
+        """Ids of items, of a history's items where they have a table of their own, of users."""
+        rows = self._rows
+        parts = [step.items] if self._config.item.id else []
+        if rows.has_history_items:
+            parts.append(rows.num_items + np.unique(step.examples.history.values.astype(np.int64)))
+        if rows.num_users:
+            parts.append(rows.first_user + np.sort(step.examples.users))
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def compare(self, step: TowerStep, rows: Ints, vectors: Tensor) -> Compared:
+        """Both towers; dropout is that of the modules' mode."""
+        items_ID = self._read_items(step, vectors)
+        pooled = self._pool(step, rows, vectors, items_ID)
+        static = self._find_static(step, rows, vectors)
+        if static is not None and step.examples.is_prefixes:
+            static = static[_tensor(step.examples.row_user, static)]
+        towers = self.modules
+        queries = towers.similarity.queries(towers.user.combine(pooled, static))
+        return Compared(queries, towers.similarity.candidates(items_ID))
+
+    def read_result(self, lookup: Lookup) -> TowerResult:
+        """Items by their tower; those without events by features alone, and left out where there are none."""
+        num_items, listed = self._rows.num_items, self._has_events.copy()
+        if self._config.item.features:
+            listed[:] = True
+        vectors = lookup(range(num_items)) if self._config.item.id else lookup(range(0)).new_zeros(num_items, self._dim)
+        kept = _tensor((self._has_events & listed).astype(np.float32), vectors)[:, None]
+        items = torch.cat([
+            self.modules.item(vectors[part] * kept[part], torch.arange(part.start, part.stop, device=vectors.device))
+            for part in _parts(num_items)
+        ])  # fmt: skip
+        candidate = items.cpu().numpy() * listed[:, None]
+        query = candidate
+        if self._rows.has_history_items:
+            query = lookup(range(num_items, 2 * num_items)).cpu().numpy() * listed[:, None]
+        arrays = {name: t.cpu().numpy() for name, t in self.modules.item.state_dict().items()}
+        return TowerResult(query, candidate, listed, self._read_users(lookup), arrays)
+
+    @property
+    def _dim(self) -> int:
+        return int(self.modules.dim)
+
+    def _read_users(self, lookup: Lookup) -> StoredUserTower:
+        """The user tower and what does not hang on histories, of all users."""
+        tower, config = self.modules.user, self._config.user
+        spec = describe_user_tower(config)
+        arrays = {name: t.cpu().numpy() for name, t in tower.state_dict().items() if not name.startswith("features.")}
+        if not self._rows.num_users and tower.features is None:
+            return StoredUserTower(spec, arrays)
+        seen, missing = self._is_seen, np.zeros(self._dim, np.float32)
+        found = []
+        for part in _parts(len(seen)):
+            ids = None
+            if self._rows.num_users:
+                ids = lookup(range(self._rows.first_user + part.start, self._rows.first_user + part.stop))
+                ids = ids * _tensor(seen[part].astype(np.float32), ids)[:, None]
+            place = torch.arange(part.start, part.stop, device=self.modules.similarity.log_scale.device)
+            static = tower.find_static(ids, place)
+            assert static is not None
+            found.append((tower.combine(None, static) if tower.pooling is None else static).cpu().numpy())
+        if tower.features is not None:
+            seen, missing = np.ones_like(seen), tower.features.missing()[0].cpu().numpy()
+        return StoredUserTower(spec, arrays, np.concatenate(found), seen, missing)
+
+    def _read_items(self, step: TowerStep, vectors: Tensor) -> Tensor:
+        """The step's items by their tower [I, D], some without their id."""
+        count, config = len(step.items), self._config.item
+        ids_ID = vectors[:count] if config.id else vectors.new_zeros(count, vectors.shape[1])
+        if config.id and config.features:
+            kept = self._has_events[step.items]
+            if self.modules.training:
+                kept = kept & (_draw(self._seed, step.place.global_step, step.items) >= config.id_dropout)
+            ids_ID = ids_ID * _tensor(kept.astype(np.float32), vectors)[:, None]
+        out: Tensor = self.modules.item(ids_ID, _tensor(step.items, vectors))
+        return out
+
+    def _pool(self, step: TowerStep, rows: Ints, vectors: Tensor, items_ID: Tensor) -> Tensor | None:
+        """Pooled histories [R, D] or [R, K, D]; None without pooling."""
+        user, examples = self.modules.user, step.examples
+        if user.pooling is None:
+            return None
+        tokens_ND = items_ID[_tensor(step.history, vectors)]
+        if self._rows.has_history_items:
+            places = np.searchsorted(rows, self._rows.num_items + examples.history.values.astype(np.int64))
+            tokens_ND = vectors[_tensor(places, vectors)]
+        if isinstance(user.pooling, MeanPooling) and user.pooling.rate is None and not examples.is_prefixes:
+            return self._sum_sets(step, user.dropout(tokens_ND), user.pooling.power)
+        return self._pool_padded(examples.history.lengths, tokens_ND, examples.is_prefixes)
+
+    def _sum_sets(self, step: TowerStep, tokens_ND: Tensor, power: float) -> Tensor:
+        """Means of whole histories, without padding."""
+        history = step.examples.history
+        sums = tokens_ND.new_zeros(len(history), tokens_ND.shape[1])
+        sums = sums.index_add(0, _tensor(history.row_of_value, tokens_ND), tokens_ND)
+        return sums / _tensor(np.maximum(history.lengths, 1), tokens_ND).pow(power)[:, None]
+
+    def _pool_padded(self, lengths: Ints, tokens_ND: Tensor, is_prefixes: bool) -> Tensor:
+        """Users in a few groups of about the same length: each is padded to its longest."""
+        found, start = [], 0
+        for part in np.array_split(lengths, min(_PADDING_GROUPS, max(1, len(lengths) // 16))):
+            stop = start + int(part.sum())
+            if len(part):
+                found.append(self._pool_group(part, tokens_ND[start:stop], is_prefixes))
+            start = stop
+        return torch.cat(found) if found else tokens_ND[:0]
+
+    def _pool_group(self, lengths: Ints, tokens_ND: Tensor, is_prefixes: bool) -> Tensor:
+        longest = int(lengths.max())
+        is_there = np.arange(longest) < lengths[:, None]
+        place = np.flatnonzero(is_there)
+        x_BLD = tokens_ND.new_zeros(len(lengths) * longest, tokens_ND.shape[1])
+        x_BLD = x_BLD.index_copy(0, _tensor(place, tokens_ND), tokens_ND).view(len(lengths), longest, -1)
+        pooled = self.modules.user.pool(x_BLD).flatten(0, 1)
+        wanted = place if is_prefixes else np.arange(len(lengths)) * longest + np.maximum(lengths, 1) - 1
+        return pooled[_tensor(wanted, tokens_ND)]
+
+    def _find_static(self, step: TowerStep, rows: Ints, vectors: Tensor) -> Tensor | None:
+        """What does not hang on histories, of each user [B, D]."""
+        users, ids = step.examples.users, None
+        if self._rows.num_users:
+            ids = vectors[_tensor(np.searchsorted(rows, self._rows.first_user + users), vectors)]
+        return self.modules.user.find_static(ids, _tensor(users, vectors))
+
+
+def describe_user_tower(config: UserTowerConfig) -> UserTowerSpec:
+    """What numpy has to know of a user tower; one without pooling falls back on histories for users without an id."""
+    h, mlp = config.history, config.mlp
+    if h.pooling == "none":
+        return UserTowerSpec("mean", unit_items=True, static_first=True)
+    return UserTowerSpec(
+        h.pooling, h.max_items, h.length_power, num_heads=h.num_heads, num_layers=h.num_layers, hidden=mlp.hidden,
+        activation=mlp.activation, norm=mlp.norm, residual=mlp.residual,
+    )  # fmt: skip
+
+
+def fold_interests(queries_RKD: Tensor, target_row: Tensor, targets_PD: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows [R x K, D], each target's row among them): of its user's interests the one nearest to it.
+
+    Source: Cen et al. 2020, eq. 7.
+    """
+    with torch.no_grad():
+        nearest = torch.einsum("pkd,pd->pk", queries_RKD[target_row], targets_PD).argmax(1)
+    return queries_RKD.flatten(0, 1), target_row * queries_RKD.shape[1] + nearest
+
+
+def _draw(seed: int, global_step: int, items: Ints) -> NDArray[np.float64]:
+    """A number in [0, 1) an item: the same on all ranks."""
+    bits = hash_ids(items, hash_place(seed, global_step, _ID_DROPOUT))
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _parts(count: int) -> list[slice]:
+    """0..count-1 in slices that bound what is held at a time."""
+    return [slice(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE)]
+
+
+def _tensor(array: NDArray[Any], like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.device)

@@ -1,0 +1,35 @@
+"""A trained tower model as plain arrays: vectors of items, and what makes a user's vector of a history.
+
+Shapes: V = items, U = users, D = embedding_dim.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recspark.evaluate.user_tower import StoredUserTower
+from recspark.training.tables import SkipGramTables
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TowerResult:
+    """``query`` [V, D] is what stands for an item in a history, ``candidate`` [V, D] what is recommended; both zero
+    where an item is not ``is_listed`` bool [V]. ``item_arrays`` are the item tower's by name, ``features`` how features
+    were encoded ({"item": [...], "user": [...]}); both only for those who export the towers.
+    """
+
+    query: Floats
+    candidate: Floats
+    is_listed: NDArray[np.bool_]
+    users: StoredUserTower
+    item_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    features: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def tables_of(self, items: range) -> SkipGramTables:
+        """A range of the items, in the shape of a skip-gram's two tables."""
+        own = slice(items.start, items.stop)
+        return SkipGramTables(self.query[own], self.candidate[own], self.is_listed[own])

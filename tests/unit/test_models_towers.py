@@ -1,0 +1,153 @@
+"""Towers: what they are made of looks at nothing it must not, and numpy serves what torch has trained."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recspark.config.towers import HistoryConfig, MlpConfig, TowersConfig, UserTowerConfig
+from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.user_tower import encode_users
+from recspark.models.feature_sum import FeatureData, FeatureSum
+from recspark.models.mlp import Mlp, RankedBatchNorm
+from recspark.models.pooling import MeanPooling, build_pooling
+from recspark.models.towers import Towers
+from recspark.training.tower_network import describe_user_tower, fold_interests
+
+DIM, MAX_ITEMS, NUM_ITEMS = 8, 6, 20
+POOLINGS = ("mean", "decay", "attention", "multi_interest")
+
+
+def pooling_of(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    found = build_pooling(kind, DIM, MAX_ITEMS, 2, 2, 0.0, 0.5, 3)
+    assert found
+    for parameter in found.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return found.eval()
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("kind", POOLINGS)
+def test_a_prefix_does_not_see_what_comes_after_it(kind: str) -> None:
+    pool, x = pooling_of(kind), random(2, 5, DIM)
+    changed = x.clone()
+    changed[:, 3:] = 9.0
+    torch.testing.assert_close(pool(x)[:, :3], pool(changed)[:, :3], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(pool(x)[:, 3:], pool(changed)[:, 3:])
+
+
+@pytest.mark.parametrize("kind", POOLINGS)
+def test_padding_behind_a_history_changes_nothing(kind: str) -> None:
+    pool, x = pooling_of(kind), random(2, 3, DIM)
+    padded = torch.cat([x, torch.zeros(2, 3, DIM)], 1)
+    torch.testing.assert_close(pool(x), pool(padded)[:, :3], rtol=1e-4, atol=1e-5)
+
+
+def test_mean_and_decay_are_their_formulas() -> None:
+    x = random(1, 3, DIM)
+    torch.testing.assert_close(MeanPooling(0.5)(x)[0, 2], x[0].sum(0) / 3**0.5)
+    decayed = MeanPooling(decay=True)
+    rate = float(nn.functional.softplus(torch.tensor(1.0)))
+    weights = torch.exp(-rate * torch.tensor([2.0, 1.0, 0.0]))
+    torch.testing.assert_close(decayed(x)[0, 2], (weights / weights.sum()) @ x[0])
+
+
+USER_TOWERS = [
+    UserTowerConfig(
+        history=HistoryConfig(pooling=pooling, max_items=MAX_ITEMS, num_layers=2, num_interests=3, length_power=0.5),  # type: ignore[arg-type]
+        mlp=mlp,
+    )
+    for pooling, mlp in itertools.product(
+        POOLINGS, [MlpConfig(), MlpConfig(hidden=(6,), activation="gelu"), MlpConfig(hidden=(5, 4), norm="batch")]
+    )
+]
+
+
+@pytest.mark.parametrize("has_static", [False, True])
+@pytest.mark.parametrize("config", USER_TOWERS, ids=lambda c: f"{c.history.pooling}-{len(c.mlp.hidden)}")
+def test_numpy_encodes_users_as_torch_does(config: UserTowerConfig, has_static: bool) -> None:
+    tower = Towers(TowersConfig(user=config), DIM, [], [], is_cosine=True).user
+    for parameter in tower.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    tower.train()
+    tower.mlp(random(30, DIM) + 1)  # gives batch norm something to remember
+    tower.eval()
+    tokens, static = random(NUM_ITEMS, DIM), random(4, DIM) if has_static else None
+    history = Ragged.from_rows([[1, 2, 3], [7], list(range(10)), [5, 5]])
+    expected = []
+    with torch.no_grad():
+        for row in range(len(history)):
+            recent = torch.from_numpy(history.row(row)[-MAX_ITEMS:].astype(np.int64))
+            pooled = tower.pool(tokens[recent][None])[:, -1]
+            expected.append(tower.combine(pooled, None if static is None else static[row : row + 1])[0])
+    arrays = {name: t.numpy() for name, t in tower.state_dict().items()}
+    statics = None if static is None else static.numpy()
+    found = encode_users(describe_user_tower(config), arrays, tokens.numpy(), history, statics)
+    np.testing.assert_allclose(found, torch.stack(expected).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_user_without_a_known_item_is_zero() -> None:
+    config = USER_TOWERS[1]
+    tower = Towers(TowersConfig(user=config), DIM, [], [], is_cosine=True).user
+    arrays = {name: t.numpy() for name, t in tower.state_dict().items()}
+    found = encode_users(describe_user_tower(config), arrays, random(3, DIM).numpy(), Ragged.from_rows([[], [1]]))
+    assert not found[0].any()
+    assert found[1].any()
+
+
+def test_users_with_a_vector_of_their_own_keep_it_and_others_fall_back_on_their_history() -> None:
+    spec = describe_user_tower(UserTowerConfig(id=True, history=HistoryConfig(pooling="none")))
+    tokens = np.array([[3.0, 0.0], [0.0, 2.0]], np.float32)
+    history, own = Ragged.from_rows([[0], [0, 1]]), np.array([[7.0, 7.0], [0.0, 0.0]], np.float32)
+    found = encode_users(spec, {}, tokens, history, own, np.array([True, False]))
+    np.testing.assert_allclose(found, [[7, 7], [0.5, 0.5]])  # the mean of unit vectors
+
+
+def test_a_tower_begins_as_the_sum_of_its_inputs() -> None:
+    x = random(3, DIM)
+    torch.testing.assert_close(Mlp(DIM, (16, 4), "relu", "layer", 0.0, residual=True)(x), x)
+    assert Mlp(DIM, (), "relu", "layer", 0.0, residual=False)(x) is x
+
+
+def test_batch_norm_of_one_rank_is_torchs() -> None:
+    own, theirs, x = RankedBatchNorm(DIM), nn.BatchNorm1d(DIM), random(9, DIM) * 3 + 1
+    torch.testing.assert_close(own(x), theirs(x), rtol=1e-4, atol=1e-5)
+    own.eval(), theirs.eval()
+    torch.testing.assert_close(own(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def features() -> list[FeatureData]:
+    """A list of codes (rows of 2, 1, 1, the last unknown) and vectors of three numbers."""
+    codes = FeatureData("genre", 4, torch.tensor([1, 3, 2, 0]), torch.tensor([0, 2, 3, 4]))
+    return [codes, FeatureData("picture", 3, torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 0]]), None)]
+
+
+def test_features_are_added_up_and_a_missing_one_says_nothing() -> None:
+    found = FeatureSum(features(), DIM, is_gated=False)
+    genres, picture = found.maps["genre"].weight, found.maps["picture"]
+    rows = torch.tensor([2, 0, 0])
+    out = found(rows)
+    torch.testing.assert_close(out[1], (genres[1] + genres[3]) / 2 + picture.weight[:, 0] + picture.bias)  # type: ignore[index, operator]
+    torch.testing.assert_close(out[1], out[2])
+    torch.testing.assert_close(out[0], found.missing()[0])
+    assert not genres[0].any()  # type: ignore[index]
+
+
+def test_a_gate_turns_a_feature_down() -> None:
+    found = FeatureSum(features()[:1], DIM, is_gated=True)
+    nn.init.constant_(found.gates["genre"].bias, -50.0)  # type: ignore[arg-type]
+    nn.init.zeros_(found.gates["genre"].weight)  # type: ignore[arg-type]
+    assert found(torch.tensor([0])).abs().max() < 1e-12
+
+
+def test_a_target_is_scored_by_the_nearest_interest() -> None:
+    queries = torch.tensor([[[1.0, 0], [0, 1.0]], [[0, 1.0], [1.0, 0]]])
+    flat, rows = fold_interests(queries, torch.tensor([0, 0, 1]), torch.tensor([[2.0, 0], [0, 3.0], [1.0, 0.2]]))
+    assert flat.shape == (4, 2)
+    assert rows.tolist() == [0, 1, 3]

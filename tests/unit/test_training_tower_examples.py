@@ -1,0 +1,131 @@
+"""What rows a batch of users becomes, against lists worked by hand."""
+
+import numpy as np
+import pytest
+
+from recspark.config.towers import HistoryConfig, TowersConfig, UserTowerConfig
+from recspark.errors import DataError
+from recspark.evaluate.ragged import Ragged
+from recspark.training.objective import Place
+from recspark.training.sequence_files import TIED, Sequences
+from recspark.training.tower_examples import (
+    ALL,
+    NEXT,
+    REST,
+    ExampleMaker,
+    Examples,
+    choose_mode,
+    number_moments,
+)
+
+HISTORIES = [[3, 5, 8], [7], [1, 2, 4, 6, 9], []]
+PLACE = Place(0, 2, 2, 4)
+
+
+def maker(mode: str, max_items: int = 50, kept: np.ndarray | None = None, **config: object) -> ExampleMaker:
+    user = UserTowerConfig(history=HistoryConfig(max_items=max_items))
+    towers = TowersConfig(user=user, **config)  # type: ignore[arg-type]
+    return ExampleMaker(towers, mode, np.ones(10, np.bool_) if kept is None else kept, seed=1)
+
+
+def batch(histories: list[list[int]] = HISTORIES) -> Sequences:
+    rows = Ragged.from_rows(histories)
+    return Sequences(rows.values, rows.offsets, np.arange(10, 10 + len(histories), dtype=np.int32))
+
+
+def questions(examples: Examples) -> list[tuple[int, list[int], int]]:
+    """(user, what he has seen, what is to be found) of each target."""
+    found = []
+    for row, item in zip(examples.target_row.tolist(), examples.target_item.tolist(), strict=True):
+        user = int(examples.row_user[row])
+        seen = examples.history.row(user).tolist()
+        if examples.is_prefixes:
+            seen = seen[: row - int(examples.history.offsets[user]) + 1]
+        found.append((int(examples.users[user]), seen, item))
+    return found
+
+
+def test_each_prefix_predicts_the_item_after_it() -> None:
+    assert questions(maker(NEXT).make(batch(), PLACE)) == [
+        (10, [3], 5), (10, [3, 5], 8),
+        (12, [1], 2), (12, [1, 2], 4), (12, [1, 2, 4], 6), (12, [1, 2, 4, 6], 9),
+    ]  # fmt: skip
+
+
+def test_only_the_last_items_are_looked_at() -> None:
+    found = questions(maker(NEXT, max_items=2).make(batch(), PLACE))
+    assert found == [(10, [3], 5), (10, [3, 5], 8), (12, [4], 6), (12, [4, 6], 9)]
+
+
+def test_a_drawn_part_predicts_the_rest_and_both_are_there() -> None:
+    many = [[i % 10, (i + 1) % 10, (i + 3) % 10] for i in range(200)]
+    examples = maker(REST, input_share=0.5).make(batch(many), PLACE)
+    by_user = {user: (set(seen), set()) for user, seen, _ in questions(examples)}
+    for user, _, item in questions(examples):
+        by_user[user][1].add(item)
+    assert len(by_user) == 200
+    for user, (seen, targets) in by_user.items():
+        assert seen
+        assert targets
+        assert not seen & targets
+        assert seen | targets == set(many[user - 10])
+
+
+def test_draws_hang_on_the_place_in_the_global_batch() -> None:
+    many = [[i % 10, (i + 1) % 10, (i + 3) % 10] for i in range(40)]
+    whole = questions(maker(REST).make(batch(many), Place(0, 0, 0, 0)))
+    rows = batch(many)
+    first, second = (questions(maker(REST).make(rows.slice(a, b), Place(0, 0, 0, a))) for a, b in ((0, 20), (20, 40)))
+    assert sorted(whole) == sorted(first + second)
+    assert sorted(whole) != sorted(questions(maker(REST).make(rows, Place(0, 1, 1, 0))))
+
+
+def test_all_items_are_targets_of_a_user_without_input() -> None:
+    examples = maker(ALL, user_weight_power=1.0).make(batch(), PLACE)
+    assert sorted(questions(examples))[:3] == [(10, [], 3), (10, [], 5), (10, [], 8)]
+    assert examples.target_weight.sum() == pytest.approx(3)  # users with items, one each
+
+
+def test_users_come_by_length_so_that_little_is_padded() -> None:
+    lengths = maker(NEXT).make(batch([[1, 2, 3], [1, 2], [1, 2, 3, 4]]), PLACE).history.lengths
+    assert lengths.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("mode", [NEXT, ALL])
+def test_counted_targets_are_those_that_are_made(mode: str) -> None:
+    rows = Ragged.from_rows(HISTORIES)
+    is_tied = np.isin(rows.values, [8, 4])
+    moments = Ragged(rows.offsets, number_moments(is_tied))
+    tied = [[i | TIED if i in (8, 4) else i for i in row] for row in HISTORIES]
+    made = maker(mode, max_items=3).make(batch(tied), PLACE).target_item
+    assert maker(mode, max_items=3).count_targets(rows, moments).tolist() == np.bincount(made, minlength=10).tolist()
+
+
+def test_what_came_at_the_same_time_is_not_seen() -> None:
+    """3, then 5 and 8 at once, then 9; of a user who has only events of one time nothing is to be found."""
+    examples = maker(NEXT).make(batch([[3, 5, 8 | TIED, 9], [1, 2 | TIED]]), PLACE)
+    assert questions(examples) == [(10, [3], 5), (10, [3], 8), (10, [3, 5, 8], 9)]
+    kept = np.ones(10, np.bool_)
+    kept[5] = False  # 8 still came with the moment after 3's
+    assert questions(maker(NEXT, kept=kept).make(batch([[3, 5, 8 | TIED, 9]]), PLACE)) == [
+        (10, [3], 8),
+        (10, [3, 8], 9),
+    ]
+
+
+def test_rare_items_are_left_out() -> None:
+    kept = np.ones(10, np.bool_)
+    kept[5] = False
+    assert questions(maker(NEXT, kept=kept).make(batch([[3, 5, 8]]), PLACE)) == [(10, [3], 8)]
+
+
+def test_an_item_that_items_does_not_hold_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"item_idx 3\.\.12, but items holds 0\.\.9; run the sessions stage again"):
+        maker(NEXT).make(batch([[3, 12]]), PLACE)
+
+
+def test_auto_goes_by_kind_and_order() -> None:
+    assert choose_mode(TowersConfig(), "two_tower", True) == NEXT
+    assert choose_mode(TowersConfig(), "two_tower", False) == REST
+    assert choose_mode(TowersConfig(), "mf", True) == ALL
+    assert choose_mode(TowersConfig(targets="rest"), "two_tower", True) == REST
