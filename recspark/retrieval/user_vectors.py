@@ -21,7 +21,9 @@ def build_user_vectors(vectors: ItemVectors, history: Ragged) -> FloatArray:
     counted, weights = vectors.history_weights.weigh(keep_known(vectors, history))
     totals = np.bincount(counted.row_of_value, weights, len(counted))
     shares = (weights * np.repeat(1.0 / np.maximum(totals, 1), counted.lengths)).astype(np.float32)
-    return weighted_sums(vectors.user_parts, Ragged(counted.offsets, vectors.rows_of(counted.values)), shares)
+    return weighted_sums(
+        vectors.user_parts, Ragged(counted.offsets, vectors.rows_of(counted.values).astype(np.int32)), shares
+    )
 
 
 def keep_known(vectors: ItemVectors, history: Ragged) -> Ragged:
