@@ -126,11 +126,9 @@ def _measure(
 
 
 def cheapest(points: list[Point], target: float) -> Point:
-    """The fastest point that reaches a recall; the one with the highest recall where none does."""
-    reaching = [point for point in points if point.recall >= target]
-    if not reaching:
-        return max(points, key=lambda point: point.recall)
-    return min(reaching, key=lambda point: statistics.median(timing.wall for timing in point.timings))
+    """The first point, settings being in order of what they cost, that reaches a recall; without one, the highest."""
+    reaching = (point for point in points if point.recall >= target)
+    return next(reaching, max(points, key=lambda point: point.recall))
 
 
 def is_on_front(plan: list[Point], points: dict[str, list[Point]], num_queries: int, target: float) -> bool:

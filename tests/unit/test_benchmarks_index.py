@@ -31,7 +31,7 @@ def test_vectors_queries_and_neighbours():
 
 def test_the_cheapest_point_that_reaches_the_target_counts():
     found = points((1, 0.8, 1.0), (2, 0.96, 3.0), (4, 0.99, 2.0))
-    assert cheapest(found, 0.95).setting == 4
+    assert cheapest(found, 0.95).setting == 2  # not 4, which noise made faster
     assert cheapest(found, 0.999).setting == 4
     assert cheapest(found, 0.5).setting == 1
 
