@@ -55,8 +55,8 @@ class TrainInputs:
             return open_sequences(table, c.WALK)
         if name == "sessions":
             return open_sequences(table, c.ITEM_IDX, c.TRAIN, marked_type=self.bought_type)
-        more = {"key": c.USER_IDX, "time": c.TS} if self.has_user_keys else {}
-        return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN, **more)
+        key, time = (c.USER_IDX, c.TS) if self.has_user_keys else (None, None)
+        return open_sequences(table, c.ITEM_IDX, prefix=c.NUM_TRAIN, key=key, time=time)
 
 
 def find_inputs(run: Run) -> TrainInputs:
