@@ -35,8 +35,12 @@ POOLINGS: dict[str, tuple[str, ...]] = {
     f"pooling {name}": (f"model.towers.user.history.pooling={name}",)
     for name in ("mean", "decay", "attention", "multi_interest")
 }
-DATASETS = {"gowalla": VARIANTS, "s3-beauty": VARIANTS | POOLINGS}
-"""Poolings that need an order only where there is one."""
+_OF_ORDER = {"no dropout": VARIANTS["no dropout"]} | POOLINGS
+DATASETS = {
+    "gowalla": {name: changed for name, changed in VARIANTS.items() if name not in _OF_ORDER},
+    "s3-beauty": VARIANTS | _OF_ORDER,
+}
+"""Sets without an order have neither poolings to choose from nor dropout."""
 
 
 def run_ablation(

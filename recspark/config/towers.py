@@ -140,8 +140,6 @@ class PropagationConfig(Section):
     with_ids: bool = False
     """Add the unpropagated vectors too, as He et al. 2020. Without them a user is exactly a weighted sum over his
     items: new users need no training."""
-    start: Literal["spectral", "random"] = "spectral"
-    """spectral: from the leading singular vectors of the weighted graph, which saves epochs."""
 
 
 class TowersConfig(Section):
@@ -176,6 +174,9 @@ class TowersConfig(Section):
     user: UserTowerConfig = UserTowerConfig()
     item: ItemTowerConfig = ItemTowerConfig()
     negatives: NegativesConfig = NegativesConfig()
+    start: Literal["spectral", "random"] = "spectral"
+    """Of light_gcn and mf. spectral: from the leading singular vectors of the weighted graph (`propagation`), which
+    saves most epochs."""
     propagation: PropagationConfig = PropagationConfig()
 
 

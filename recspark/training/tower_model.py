@@ -145,36 +145,41 @@ def read_train_by_user(user_histories: TableAt, num_users: int) -> tuple[Ragged,
 
 
 def _build_network(run: Run, towers: TowersConfig, data: TowerData, world: World) -> tuple[TowerNetwork, TowerTable]:
-    model, training = run.config.model, run.config.training
-    num_items, dim = len(data.kept), model.embedding_dim
-    is_cosine = model.metric == "cosine"
-
-    def random_rows(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return init_rows(rows, dim, training.init_scale, run.seed)
-
-    if model.kind == "light_gcn":
-        propagation = towers.propagation
-        graph = BipartiteGraph(data.users_UN(), propagation.user_exponent, propagation.item_exponent)
-        rows = TowerRows(num_items, data.num_users)
-        start = (
-            _spectral_rows(graph, dim, training.init_scale, run.seed)
-            if propagation.start == "spectral"
-            else random_rows
-        )
-        network = GraphNetwork(Similarity(towers, is_cosine), graph, rows, propagation)
-        return network, TowerTable(rows, dim, world, start)
+    if run.config.model.kind == "light_gcn":
+        return _build_graph_network(run, towers, data, world)
+    num_items, dim = len(data.kept), run.config.model.embedding_dim
     own_history = towers.user.history.pooling != "none" and not towers.user.history.shared
     rows = TowerRows(num_items, data.num_users if towers.user.id else 0, own_history)
     item_features, user_features = (_to_torch(f, world.device) for f in (data.item_features, data.user_features))
-    modules = Towers(towers, dim, item_features, user_features, is_cosine)
-    two_tower = TwoTowerNetwork(modules, rows, towers, data.kept, data.is_seen, run.seed)
-    return two_tower, TowerTable(rows, dim, world, random_rows)
+    modules = Towers(towers, dim, item_features, user_features, run.config.model.metric == "cosine")
+    network = TwoTowerNetwork(modules, rows, towers, data.kept, data.is_seen, run.seed)
+    graph = _build_graph(towers, data) if run.config.model.kind == "mf" and towers.start == "spectral" else None
+    return network, TowerTable(rows, dim, world, _choose_start(run, graph))
 
 
-def _spectral_rows(graph: BipartiteGraph, dim: int, init_scale: float, seed: int) -> InitialRows:
-    """Rows as long as random ones are in the mean, in the directions of the graph's leading singular vectors."""
-    users, items = spectral_start(graph.to_users.matrix, dim, seed)
-    all_rows = np.concatenate([items, users]) * np.float32(init_scale / np.sqrt(3))
+def _build_graph_network(
+    run: Run, towers: TowersConfig, data: TowerData, world: World
+) -> tuple[TowerNetwork, TowerTable]:
+    graph, rows = _build_graph(towers, data), TowerRows(len(data.kept), data.num_users)
+    similarity = Similarity(towers, run.config.model.metric == "cosine")
+    start = _choose_start(run, graph if towers.start == "spectral" else None)
+    table = TowerTable(rows, run.config.model.embedding_dim, world, start)
+    return GraphNetwork(similarity, graph, rows, towers.propagation), table
+
+
+def _build_graph(towers: TowersConfig, data: TowerData) -> BipartiteGraph:
+    return BipartiteGraph(data.users_UN(), towers.propagation.user_exponent, towers.propagation.item_exponent)
+
+
+def _choose_start(run: Run, graph: BipartiteGraph | None) -> InitialRows:
+    """The first rows: as long in the mean with a ``graph``, in the directions of its leading singular vectors, as
+    random ones without.
+    """
+    dim, scale = run.config.model.embedding_dim, run.config.training.init_scale
+    if graph is None:
+        return lambda rows: init_rows(rows, dim, scale, run.seed)
+    users, items = spectral_start(graph.to_users.matrix, dim, run.seed)
+    all_rows = np.concatenate([items, users]) * np.float32(scale / np.sqrt(3))
     return lambda rows: all_rows[rows]
 
 

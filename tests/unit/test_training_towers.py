@@ -27,7 +27,7 @@ from tests.helpers.training_lake import NUM_TOPICS, topic_purity, vectors_of, wr
 GENRES = [{"name": "genre", "of": "item", "path": "g.csv", "key": "id", "column": "genre"}]
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "light_gcn": ("light_gcn", {}),
-    "light_gcn_ids": ("light_gcn", {"propagation": {"with_ids": True, "start": "random"}, "loss": "bpr"}),
+    "light_gcn_ids": ("light_gcn", {"propagation": {"with_ids": True}, "start": "random", "loss": "bpr"}),
     "mf": ("mf", {}),
     "decay": ("two_tower", {}),
     "mean": ("two_tower", {"targets": "rest", "user": {"history": {"pooling": "mean", "shared": False}}}),
@@ -45,7 +45,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }  # fmt: skip
-MORE = {"mf": {"training": {"epochs": 12, "learning_rate": 0.1}}, "interests": {"training": {"epochs": 5}}}
+MORE = {"mf": {"training": {"epochs": 5}}, "interests": {"training": {"epochs": 5}}}
 
 
 def rows(run: Run, table: str) -> pa.Table:
