@@ -56,8 +56,9 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar("skip_gram", "mrr@20", 0.1157, 0.1157, is_best_of=True),
     ),
     "blogcatalog": (
-        Bar("skip_gram_walks", "micro_f1@50", 0.4100, 0.4287, is_best_of=True),
-        Bar("skip_gram_walks", "macro_f1@50", 0.2680, 0.2800, is_best_of=True),
+        # Of raw vectors, as DeepWalk's own scoring takes them; those at unit length stand in the table too.
+        Bar("skip_gram_walks", "micro_f1_raw@50", 0.4100, 0.4287, is_best_of=True),
+        Bar("skip_gram_walks", "macro_f1_raw@50", 0.2680, 0.2800, is_best_of=True),
     ),
     "dblp": (Bar("skip_gram_walks", "micro_f1@5", 0.571, 0.595, is_best_of=True),),
 }
