@@ -22,14 +22,14 @@ from recspark.config.towers import HistoryConfig, MlpConfig, NegativesConfig, To
 from recspark.models.mlp import Mlp
 from recspark.models.tower_table import TowerRows, TowerTable
 from recspark.models.towers import Towers, build_mlp
-from recspark.training.candidates import CandidateSource
 from recspark.training.init import init_rows
 from recspark.training.objective import Place
-from recspark.training.retrieval_losses import Targets, build_loss, retrieval_loss
 from recspark.training.sequence_files import Sequences
-from recspark.training.tower_backend import TowerBackend
-from recspark.training.tower_examples import ALL, ExampleMaker
-from recspark.training.tower_network import TwoTowerNetwork
+from recspark.training.towers.backend import TowerBackend
+from recspark.training.towers.candidates import CandidateSource
+from recspark.training.towers.examples import ALL, ExampleMaker
+from recspark.training.towers.losses import Targets, build_loss, retrieval_loss
+from recspark.training.towers.network import TwoTowerNetwork
 from recspark.training.world import World
 
 DIM, TEMPERATURE, HIDDEN = 64, 0.1, (128,)

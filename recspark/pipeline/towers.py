@@ -31,8 +31,8 @@ from recspark.models.served_towers import ServedItemTower, ServedUserTower
 from recspark.models.towers import Towers, UserTower
 from recspark.retrieval.user_encoder import TowerEncoder, open_user_encoder
 from recspark.training.starting_model import MODELS
-from recspark.training.tower_files import read_item_tower
-from recspark.training.tower_model import settle
+from recspark.training.towers.files import read_item_tower
+from recspark.training.towers.model import settle
 
 TOLERANCE = 1e-5
 """Largest difference to the trained model, relative to a vector's largest number."""

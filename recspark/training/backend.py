@@ -8,7 +8,7 @@ from recspark.errors import TrainingError
 from recspark.training.objective import Place
 from recspark.training.sequence_files import Sequences
 from recspark.training.tables import SkipGramTables
-from recspark.training.tower_result import TowerResult
+from recspark.training.towers.result import TowerResult
 from recspark.training.warm_start import StartRows
 from recspark.training.world import Launch
 

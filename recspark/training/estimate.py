@@ -24,7 +24,7 @@ from recspark.training.job import build_backend, count_threads, find_objective, 
 from recspark.training.mixture import open_reader, plan_epoch
 from recspark.training.objective import Place
 from recspark.training.schedule import plan_schedule
-from recspark.training.tower_model import count_rows
+from recspark.training.towers.model import count_rows
 from recspark.training.world import World, find_launch, open_world
 
 _TRIAL_SECONDS, _TRIAL_BYTES = 2.0, 1 << 30

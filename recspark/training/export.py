@@ -30,7 +30,7 @@ from recspark.training.readout import (
     train_history,
     unit_rows,
 )
-from recspark.training.tower_result import TowerResult
+from recspark.training.towers.result import TowerResult
 from recspark.training.world import World
 
 _ITEMS_AT_ONCE = 200_000

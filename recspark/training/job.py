@@ -27,8 +27,8 @@ from recspark.training.negatives import leave_out_rare
 from recspark.training.objective import Objective, build_objective
 from recspark.training.readout_search import find_readout
 from recspark.training.starting_model import MODELS, check_start
-from recspark.training.tower_readout import find_tower_readout
-from recspark.training.tower_result import TowerResult
+from recspark.training.towers.readout import find_tower_readout
+from recspark.training.towers.result import TowerResult
 from recspark.training.trackers import check_trackers, open_trackers
 from recspark.training.trainer import Trainer, TrainState
 from recspark.training.warm_start import StartRows, plan_start
@@ -149,7 +149,7 @@ def find_objective(run: Run, inputs: TrainInputs) -> Objective:
 def build_backend(run: Run, inputs: TrainInputs, name: str, world: World, num_threads: int) -> Backend:
     """A model at its start. Collective."""
     if run.config.model.has_towers:
-        from recspark.training.tower_model import build_tower_backend
+        from recspark.training.towers.model import build_tower_backend
 
         return build_tower_backend(run, inputs, world, num_threads)
     dim, objective = run.config.model.embedding_dim, find_objective(run, inputs)

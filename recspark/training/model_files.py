@@ -35,8 +35,8 @@ from recspark.lake.folders import (
 from recspark.lake.storage import open_filesystem, readable_copy, writable_folder
 from recspark.training.starting_model import MODELS
 from recspark.training.tables import SkipGramTables
-from recspark.training.tower_files import write_towers
-from recspark.training.tower_result import TowerResult
+from recspark.training.towers.files import write_towers
+from recspark.training.towers.result import TowerResult
 from recspark.training.world import World
 
 _STEM = "vectors"

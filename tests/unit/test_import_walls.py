@@ -78,5 +78,6 @@ def test_a_module_loads_only_its_own_engines(module):
 def test_the_map_names_every_module_of_training_once():
     section = (ROOT / "ARCHITECTURE.md").read_text().split("### The modules of `training`")[1].split("\n## ")[0]
     named = [name for row in re.findall(r"^\|[^|]*\| `([^`|]*)` \|", section, re.MULTILINE) for name in row.split()]
-    there = {path.stem for path in (ROOT / "recspark" / "training").glob("*.py")} - {"__init__"}
-    assert sorted(named) == sorted(there)
+    room = ROOT / "recspark" / "training"
+    there = [path.relative_to(room).with_suffix("") for path in room.rglob("*.py") if path.stem != "__init__"]
+    assert sorted(named) == sorted(".".join(path.parts) for path in there)

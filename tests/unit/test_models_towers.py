@@ -14,7 +14,7 @@ from recspark.models.feature_sum import FeatureData, FeatureSum
 from recspark.models.mlp import Mlp, RankedBatchNorm
 from recspark.models.pooling import MeanPooling, build_pooling
 from recspark.models.towers import Towers
-from recspark.training.tower_network import describe_user_tower, fold_interests
+from recspark.training.towers.network import describe_user_tower, fold_interests
 
 DIM, MAX_ITEMS, NUM_ITEMS = 8, 6, 20
 POOLINGS = ("mean", "decay", "attention", "multi_interest")

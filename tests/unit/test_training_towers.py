@@ -19,8 +19,8 @@ from recspark.lake.folders import read_manifest
 from recspark.pipeline.evaluate_stage import evaluate
 from recspark.retrieval.query import recommend_for_user, similar_items
 from recspark.retrieval.user_encoder import TowerEncoder, open_user_encoder
-from recspark.training import tower_backend
 from recspark.training.job import train
+from recspark.training.towers import backend as tower_backend
 from tests.helpers.tower_lake import plan_towers
 from tests.helpers.training_lake import NUM_TOPICS, topic_purity, vectors_of, write_topic_sessions
 
@@ -114,7 +114,7 @@ def test_a_user_of_light_gcn_is_the_sum_of_his_items_as_the_graph_has_it(trained
 
     from recspark.models.light_gcn import BipartiteGraph
     from recspark.training.inputs import find_inputs
-    from recspark.training.tower_model import read_tower_data
+    from recspark.training.towers.model import read_tower_data
 
     run = trained["light_gcn"]
     users_UN = read_tower_data(run, find_inputs(run)).users_UN()

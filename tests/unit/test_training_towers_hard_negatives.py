@@ -6,11 +6,11 @@ import torch
 
 from recspark.config.towers import NegativesConfig, TowersConfig
 from recspark.evaluate.ragged import Ragged
-from recspark.training.hard_negatives import HardNegatives
 from recspark.training.objective import Place
-from recspark.training.retrieval_losses import ABSENT
 from recspark.training.sequence_files import Sequences
-from recspark.training.tower_examples import NEXT, ExampleMaker, Examples
+from recspark.training.towers.examples import NEXT, ExampleMaker, Examples
+from recspark.training.towers.hard_negatives import HardNegatives
+from recspark.training.towers.losses import ABSENT
 
 NUM_ITEMS = 30
 HISTORIES = [[i % 10, (i + 1) % 10, 10 + i % 5] for i in range(40)] + [[20, 21, 22], [22, 23, 24]]

@@ -12,9 +12,9 @@ from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
 from recspark.models.light_gcn import BipartiteGraph
 from recspark.models.tower_table import TowerRows
 from recspark.models.towers import Similarity
-from recspark.training.tower_network import Compared, Lookup
-from recspark.training.tower_result import TowerResult
-from recspark.training.tower_step import Ints, TowerStep
+from recspark.training.towers.network import Compared, Lookup
+from recspark.training.towers.result import TowerResult
+from recspark.training.towers.step import Ints, TowerStep
 
 
 class GraphNetwork:

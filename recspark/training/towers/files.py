@@ -20,7 +20,7 @@ from recspark.evaluate.user_tower_file import FILE
 from recspark.lake.folders import check_file, folder_uri, hash_file
 from recspark.lake.storage import readable_copy, writable_folder
 from recspark.training.starting_model import MODELS
-from recspark.training.tower_result import TowerResult
+from recspark.training.towers.result import TowerResult
 
 ITEM_FILE, FEATURES = "item_tower.npz", "features.json"
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from recspark.config.towers import NegativesConfig
 from recspark.errors import DataError
-from recspark.training.candidates import CandidateSource
-from recspark.training.retrieval_losses import Targets, retrieval_loss, softmax_scores
+from recspark.training.towers.candidates import CandidateSource
+from recspark.training.towers.losses import Targets, retrieval_loss, softmax_scores
 
 NUM_ITEMS, DIM, NUM_STEPS, TARGET = 12, 3, 1500, 2
 COUNTS = np.array([60, 30, 20, 12, 9, 8, 6, 5, 4, 3, 2, 1])

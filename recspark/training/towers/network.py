@@ -19,8 +19,8 @@ from recspark.models.pooling import MeanPooling
 from recspark.models.tower_table import TowerRows
 from recspark.models.towers import Similarity, Towers
 from recspark.training.lanes import hash_place
-from recspark.training.tower_result import TowerResult
-from recspark.training.tower_step import Ints, TowerStep
+from recspark.training.towers.result import TowerResult
+from recspark.training.towers.step import Ints, TowerStep
 
 Lookup = Callable[[range], Tensor]
 """A range of table rows -> float32 [n, D]. Collective."""

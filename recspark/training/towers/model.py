@@ -23,16 +23,16 @@ from recspark.models.feature_sum import FeatureData
 from recspark.models.light_gcn import BipartiteGraph, spectral_start
 from recspark.models.tower_table import TowerRows, TowerTable
 from recspark.models.towers import Similarity, Towers
-from recspark.training.candidates import CandidateSource
-from recspark.training.graph_network import GraphNetwork
-from recspark.training.hard_negatives import HardNegatives
 from recspark.training.init import init_rows
 from recspark.training.inputs import TrainInputs
 from recspark.training.negatives import leave_out_rare
-from recspark.training.tower_backend import TowerBackend
-from recspark.training.tower_examples import NEXT, ExampleMaker, choose_mode, number_moments
-from recspark.training.tower_features import EncodedFeature, read_features
-from recspark.training.tower_network import TowerNetwork, TwoTowerNetwork
+from recspark.training.towers.backend import TowerBackend
+from recspark.training.towers.candidates import CandidateSource
+from recspark.training.towers.examples import NEXT, ExampleMaker, choose_mode, number_moments
+from recspark.training.towers.features import EncodedFeature, read_features
+from recspark.training.towers.graph_network import GraphNetwork
+from recspark.training.towers.hard_negatives import HardNegatives
+from recspark.training.towers.network import TowerNetwork, TwoTowerNetwork
 from recspark.training.world import World
 
 InitialRows = Callable[[NDArray[np.int64]], NDArray[np.float32]]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recspark.training.retrieval_losses import ABSENT, Targets, build_loss, retrieval_loss, untrained_cost
+from recspark.training.towers.losses import ABSENT, Targets, build_loss, retrieval_loss, untrained_cost
 
 NUM_ROWS, NUM_ITEMS, DIM = 7, 11, 4
 MARGIN, NEGATIVE_WEIGHT = 0.3, 1.7

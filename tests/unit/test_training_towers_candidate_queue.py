@@ -7,11 +7,11 @@ import torch
 
 from recspark.config.towers import NegativesConfig
 from recspark.evaluate.ragged import Ragged
-from recspark.training.candidate_queue import CandidateQueue
-from recspark.training.candidates import CandidateSource
 from recspark.training.objective import Place
-from recspark.training.tower_examples import Examples
-from recspark.training.tower_step import TowerStep, build_step
+from recspark.training.towers.candidate_queue import CandidateQueue
+from recspark.training.towers.candidates import CandidateSource
+from recspark.training.towers.examples import Examples
+from recspark.training.towers.step import TowerStep, build_step
 
 COUNTS = np.array([4, 3, 2, 1, 6])
 CONFIG = NegativesConfig(kind="sampled", uniform=0, queue=5, queue_after_steps=2)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recspark.config.towers import NegativesConfig
-from recspark.training.candidates import CandidateSource
 from recspark.training.lanes import permutation
-from recspark.training.retrieval_losses import Targets
-from recspark.training.tower_step import TowerStep
+from recspark.training.towers.candidates import CandidateSource
+from recspark.training.towers.losses import Targets
+from recspark.training.towers.step import TowerStep
 
 
 class CandidateQueue:

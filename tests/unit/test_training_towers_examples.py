@@ -8,7 +8,7 @@ from recspark.errors import DataError
 from recspark.evaluate.ragged import Ragged
 from recspark.training.objective import Place
 from recspark.training.sequence_files import TIED, Sequences
-from recspark.training.tower_examples import (
+from recspark.training.towers.examples import (
     ALL,
     NEXT,
     REST,

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from recspark.errors import DataError
-from recspark.training.tower_features import EncodedFeature, encode
+from recspark.training.towers.features import EncodedFeature, encode
 
 KNOWN = np.array([True, True, True, False])
 

@@ -19,8 +19,8 @@ from recspark.contracts.shards import hash_ids
 from recspark.evaluate.ragged import Ragged
 from recspark.training.lanes import hash_place
 from recspark.training.objective import Place
-from recspark.training.retrieval_losses import ABSENT
-from recspark.training.tower_examples import Examples
+from recspark.training.towers.examples import Examples
+from recspark.training.towers.losses import ABSENT
 
 Ints = NDArray[np.int64]
 _ANCHORS_AT_ONCE = 512

@@ -19,7 +19,7 @@ from recspark.logs import log
 from recspark.training.inputs import TrainInputs
 from recspark.training.readout import popularity_bias, unit_rows
 from recspark.training.readout_cases import read_valid_cases
-from recspark.training.tower_result import TowerResult
+from recspark.training.towers.result import TowerResult
 from recspark.training.world import World
 
 _BLOCK_USERS = 128

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recspark.training.candidates import Candidates
 from recspark.training.objective import Place
-from recspark.training.retrieval_losses import ABSENT, Targets
-from recspark.training.tower_examples import Examples
+from recspark.training.towers.candidates import Candidates
+from recspark.training.towers.examples import Examples
+from recspark.training.towers.losses import ABSENT, Targets
 
 Ints = NDArray[np.int64]
 

@@ -20,20 +20,20 @@ from recspark.memory import keep_freed_memory
 from recspark.models.sharded_embedding import RowUpdate
 from recspark.models.tower_table import TowerTable
 from recspark.training.backend import TORCH
-from recspark.training.candidate_queue import CandidateQueue
-from recspark.training.candidates import CandidateSource
 from recspark.training.dense_optim import DenseOptimizer
-from recspark.training.hard_negatives import HardNegatives
 from recspark.training.objective import Place
 from recspark.training.optim import RowwiseAdagrad, RowwiseAdam
-from recspark.training.retrieval_losses import Targets, build_loss, retrieval_loss, untrained_cost
 from recspark.training.sequence_files import Sequences
 from recspark.training.sharded_state import load_rows, save_rows
 from recspark.training.tables import SkipGramTables
-from recspark.training.tower_examples import ExampleMaker, Examples
-from recspark.training.tower_network import Compared, TowerNetwork, fold_interests
-from recspark.training.tower_result import TowerResult
-from recspark.training.tower_step import TowerStep, build_step
+from recspark.training.towers.candidate_queue import CandidateQueue
+from recspark.training.towers.candidates import CandidateSource
+from recspark.training.towers.examples import ExampleMaker, Examples
+from recspark.training.towers.hard_negatives import HardNegatives
+from recspark.training.towers.losses import Targets, build_loss, retrieval_loss, untrained_cost
+from recspark.training.towers.network import Compared, TowerNetwork, fold_interests
+from recspark.training.towers.result import TowerResult
+from recspark.training.towers.step import TowerStep, build_step
 from recspark.training.warm_start import StartRows
 from recspark.training.world import World
 
