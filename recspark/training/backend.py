@@ -20,9 +20,6 @@ class Backend(Protocol):
 
     name: str
 
-    def start_from(self, start: StartRows) -> None:
-        """Puts an earlier model's rows in the place of the initial ones."""
-
     def prepare(self, batch: Sequences, place: Place) -> Any:
         """What `step` needs of this rank's part of a global batch; called ahead of it in another thread."""
 
@@ -46,6 +43,14 @@ class Backend(Protocol):
 
     def part(self, items: range) -> SkipGramTables:
         """The model's rows of these items, whoever holds them; every rank may ask for others. Collective."""
+
+
+@runtime_checkable
+class StartsWarm(Protocol):
+    """A backend whose model can go on from an earlier one."""
+
+    def start_from(self, start: StartRows) -> None:
+        """Puts an earlier model's rows in the place of the initial ones."""
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from recspark.config.schema import TrainingConfig
 from recspark.lake.arrow import find_done
 from recspark.lake.folders import find_flaw
 from recspark.logs import log
-from recspark.training.backend import CPU, TORCH, Backend, TowerTraining, choose_backend
+from recspark.training.backend import CPU, TORCH, Backend, StartsWarm, TowerTraining, choose_backend
 from recspark.training.checkpoint import Checkpoints, checkpoint_uri, find_recorded_backend
 from recspark.training.closed_form import fit_closed_form
 from recspark.training.data import SequenceReader
@@ -89,6 +89,7 @@ def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str,
     backend = build_backend(run, inputs, name, world, num_threads)
     start = open_start(run, inputs)
     if start:
+        assert isinstance(backend, StartsWarm), "towers with a warm start are refused with the config"
         backend.start_from(start)
         _say(launch, f"starts from model {start.model.model_id}", **start.counts)
     trackers = partial(open_trackers, config.trackers, stage.id, stage.sections)

@@ -130,3 +130,22 @@ def sum_by_row(values_TD: Tensor, token_order_T: Tensor, row_starts_U: Tensor) -
     The order of the sum is fixed, on a GPU too.
     """
     return F.embedding_bag(token_order_T, values_TD, row_starts_U, mode="sum")
+
+
+class LossSum:
+    """What a rank's batches have cost, kept on its device: it is waited for only when it is asked for."""
+
+    def __init__(self, device: str) -> None:
+        self._loss, self._pairs = torch.zeros((), dtype=torch.float64, device=device), 0
+
+    def add(self, loss: Tensor, num_pairs: int) -> None:
+        """Counts a batch."""
+        self._loss += loss.detach()
+        self._pairs += num_pairs
+
+    def take(self) -> tuple[float, int]:
+        """(loss sum, pairs) since the last call; waits for the device."""
+        taken = float(self._loss), self._pairs
+        self._loss.zero_()
+        self._pairs = 0
+        return taken

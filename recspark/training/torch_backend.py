@@ -17,6 +17,7 @@ from recspark.training.backend import TORCH
 from recspark.training.batches import StepBatch, StepBatches
 from recspark.training.gradients import find_gradients
 from recspark.training.init import init_rows
+from recspark.training.losses import LossSum
 from recspark.training.objective import Objective, Place
 from recspark.training.optim import RowwiseAdagrad
 from recspark.training.sequence_files import Sequences
@@ -59,8 +60,7 @@ class TorchBackend:
         self._batches = StepBatches(objective)
         initial_rows = partial(init_rows, dim=dim, init_scale=config.init_scale, seed=objective.seed)
         self._model = SkipGram(objective.num_items, dim, world, initial_rows)
-        self._loss = torch.zeros((), dtype=torch.float64, device=world.device)
-        self._pairs = 0
+        self._loss = LossSum(world.device)
 
     def start_from(self, start: StartRows) -> None:
         """Puts an earlier model's rows in the place of this rank's initial ones."""
@@ -92,15 +92,11 @@ class TorchBackend:
         route = self._model.route(prepared.rows)
         loss, gradient = find_gradients(prepared.batch, self._model.lookup(route))
         self._model.apply_gradient(route, gradient, RowwiseAdagrad(learning_rate).update)
-        self._loss += loss
-        self._pairs += prepared.batch.num_pairs
+        self._loss.add(loss, prepared.batch.num_pairs)
 
     def take_loss(self) -> tuple[float, int]:
         """(loss sum, pairs) of this rank since the last call; waits for the device."""
-        taken = float(self._loss), self._pairs
-        self._loss.zero_()
-        self._pairs = 0
-        return taken
+        return self._loss.take()
 
     def is_finite(self) -> bool:
         """Whether this rank's optimizer state is free of NaN and infinity."""

@@ -21,6 +21,7 @@ from recspark.models.sharded_embedding import RowUpdate
 from recspark.models.tower_table import TowerTable
 from recspark.training.backend import TORCH
 from recspark.training.dense_optim import DenseOptimizer
+from recspark.training.losses import LossSum
 from recspark.training.objective import Place
 from recspark.training.optim import RowwiseAdagrad, RowwiseAdam
 from recspark.training.sequence_files import Sequences
@@ -34,7 +35,6 @@ from recspark.training.towers.losses import Targets, build_loss, retrieval_loss,
 from recspark.training.towers.network import Compared, TowerNetwork, fold_interests
 from recspark.training.towers.result import TowerResult
 from recspark.training.towers.step import TowerStep, build_step
-from recspark.training.warm_start import StartRows
 from recspark.training.world import World
 
 _ITEMS_AT_ONCE = 1 << 16
@@ -70,18 +70,13 @@ class TowerBackend:
         self._queue = CandidateQueue(self._towers.negatives, table.table.dim, world.device)
         network.modules.to(world.device)
         self._dense = DenseOptimizer(network.modules, training.dense, world)
-        self._loss = torch.zeros((), dtype=torch.float64, device=world.device)
-        self._pairs = 0
+        self._loss = LossSum(world.device)
 
     @property
     def _is_local(self) -> bool:
         """Whether a step can be made ahead: by this rank alone, and from what does not change meanwhile."""
         is_mined = self._hard is not None and self._hard.is_mined
         return not is_mined and (self._source.is_full or self._world.world_size == 1)
-
-    def start_from(self, start: StartRows) -> None:
-        """The config is checked: towers take no warm start."""
-        raise NotImplementedError("towers take no warm start")
 
     def prepare(self, batch: Sequences, place: Place) -> TowerStep | tuple[Examples, Place]:
         """The step's integer work; only the examples where what they are compared with hangs on other ranks' targets or
@@ -113,15 +108,11 @@ class TowerBackend:
         self._table.apply_gradient(route, gradient, self._choose_update(learning_rate))
         self._dense.step(learning_rate / self._training.learning_rate)
         self._queue.push(step, compared.items.detach())
-        self._loss += loss.detach().double()
-        self._pairs += len(step.targets.row)
+        self._loss.add(loss, len(step.targets.row))
 
     def take_loss(self) -> tuple[float, int]:
         """(loss sum, targets) of this rank since the last call; waits for the device."""
-        taken = float(self._loss), self._pairs
-        self._loss.zero_()
-        self._pairs = 0
-        return taken
+        return self._loss.take()
 
     def is_finite(self) -> bool:
         """Whether this rank's optimizer state and dense parameters are free of NaN and infinity."""
