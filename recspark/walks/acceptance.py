@@ -73,10 +73,10 @@ def _judge_at_once(graph: WalkGraph, bias: Bias, first: int, block: Block, activ
             chance = (chance - share) / (1.0 - share)  # uniform again
         if block.proposal[i] == t:
             block.is_accepted[i] = chance * bias.ceiling < bias.inverse_p
-        elif chance >= bias.floor:
-            block.chance[i] = chance
-            block.pending[num_pending] = i
-            num_pending += 1
+            continue
+        block.chance[i] = chance
+        block.pending[num_pending] = i
+        num_pending += int(chance >= bias.floor)  # no branch: nobody could guess which
     return num_pending
 
 

@@ -134,43 +134,67 @@ def _retire(
 
 @njit(cache=True, nogil=True)
 def _propose(graph: WalkGraph, bias: Bias, first: int, block: Block, active: int) -> None:
-    """Draws a neighbour of each walker's node in proportion to the weights, and the chance it is judged by."""
-    is_weighted = len(graph.records) > 0
+    """Draws a neighbour of each walker's node in proportion to the weights, and the chance it is judged by.
+
+    Places are drawn before records are read, and records without a branch on what they hold: many misses are under way
+    at once, none waits for a guess about another.
+    """
+    _draw_places(graph.indptr, bias.is_second_order, first, block, active)
+    if len(graph.records) > 0:
+        _read_records(graph.records, block, active)
+    else:
+        for i in range(active):
+            block.proposal[i] = graph.indices[block.proposal_edge[i]]
+
+
+@njit(cache=True, nogil=True)
+def _draw_places(indptr: NDArray[np.int64], with_chance: bool, first: int, block: Block, active: int) -> None:
+    """A place of each walker's row, uniformly, and a coin that says whether it or its alias is meant."""
     for i in range(active):
         row = block.node[i] - first
-        low = graph.indptr[row]
+        low = indptr[row]
         counter = step_counter(block.filled[i], block.tries[i])
-        position = unit(draw(block.key[i], counter)) * np.float64(graph.indptr[row + 1] - low)
+        position = unit(draw(block.key[i], counter)) * np.float64(indptr[row + 1] - low)
         column = int(position)
-        edge = low + column
-        if not is_weighted:
-            block.proposal_edge[i] = edge
-            block.proposal[i] = graph.indices[edge]
-        elif (position - column) * COIN_SCALE < graph.records[edge, 0]:
-            block.proposal_edge[i] = edge
-            block.proposal[i] = graph.records[edge, 2]
-        else:
-            block.proposal_edge[i] = low + graph.records[edge, 1]
-            block.proposal[i] = graph.records[edge, 3]
+        block.low[i] = low
+        block.coin[i] = (position - column) * COIN_SCALE
+        block.proposal_edge[i] = low + column
         block.is_accepted[i] = True
-        if bias.is_second_order:
+        if with_chance:
             block.chance[i] = unit(draw(block.key[i], counter | np.uint64(1)))
 
 
 @njit(cache=True, nogil=True)
-def _move(return_weights: NDArray[np.float32], nodes: NDArray[np.int32], block: Block, active: int) -> int:
-    """Moves the accepted, counts a try for the others; the most tries of any."""
-    max_tries, has_outlier = 0, len(return_weights) > 0
+def _read_records(records: NDArray[np.int32], block: Block, active: int) -> None:
+    """Each walker's proposal: the neighbour at its place, or the alias of that."""
     for i in range(active):
-        if not block.is_accepted[i]:
-            block.tries[i] += 1
-            max_tries = max(max_tries, block.tries[i])
-            continue
-        if has_outlier:
+        edge = block.proposal_edge[i]
+        own, other = np.int64(records[edge, 2]), np.int64(records[edge, 3])
+        other_edge = block.low[i] + np.int64(records[edge, 1])
+        is_own = block.coin[i] < records[edge, 0]
+        block.proposal[i] = own if is_own else other
+        block.proposal_edge[i] = edge if is_own else other_edge
+
+
+@njit(cache=True, nogil=True)
+def _move(return_weights: NDArray[np.float32], nodes: NDArray[np.int32], block: Block, active: int) -> int:
+    """Moves the accepted, counts a try for the others; the most tries of any.
+
+    Without a branch: half of the proposals may be refused, in no order. A cell behind a walk's end means nothing.
+    """
+    max_tries, num_moved = 0, 0
+    for i in range(active):
+        is_accepted, x = block.is_accepted[i], block.proposal[i]
+        nodes[block.walk[i], block.filled[i]] = x
+        block.previous[i] = block.node[i] if is_accepted else block.previous[i]
+        block.node[i] = x if is_accepted else block.node[i]
+        block.tries[i] = 0 if is_accepted else block.tries[i] + 1
+        block.filled[i] += int(is_accepted)
+        max_tries = max(max_tries, block.tries[i])
+        block.pending[num_moved] = i
+        num_moved += int(is_accepted)
+    if len(return_weights) > 0:
+        for j in range(num_moved):
+            i = block.pending[j]
             block.return_weight[i] = return_weights[block.proposal_edge[i]]
-        block.previous[i] = block.node[i]
-        block.node[i] = block.proposal[i]
-        block.tries[i] = 0
-        nodes[block.walk[i], block.filled[i]] = block.proposal[i]
-        block.filled[i] += 1
     return max_tries

@@ -39,11 +39,13 @@ class Block(NamedTuple):
     return_weight: NDArray[np.float32]  # of the edge node -> previous, 0 where there is none
     key: NDArray[np.uint64]
     tries: NDArray[np.int64]  # rejections at this step
+    low: NDArray[np.int64]  # where the node's row begins
+    coin: NDArray[np.float64]  # whether the place drawn or its alias is meant, in [0, `COIN_SCALE`)
     proposal: NDArray[np.int64]
     proposal_edge: NDArray[np.int64]
     chance: NDArray[np.float64]  # of the proposal, uniform in [0, 1)
     is_accepted: NDArray[np.bool_]
-    pending: NDArray[np.int64]  # walkers whose verdict hangs on the edge t -> x
+    pending: NDArray[np.int64]  # walkers whose verdict hangs on the edge t -> x; then those that move
 
 
 @njit(cache=True, nogil=True)
@@ -84,6 +86,8 @@ def empty_block(size: int) -> Block:
         np.empty(size, np.float32),
         np.empty(size, np.uint64),
         np.empty(size, np.int64),
+        np.empty(size, np.int64),
+        np.empty(size, np.float64),
         np.empty(size, np.int64),
         np.empty(size, np.int64),
         np.empty(size, np.float64),
