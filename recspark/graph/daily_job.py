@@ -138,7 +138,7 @@ class DailyBuild:
         stats = count_units(units, shape, self._num_items)
         check_weights(stats)
         work = plan_work(units, stats, self._config)
-        log_plan(self._stage, stats, work[1], show_biggest_users(self._spark, sessions))
+        log_plan(self._stage, stats, work[1], show_biggest_users(sessions))
         return daily.sum_units(units, stats, self._config, work), stats
 
     def _find_rule(self, totals: dict[str, Any]) -> PairRule:

@@ -69,7 +69,7 @@ def _build_whole(spark: SparkSession, run: Run, stage: str, source: TableAt, ite
     stats = count_units(units, unit_shape(config), _count(items))
     check_stats(stats, config)
     work = plan_work(units, stats, config)
-    log_plan(stage, stats, work[1], biggest_users=show_biggest_users(spark, source))
+    log_plan(stage, stats, work[1], biggest_users=show_biggest_users(source))
     return BuiltGraph(build_edges(units, plan_graph(units, stats, config, work)), stats)
 
 

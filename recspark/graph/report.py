@@ -4,16 +4,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from pyspark.sql import DataFrame, SparkSession
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark.config.graph import GraphConfig
 from recspark.contracts import columns as c
 from recspark.errors import DataError
 from recspark.graph.blocks import MB, NUM_SHOWN, BlockPlan, UnitStats
-from recspark.lake.arrow import TableAt
-from recspark.lake.spark import read_table
+from recspark.lake.arrow import TableAt, open_table, stream_table
 from recspark.logs import log
+
+_USER_ROWS = 1 << 18
+"""Of the users, that are looked at together."""
 
 
 def check_stats(stats: UnitStats, config: GraphConfig) -> None:
@@ -96,12 +100,25 @@ def log_plan(stage: str, stats: UnitStats, blocks: BlockPlan, biggest_users: str
     )
 
 
-def show_biggest_users(spark: SparkSession, source: TableAt) -> str:
-    """The users with most train events, for the plan; empty unless ``source`` is a table of the sessions stage."""
+def show_biggest_users(source: TableAt) -> str:
+    """The users with most train events, for the plan; empty unless ``source`` is a table of the sessions stage.
+
+    Read without Spark, for which a table that it has not opened before takes two jobs.
+    """
     version = source.record.tables.get("users")
     if version is None:
         return ""
     users = replace(source, name="users", version=version)
-    rows = read_table(spark, users).select(c.USER_IDX, c.NUM_EVENTS)
-    biggest = rows.orderBy(F.desc(c.NUM_EVENTS), c.USER_IDX).limit(NUM_SHOWN).collect()
-    return "; ".join(f"user {r[c.USER_IDX]}: {r[c.NUM_EVENTS]:,} events" for r in biggest)
+    found: list[tuple[int, int]] = []
+    for rows in stream_table(users, [c.USER_IDX, c.NUM_EVENTS], _USER_ROWS, pc.field(c.NUM_EVENTS) >= _least(users)):
+        events, idx = rows.column(c.NUM_EVENTS).to_numpy(), rows.column(c.USER_IDX).to_numpy()
+        first = np.lexsort((idx, -events))[:NUM_SHOWN]
+        found = sorted([*found, *zip((-events[first]).tolist(), idx[first].tolist(), strict=True)])[:NUM_SHOWN]
+    return "; ".join(f"user {user}: {-events:,} events" for events, user in found)
+
+
+def _least(users: TableAt) -> int:
+    """The users shown have at least so many events: each file's most is some user's. Files with less are not read."""
+    files = pa.table(open_table(users.lake, users.name, users.version).get_add_actions(flatten=True))
+    most = files[f"max.{c.NUM_EVENTS}"].drop_null().to_pylist() if f"max.{c.NUM_EVENTS}" in files.column_names else []
+    return int(sorted(most, reverse=True)[NUM_SHOWN - 1]) if len(most) >= NUM_SHOWN else 0
