@@ -2,7 +2,7 @@
 
 Both read the same version with the same caps and weights (the defaults: a pair weighs l^-.5), on the same master and
 cores, after two warm-up jobs each on a tenth of the sessions. The peer's shuffle partitions are tuned on the full
-table, which warms it up further. Rows are compared: supports equal, scores up to rounding.
+table, the project runs as often in between. Rows are compared: supports equal, scores up to rounding.
 """
 
 import statistics
@@ -74,7 +74,10 @@ class _Sides:
         """The number of shuffle partitions with which the peer took the least time on the full table."""
         if len(tuned_over) == 1:
             return tuned_over[0]
-        seconds = {n: self._run_peer(self._full, peer, n).wall for n in tuned_over}
+        seconds = {}
+        for partitions in tuned_over:
+            seconds[partitions] = self._run_peer(self._full, peer, partitions).wall
+            self._run_project(self._full)  # so both sides' code is compiled alike
         return min(seconds, key=lambda n: seconds[n])
 
     def compare(self, peer: str, partitions: int, runs: int, command: str) -> dict[str, Any]:
