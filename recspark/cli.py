@@ -17,7 +17,10 @@ from recspark.ending import calm_ending
 from recspark.errors import RecsparkError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from recspark.config import Run
+    from recspark.pipeline.plan import StageState
 
 app = typer.Typer(
     name="recspark",
@@ -57,13 +60,32 @@ def run(
     from recspark.pipeline.hints import filled_in
     from recspark.pipeline.open_run import open_run
 
-    with filled_in([conf, *(overrides or [])]):
-        _run(open_run(conf, overrides or []), [conf, *(overrides or [])], first, last, dry_run)
+    arguments = [conf, *(overrides or [])]
+    with filled_in(arguments):
+        _run(_settle(open_run(conf, overrides or []), arguments, last, dry_run), arguments, first, last, dry_run)
+
+
+def _settle(opened: "Run", arguments: list[str], last: str | None, dry_run: bool) -> "Run":
+    """The run with what `model.kind: auto` stands for; its first stages are run for that, unless more is not wanted."""
+    from recspark.config.learning import AUTO
+    from recspark.contracts.stages import STAGE_NAMES
+    from recspark.logs import log
+    from recspark.pipeline.open_run import settle_run
+    from recspark.pipeline.plan import find_states
+
+    settled, choice = settle_run(opened, arguments[0], arguments[1:])
+    is_open = choice is None and settled.config.model.kind == AUTO
+    if is_open and not dry_run and (last is None or last in set(STAGE_NAMES) - set(settled.stages)):
+        _run_stages(settled, find_states(settled, list(settled.stages)), arguments)
+        settled, choice = settle_run(settled, arguments[0], arguments[1:])
+    if choice:
+        log("model", f"kind auto: {choice.kind}", why=choice.why, settings=" ".join(choice.settings))
+    return settled
 
 
 def _run(opened: "Run", arguments: list[str], first: str | None, last: str | None, dry_run: bool = False) -> None:
     from recspark.pipeline.closing import print_closing
-    from recspark.pipeline.launch import StageFailed, describe_training, run_all
+    from recspark.pipeline.launch import describe_training
     from recspark.pipeline.limits import check_catalogue, check_training
     from recspark.pipeline.plan import describe_states, find_states, select_stages
     from recspark.pipeline.verify import audit_unevaluated
@@ -77,15 +99,21 @@ def _run(opened: "Run", arguments: list[str], first: str | None, last: str | Non
         print(describe_states(opened, states))
         print(describe_training(opened, states, arguments), end="")
         return
+    _run_stages(opened, states, arguments)
+    audited = audit_unevaluated(opened, states)
+    print_closing(opened, arguments)
+    if audited:
+        print(f"\n{audited}")
+
+
+def _run_stages(opened: "Run", states: "Sequence[StageState]", arguments: list[str]) -> None:
+    from recspark.pipeline.launch import StageFailed, run_all
+
     try:
         run_all(opened, states, arguments)
     except StageFailed as failed:
         print(f"stopped: {failed}", file=sys.stderr)
         raise typer.Exit(failed.exit_code) from failed
-    audited = audit_unevaluated(opened, states)
-    print_closing(opened, arguments)
-    if audited:
-        print(f"\n{audited}")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Which baselines there are, and how each is built from the train part of a lake.
 
-rankers: popularity, item_knn, rp3beta, ease     tables -> lists of any users
-factors: ppmi_svd, spectral                      tables -> item vectors, as a trained model's
+rankers: popularity, item_knn, rp3beta, ease, als    tables -> lists of any users
+factors: ppmi_svd, spectral                          tables -> item vectors, as a trained model's
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recspark.baselines import ease, histories, ppmi_svd, spectral
+from recspark.baselines import als, ease, histories, ppmi_svd, spectral
 from recspark.baselines.factors import ItemFactors
 from recspark.baselines.item_knn import build_score_matrix, rank_by_neighbours
 from recspark.baselines.popularity import rank_by_popularity, weigh_by_recency
@@ -41,6 +41,7 @@ class BaselineInputs:
     num_events: NDArray[np.int64]
     user_histories: TableAt | None = None
     item_graph: TableAt | None = None
+    als_factors: TableAt | None = None
 
     @property
     def num_items(self) -> int:
@@ -147,9 +148,17 @@ def _rank_ease(inputs: BaselineInputs) -> Ranker:
     return lambda history, masked, k: ease.rank_by_ease(weights_MM, known, history, masked, k, weights)
 
 
+def _rank_als(inputs: BaselineInputs) -> Ranker:
+    assert inputs.als_factors, "the plan has a stage for it"
+    factors_ND, known = als.read_factors(inputs.als_factors, inputs.num_items)
+    config = inputs.config.baselines.als
+    return lambda history, masked, k: als.rank_by_als(factors_ND, known, history, masked, k, config)
+
+
 _RANKERS: dict[str, Callable[[BaselineInputs], Ranker]] = {
     "popularity": _rank_popularity,
     "item_knn": _rank_item_knn,
     "rp3beta": _rank_rp3beta,
     "ease": _rank_ease,
+    "als": _rank_als,
 }

@@ -7,9 +7,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from recspark.config.graph import GraphConfig
 from recspark.config.section import Decay, Section
 
-BaselineName = Literal["popularity", "item_knn", "rp3beta", "ease", "ppmi_svd", "spectral"]
-LIST_KINDS = ("popularity", "item_knn", "rp3beta", "ease")
-"""They rank lists and have no vectors: no train stage, no index, nothing to query."""
+BaselineName = Literal["popularity", "item_knn", "rp3beta", "ease", "als", "ppmi_svd", "spectral"]
+LIST_KINDS = ("popularity", "item_knn", "rp3beta", "ease", "als")
+"""They rank lists: no train stage, no index, nothing to query. The factors of `als` serve its own lists only, as its
+users are solved for and not a mean of items."""
 CLOSED_FORM_KINDS = ("ppmi_svd", "spectral")
 """They yield item vectors by linear algebra: a train stage without a corpus, steps or ranks."""
 SCORED_BY = ("readout", "metric", "popularity_term", "history_decay", "history_items")
@@ -77,6 +78,19 @@ class EaseConfig(HistoryConfig):
     """Refused above so many items with train events: it takes 12 bytes x items^2 (4.5 GiB here), time ~ items^3."""
 
 
+class AlsConfig(Section):
+    """Matrix factors of implicit feedback by alternating least squares (Hu, Koren & Volinsky 2008), made by Spark's
+    MLlib in a stage of their own, with MLlib's defaults. Their length is `model.embedding_dim`.
+    """
+
+    alpha: PositiveFloat = 1.0
+    """An item of a history counts 1 + alpha against the 1 of all others."""
+    regularisation: PositiveFloat = 0.1
+    """L2 penalty on a factor, times the number of its ratings."""
+    num_iterations: PositiveInt = 10
+    """Times that items and users are solved for in turn."""
+
+
 class _VectorBaselineConfig(HistoryConfig):
     """What baselines with item vectors share. Their length is `model.embedding_dim`.
 
@@ -134,6 +148,8 @@ class BaselinesConfig(Section):
     """Of `rp3beta`."""
     ease: EaseConfig = EaseConfig()
     """Of `ease`."""
+    als: AlsConfig = AlsConfig()
+    """Of `als`."""
     ppmi_svd: PpmiSvdConfig = PpmiSvdConfig()
     """Of `ppmi_svd`."""
     spectral: SpectralConfig = SpectralConfig()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from recspark.config.baselines import EDGE_LIST_KINDS, LIST_KINDS
 from recspark.config.idle import find_idle
 from recspark.config.index import find_index_problems
+from recspark.config.learning import AUTO
 from recspark.config.section import to_utc
 from recspark.config.serving import find_unserved
 from recspark.config.tower_checks import check_towers, find_idle_optimizer
@@ -38,6 +39,9 @@ def find_contradictions(
         of_kind = []  # it may have meant edges, which need no split
     elif config.source.kind == "edges":
         of_kind = [_check_edges]
+    if config.model.kind == AUTO:  # checked again with the kind that is chosen
+        checks = [_check_source, _check_privacy, *of_kind, _check_index]
+        return [p.line for check in checks for p in check(config) if not any(_is_wrong(key, wrong) for key in p.keys)]
     of_model = [_check_objective, _check_readout, _check_training, _check_dense, _check_conversions, _check_warm_start]
     of_model += [_check_towers]
     checks = [_check_source, _check_privacy, *of_kind, _check_stages, *of_model, _check_history, _check_index]

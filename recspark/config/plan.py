@@ -11,6 +11,7 @@ from typing import Any
 from recspark import __version__
 from recspark.config.baselines import CLOSED_FORM_KINDS, SCORED_BY
 from recspark.config.index import NOT_IN_INDEX_KEY
+from recspark.config.learning import AUTO
 from recspark.config.schema import RunConfig
 from recspark.config.trainer import NOT_IN_KEY
 from recspark.contracts import stages as s
@@ -144,6 +145,9 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
     if has_events:
         base = "sessions"
         add(s.SESSIONS, section("clean", "sessions", "vocabulary", "split", "features"), ("ingest",))
+    if model.kind == AUTO:  # the rest is planned once the data have been seen
+        return planned
+    if has_events:
         if config.graph and model.has_corpus and not model.has_towers:
             graph = "graph"
             add(s.with_sums(s.GRAPH) if config.graph.incremental else s.GRAPH, section("graph"), ("sessions",))
@@ -152,6 +156,8 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
             own_graph = _without(knobs.model_dump(mode="json"), _NOT_IN_KEY["graph"])
             spec = s.with_sums(s.ITEM_KNN_GRAPH) if knobs.incremental else s.ITEM_KNN_GRAPH
             add(spec, {"graph": own_graph}, ("sessions",))
+        if config.evaluate and "als" in config.scored_kinds:
+            add(s.ALS, _knobs_of(config, "als") | {"embedding_dim": model.embedding_dim} | seed, ("sessions",))
     if config.graph and config.graph.edge_table and ("graph" in planned or not has_events):
         add(s.GRAPH_EDGES, {}, (graph,))
     if config.walks and model.has_corpus and not model.has_towers and (config.graph or not has_events):
@@ -174,8 +180,8 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
         add(s.INDEX_BUILD, section("index") | seed, ("train", *_index_reads(config, base, graph)))
     if config.evaluate and has_events:
         searched = ("index",) if config.evaluate.search == "index" else ()
-        own_graphs = tuple(n for n in ("item_knn_graph",) if n in planned)
-        upstream = ("train" if model.has_vectors else base, *searched, *own_graphs)
+        own_stages = tuple(n for n in ("item_knn_graph", "als") if n in planned)
+        upstream = ("train" if model.has_vectors else base, *searched, *own_stages)
         add(s.EVALUATE, section("evaluate") | _scored_sections(config), upstream)
     if config.release and "index" in planned:
         add(s.RELEASE, section("release"), ("index", *(n for n in ("evaluate",) if n in planned)))

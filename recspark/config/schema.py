@@ -165,13 +165,14 @@ _AUTOS = ("readout", "metric", "centred", "history_decay", "popularity_term")
 class ModelConfig(Section):
     """What is learned."""
 
-    kind: Literal["skip_gram", "cbow", TowerKind, BaselineName] = "skip_gram"
+    kind: Literal["skip_gram", "cbow", TowerKind, BaselineName, "auto"] = "skip_gram"
     """skip_gram: an item's input vector predicts each item of its window (Mikolov et al. 2013; Barkan & Koenigstein
     2016). cbow: the mean of a window's input vectors predicts the item in the middle. two_tower:
     a user's history, id and features against an item's id and features. mf: a vector a user, a vector an item.
     light_gcn: the same averaged over the user-item graph (He et al. 2020). Or a baseline alone, its knobs in
-    section `baselines`: ppmi_svd, spectral (item vectors in closed form); popularity, item_knn, rp3beta, ease (lists
-    without vectors: nothing is trained or indexed, evaluate scores them)."""
+    section `baselines`: ppmi_svd, spectral (item vectors in closed form); popularity, item_knn, rp3beta, ease, als
+    (lists: no train stage, no index, evaluate scores them). auto: chosen by the shape of the data once `sessions` is
+    done, which a run says with the reason; name it before you go into production, as data that grow may change it."""
     objective: Literal["negative_sampling", "hierarchical_softmax"] = "negative_sampling"
     """negative_sampling: by an output vector an item, against drawn items. hierarchical_softmax: by the inner nodes of
     a Huffman tree over train events; then only `readout: input` has vectors of items."""

@@ -159,6 +159,12 @@ ITEM_PAIR_SUMS = _table(
     partition_by=(c.LINEAGE,),
 )
 
+ALS_FACTORS = _table(
+    "als_factors",
+    (c.ITEM_IDX,),
+    {c.ITEM_IDX: _INT, c.VECTOR: _FLOATS},  # items with train events
+)
+
 WALKS = _table(
     "walks",
     (),  # a start has `num_walks` rows an epoch
@@ -234,6 +240,7 @@ TABLES = {
         ITEM_GRAPH,
         ITEM_GRAPH_EDGES,
         ITEM_PAIR_SUMS,
+        ALS_FACTORS,
         WALKS,
         ITEM_EMBEDDINGS,
         USER_EMBEDDINGS,

@@ -24,7 +24,7 @@ from recspark.graph.daily_job import DailyBuild
 from recspark.graph.pairs import unit_shape
 from recspark.graph.report import check_edges, check_stats, count_graph, log_plan, show_biggest_users
 from recspark.graph.warm_up import compile_kernels
-from recspark.lake.arrow import TableAt, find_table, open_table
+from recspark.lake.arrow import TableAt, count_rows, find_table
 from recspark.lake.spark import read_table, write_table
 from recspark.logs import log
 
@@ -53,7 +53,7 @@ def build_graph(spark: SparkSession, run: Run, stage: str = "graph") -> None:
             tables=built.tables,
             inputs={source.name: source.version, items.name: items.version},
             counts=counts,
-            facts={"num_items": _count(items), "group": config.group, "score": config.score, **built.facts},
+            facts={"num_items": count_rows(items), "group": config.group, "score": config.score, **built.facts},
         )
         version = write_table(edges, run.lake, ITEM_GRAPH, record)
         fault_point(f"{stage}.after_commit")
@@ -66,7 +66,7 @@ def build_graph(spark: SparkSession, run: Run, stage: str = "graph") -> None:
 def _build_whole(spark: SparkSession, run: Run, stage: str, source: TableAt, items: TableAt) -> BuiltGraph:
     config = _config_of(run, stage)
     units = read_units(spark, source, config)
-    stats = count_units(units, unit_shape(config), _count(items))
+    stats = count_units(units, unit_shape(config), count_rows(items))
     check_stats(stats, config)
     work = plan_work(units, stats, config)
     log_plan(stage, stats, work[1], biggest_users=show_biggest_users(source))
@@ -74,11 +74,7 @@ def _build_whole(spark: SparkSession, run: Run, stage: str, source: TableAt, ite
 
 
 def _build_daily(spark: SparkSession, run: Run, stage: str, source: TableAt, items: TableAt) -> BuiltGraph:
-    return DailyBuild(spark, run, stage, _config_of(run, stage), _count(items)).build(source, items)
-
-
-def _count(table: TableAt) -> int:
-    return int(open_table(table.lake, table.name, table.version).count())
+    return DailyBuild(spark, run, stage, _config_of(run, stage), count_rows(items)).build(source, items)
 
 
 def read_units(spark: SparkSession, source: TableAt, config: GraphConfig) -> DataFrame:

@@ -228,6 +228,31 @@ def stream_table(table: TableAt, columns: list[str], batch_rows: int, where: Any
             )  # fmt: skip
 
 
+def count_rows(table: TableAt) -> int:
+    """Rows of a pinned table, from its log.
+
+    Raises: LakeError when the version is gone.
+    """
+    return int(open_table(table.lake, table.name, table.version).count())
+
+
+def count_values(table: TableAt, column: str) -> int:
+    """Values of a list column in all rows, from the files' footers; an empty list counts as one.
+
+    Raises: LakeError when the version, or one of its files, is gone or damaged.
+    """
+    opened = open_table(table.lake, table.name, table.version)
+    dataset = opened.to_pyarrow_dataset(filesystem=_table_files(table.uri))
+    with _naming_lost_files(table):
+        groups = [g for fragment in dataset.get_fragments() for g in _row_groups(fragment.metadata)]
+    columns = (group.column(place) for group in groups for place in range(group.num_columns))
+    return sum(found.num_values for found in columns if found.path_in_schema.split(".")[0] == column)
+
+
+def _row_groups(footer: Any) -> list[Any]:
+    return [footer.row_group(place) for place in range(footer.num_row_groups)]
+
+
 def _verified() -> Any:
     """Makes a flipped bit in a page an error where its writer left a checksum, as Spark and `lake.parts` do."""
     import pyarrow.dataset as pads

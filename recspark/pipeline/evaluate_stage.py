@@ -80,6 +80,8 @@ def _open_setting(run: Run) -> Setting:
     tables = {name: find_table(run.lake, run.producer(name), name) for name in names}
     if "item_knn_graph" in run.stages:
         tables["item_graph"] = find_table(run.lake, run.stages["item_knn_graph"], "item_graph")
+    if "als" in run.stages:
+        tables["als_factors"] = find_table(run.lake, run.stages["als"], "als_factors")
     num_events = read_num_events(tables["items"])
     spec = CaseSpec(config.split, config.history, config.mask_seen, config.max_users)
     cases = build_cases(read_table(tables["user_histories"], _HISTORY_COLUMNS), num_events, spec)

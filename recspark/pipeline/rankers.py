@@ -27,7 +27,7 @@ from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 from recspark.training.readout import popularity_bias
 
 ORACLE = "oracle"
-_ORDER = ("item_knn", "rp3beta", "ease", "ppmi_svd", "spectral", "popularity")
+_ORDER = ("item_knn", "rp3beta", "ease", "als", "ppmi_svd", "spectral", "popularity")
 """Of baselines in a report, whatever the config's: neighbours, factors, what everybody likes."""
 RankBlock = Callable[[int, int], Ranked]
 """(start, stop) of the cases -> their lists."""
@@ -55,7 +55,8 @@ class Setting:
     def inputs(self) -> BaselineInputs:
         """What baselines are built from; read once for all of them."""
         tables = self.tables
-        return BaselineInputs(self.run.config, self.num_events, tables["user_histories"], tables.get("item_graph"))
+        of_stages = tables.get("item_graph"), tables.get("als_factors")
+        return BaselineInputs(self.run.config, self.num_events, tables["user_histories"], *of_stages)
 
 
 def choose_builders(run: Run) -> dict[str, Callable[[Setting], RankBlock]]:

@@ -6,10 +6,12 @@ Repeats to the bit with one thread; with more, threads update rows without locks
 import os
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from recspark.training.backend import CPU
 from recspark.training.cpu_kernel import init_state, train_batch
+from recspark.training.cpu_rows import places_of
 from recspark.training.objective import Objective, Place
 from recspark.training.sentences import check_items
 from recspark.training.sequence_files import Sequences
@@ -32,9 +34,9 @@ class CpuBackend:
 
     def start_from(self, start: StartRows) -> None:
         """Puts an earlier model's rows in the place of the initial ones."""
-        places, rows = start.rows_of(np.arange(len(self._state.input_squares)))
+        items, rows = start.rows_of(np.arange(self._objective.num_items))
         for name, values in rows.items():
-            getattr(self._state, name)[places] = values
+            self._put(name, items, values)
 
     def prepare(self, batch: Sequences, place: Place) -> tuple[Sequences, Place]:
         """The batch, after a check of its items."""
@@ -63,21 +65,29 @@ class CpuBackend:
         return bool(np.isfinite(self._state.input_squares.sum() + self._state.output_squares.sum()))
 
     def save(self, folder: str) -> None:
-        """Writes all four arrays into one safetensors file."""
-        save_file(self._state._asdict(), f"{folder}/{_FILE}")
+        """Writes all four arrays, in the order of items, into one safetensors file."""
+        items = np.arange(self._objective.num_items)
+        sums = {name: self._sums(name, items) for name in ("input_squares", "output_squares")}
+        save_file(self._state._asdict() | sums, f"{folder}/{_FILE}")
 
     def load(self, folder: str) -> None:
         """Reads what `save` wrote."""
         for name, array in load_file(f"{folder}/{_FILE}").items():
-            getattr(self._state, name)[...] = array
+            self._put(name, np.arange(self._objective.num_items), array)
 
     def part(self, items: range) -> SkipGramTables:
         """Rows of the model as it stands."""
-        state, rows = self._state, slice(items.start, items.stop)
+        state, rows, numbers = self._state, slice(items.start, items.stop), np.arange(items.start, items.stop)
+        squares = self._sums("input_squares", numbers)
         return SkipGramTables(
-            state.input_vectors[rows],
-            state.output_vectors[rows],
-            state.input_squares[rows] > 0,
-            state.input_squares[rows],
-            state.output_squares[rows],
-        )
+            state.input_vectors[rows], state.output_vectors[rows], squares > 0, squares,
+            self._sums("output_squares", numbers),
+        )  # fmt: skip
+
+    def _put(self, name: str, items: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        array = getattr(self._state, name)
+        array[places_of(array, items) if array.ndim == 1 else items] = values
+
+    def _sums(self, name: str, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        array = getattr(self._state, name)
+        return np.asarray(array[places_of(array, items)])

@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from recspark.training.cpu_rows import FAST, gather_rows, step_rows
+from recspark.training.cpu_rows import FAST, gather_rows, new_sums, step_rows
 from recspark.training.cpu_scores import (
     Block,
     NoiseScratch,
@@ -50,7 +50,9 @@ _NOISE_SALT = 0xB10C
 
 
 class KernelState(NamedTuple):
-    """Both tables, float32 [V, D], and their row-wise Adagrad state, float32 [V]; C-contiguous, changed in place."""
+    """Both tables, float32 [V, D], C-contiguous, and their row-wise Adagrad sums (`cpu_rows.new_sums`); changed in
+    place.
+    """
 
     input_vectors: NDArray[np.float32]
     output_vectors: NDArray[np.float32]
@@ -75,8 +77,8 @@ def init_state(num_items: int, dim: int, init_scale: float, seed: int) -> Kernel
     return KernelState(
         input_vectors=init_rows(np.arange(num_items), dim, init_scale, seed),
         output_vectors=np.zeros((num_items, dim), np.float32),
-        input_squares=np.zeros(num_items, np.float32),
-        output_squares=np.zeros(num_items, np.float32),
+        input_squares=new_sums(num_items),
+        output_squares=new_sums(num_items),
     )
 
 

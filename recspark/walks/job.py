@@ -17,7 +17,7 @@ from recspark.contracts import columns as c
 from recspark.contracts.stages import stage_key
 from recspark.contracts.tables import WALKS, TableSpec
 from recspark.faults import fault_point
-from recspark.lake.arrow import TableAt, find_commit, find_table, list_markers, table_uri
+from recspark.lake.arrow import TableAt, count_rows, count_values, find_commit, find_table, list_markers, table_uri
 from recspark.lake.spark import read_table, write_table
 from recspark.logs import log
 from recspark.memory import free_memory_bytes
@@ -66,11 +66,10 @@ def build_walks(spark: SparkSession, run: Run) -> None:
 def _prepare(
     spark: SparkSession, run: Run, config: WalksConfig, graph_at: TableAt, items_at: TableAt
 ) -> tuple[WalkMode, WalkPlan]:
-    num_items = read_table(spark, items_at).count()
-    row = read_table(spark, graph_at).agg(F.sum(F.size(c.DST_IDX)).alias("edges")).first()
-    assert row is not None, "an aggregate without groups has one row"
+    # Not by Spark, which would open both tables for it, with two jobs each.
+    num_items, num_edges = count_rows(items_at), count_values(graph_at, c.DST_IDX)
     cores = spark.sparkContext.defaultParallelism
-    chosen = choose_mode(config, int(row["edges"] or 0), cores, free_memory_bytes())
+    chosen = choose_mode(config, num_edges, cores, free_memory_bytes())
     mode: WalkMode
     if chosen.name == "sharded":
         plan = shard_plan(run.lake, run.stages[STAGE].key, graph_at, num_items, chosen.num_shards, config)

@@ -287,7 +287,7 @@ def test_powers_of_ten_are_numbers_wherever_a_number_is_one_choice_of_several(co
 )
 def test_a_choice_spelt_alike_is_suggested(conf, found, meant):
     (problem,) = problems_of(conf, f"model.kind={found}")
-    assert problem.endswith(f", 'ppmi_svd' or 'spectral', got {found!r}; did you mean {meant}?")
+    assert problem.endswith(f", 'spectral' or 'auto', got {found!r}; did you mean {meant}?")
 
 
 @pytest.mark.parametrize(

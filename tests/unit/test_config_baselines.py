@@ -68,7 +68,7 @@ def test_a_model_of_lists_is_scored_exactly_or_not_at_all(conf, kind):
         (["baselines.names=[ease]", "source.synthetic.num_items=20001"], "baselines.ease.max_items: ease inverts a"),
         (["model.kind=ease", "source.synthetic.num_items=30000"], "more than 20,000; take ease out of baselines.names"),
         (["baselines.names=[ease, ease]"], "baselines.names: given twice: ease"),
-        (["baselines.names=[als]"], "baselines.names.0: must be 'popularity', 'item_knn', 'rp3beta'"),
+        (["baselines.names=[svd]"], "baselines.names.0: must be 'popularity', 'item_knn', 'rp3beta'"),
         (["baselines.ease.history_decay=1.2"], "baselines.ease.history_decay: must be <= 1, got 1.2"),
         (["baselines.item_knn.history_items=0"], "baselines.item_knn.history_items: must be > 0, got 0"),
         (

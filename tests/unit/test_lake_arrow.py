@@ -15,7 +15,10 @@ from recspark.contracts.tables import ITEM_GRAPH, ITEMS, METRICS
 from recspark.errors import LakeError
 from recspark.lake import arrow
 from recspark.lake.arrow import (
+    TableAt,
     check_plain_files,
+    count_rows,
+    count_values,
     find_commit,
     find_done,
     find_newest_marker,
@@ -277,3 +280,31 @@ def test_a_table_is_streamed_in_pieces_that_hold_every_row_once(lake):
         Path(file).unlink()
     with pytest.raises(LakeError, match="item_graph: a data file of version 0 is lost or damaged"):
         list(stream_table(table, ["src_idx"], 100))
+
+
+def test_rows_and_list_values_are_counted_without_reading_them(lake):
+    run = run_with(lake)
+    rows = {
+        "src_idx": pa.array([0, 1, 2], pa.int32()),
+        "dst_idx": [[1, 2, 0], [0], []],
+        "score": [[1.0, 2.0, 3.0], [1.0], []],
+        "count": [[1, 2, 3], [1], []],
+    }
+    for keep in (3, 2):
+        version = write_table(
+            lake, ITEM_GRAPH, pa.table(rows, ITEM_GRAPH.schema).slice(0, keep), run.record("graph", is_marker=True)
+        )
+        table = TableAt(lake, "item_graph", version, run.record("graph", is_marker=True))
+        assert count_rows(table) == keep
+        assert count_values(table, "dst_idx") == (5 if keep == 3 else 4)  # an empty list counts as one
+        assert count_values(table, "src_idx") == keep
+
+
+def test_counting_names_a_lost_file(lake):
+    run = run_with(lake)
+    record = run.record("graph", is_marker=True)
+    table = TableAt(lake, "item_graph", write_table(lake, ITEM_GRAPH, graph_of(1.0), record), record)
+    for path in (Path(lake) / "tables" / "item_graph").glob("*.parquet"):
+        path.unlink()
+    with pytest.raises(LakeError, match="item_graph"):
+        count_values(table, "dst_idx")

@@ -14,10 +14,10 @@ from recspark.evaluate.inputs import read_num_events
 from recspark.evaluate.leak import graph, model, sessions, vocabulary, walks
 from recspark.evaluate.leak.events import check_events
 from recspark.evaluate.leak.histories import TrainParts, scan_histories
-from recspark.evaluate.leak.inputs import Audited, check_inputs, count_rows
+from recspark.evaluate.leak.inputs import Audited, check_inputs
 from recspark.evaluate.leak.report import NOTHING_HELD_OUT, Check, LeakReport, not_applicable
 from recspark.evaluate.leak.split import Split
-from recspark.lake.arrow import TableAt
+from recspark.lake.arrow import TableAt, count_rows
 
 
 def audit(audited: Audited) -> LeakReport:
@@ -39,6 +39,9 @@ def audit(audited: Audited) -> LeakReport:
     if "item_graph_edges" in tables:
         edges = tables["item_graph_edges"]
         checks.append(check_inputs("graph_edges.inputs", edges, edges.record.inputs, tables, {"item_graph", "items"}))
+    if "als_factors" in tables:
+        factors = tables["als_factors"]
+        checks.append(check_inputs("als.inputs", factors, factors.record.inputs, tables, {"user_histories"}))
     item_events = train.item_events if train else read_num_events(tables["items"])
     checks += walks.check_walks(tables, item_events) if "walks" in tables else _say_absent(audited, "walks")
     has_vectors = "item_embeddings" in tables

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.evaluate.leak.histories import TrainParts
-from recspark.evaluate.leak.inputs import BATCH_ROWS, check_ids, check_inputs, count_rows, is_sampled
+from recspark.evaluate.leak.inputs import BATCH_ROWS, check_ids, check_inputs, is_sampled
 from recspark.evaluate.leak.kernel import count_support
 from recspark.evaluate.leak.report import Check, Finding
 from recspark.evaluate.ragged import Ragged
-from recspark.lake.arrow import TableAt, stream_table
+from recspark.lake.arrow import TableAt, count_rows, stream_table
 
 MAX_ROWS = 20_000
 """Rows whose edges are counted again."""

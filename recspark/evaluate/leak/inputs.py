@@ -16,7 +16,7 @@ from recspark.contracts.shards import hash_ids
 from recspark.errors import LakeError
 from recspark.evaluate.leak.report import Check, Finding
 from recspark.evaluate.ragged import BoolArray, IntArray
-from recspark.lake.arrow import TableAt, open_table, read_record
+from recspark.lake.arrow import TableAt, read_record
 
 BATCH_ROWS = 20_000
 """Rows held at a time of tables with lists."""
@@ -38,11 +38,6 @@ class Audited:
     def has_events(self) -> bool:
         """Whether there are users and times: of an edge list there are not."""
         return "sessions" in self.tables
-
-
-def count_rows(table: TableAt) -> int:
-    """Rows of a pinned table, from its log."""
-    return int(open_table(table.lake, table.name, table.version).count())
 
 
 def is_sampled(ids: IntArray, total: int, wanted: int) -> BoolArray:

@@ -8,10 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
-from recspark.evaluate.leak.inputs import check_ids, check_inputs, count_rows, is_sampled
+from recspark.evaluate.leak.inputs import check_ids, check_inputs, is_sampled
 from recspark.evaluate.leak.report import Check, Finding
 from recspark.evaluate.ragged import BoolArray, Ragged
-from recspark.lake.arrow import TableAt, stream_table
+from recspark.lake.arrow import TableAt, count_rows, stream_table
 
 MAX_WALKS = 100_000
 """Walks whose steps are looked up, those of some start nodes."""
