@@ -18,12 +18,13 @@ from recspark.index.finish import Measured, check_recall, find_drift, measure, p
 from recspark.index.ids import ItemIds
 from recspark.index.inputs import Build, read_items
 from recspark.index.item_vectors import ItemVectors
-from recspark.index.plan import IndexPlan, check_memory, plan_index
+from recspark.index.plan import IndexPlan, check_disk, check_memory, plan_index
 from recspark.index.steps import WHOLE, Share, wait_until_there
 from recspark.index.store import open_index
 from recspark.index.vectors import digest_vectors
 from recspark.lake.arrow import find_table
 from recspark.lake.folders import unpublish_folder
+from recspark.lake.storage import free_disk_bytes
 from recspark.logs import log, timed
 from recspark.memory import free_memory_bytes, gib
 
@@ -90,6 +91,7 @@ def _train(build: Build, items: ItemVectors) -> Trained:
     check_backend(config.backend, plan)
     _log_plan(plan, config.backend)
     check_memory(plan, free_memory_bytes())
+    check_disk(plan, free_disk_bytes(build.folder), config.single_file)
     with timed(_STAGE, f"trained {plan.name}") as facts:
         facts["sample"] = plan.train_size
         return train_quantizers(build.folder, build.digest, items, plan, build.run.seed, config.backend)

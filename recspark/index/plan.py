@@ -189,6 +189,21 @@ def check_memory(plan: IndexPlan, free_bytes: int, share: float = 1.0) -> None:
         )
 
 
+def check_disk(plan: IndexPlan, free_bytes: int | None, is_single: bool = False) -> None:
+    """Checks that the finished index fits where it goes, twice where it ``is_single`` too; None: a store, never full.
+
+    Raises: IndexBuildError with the estimate, what is free and what would lower it.
+    """
+    needed = plan.search_bytes * (2 if is_single else 1)
+    if free_bytes is not None and needed > free_bytes:
+        ways = ["lower index.m", *(["set index.refine to none"] if plan.refine != "none" else [])]
+        ways += ["leave index.single_file out"] if is_single else []
+        raise IndexBuildError(
+            f"{plan.name} over {plan.num_vectors:,} vectors takes about {gib(needed)} of disk, {gib(free_bytes)} is "
+            f"free where paths.lake is; free some, {', '.join(ways)}, or set paths.lake to another disk"
+        )
+
+
 def _check_shards(num_shards: int, num_vectors: int) -> None:
     if num_vectors == 0:
         raise IndexBuildError("item_embeddings holds no vectors for this model; train it first")

@@ -1,6 +1,7 @@
 """Paths and URIs of a lake, and the one place that turns them into file systems and store options."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +103,15 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), os.path.abspath(uri)
     filesystem, path = pafs.FileSystem.from_uri(delta_uri(check_uri(uri)))
     return filesystem, path
+
+
+def free_disk_bytes(uri: str) -> int | None:
+    """Free on the disk where a local folder is or will be; None of a store."""
+    filesystem, path = open_filesystem(uri)
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        return None
+    place = next(p for p in (Path(path), *Path(path).parents) if p.exists())
+    return shutil.disk_usage(place).free
 
 
 def read_bytes(uri: str) -> bytes | None:

@@ -204,6 +204,15 @@ def test_a_full_disk_is_told_and_nothing_half_is_kept(lake):
     assert len(open_index(lake, run.stages["index"].id)) == 600
 
 
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(lake, monkeypatch):
+    run = plan_index_run(lake, **KNOBS)
+    write_items(run, make_items(600, 16))
+    monkeypatch.setattr("recspark.index.job.free_disk_bytes", lambda folder: 100)
+    with pytest.raises(IndexBuildError, match=r"over 600 vectors takes about .* of disk, .* is free where paths"):
+        build_index(run)
+    assert not Path(lake, "indexes").exists()
+
+
 def test_a_half_written_shard_is_built_again(lake, capfd):
     items = make_items(600, 16)
     run = build(lake, items, **KNOBS)

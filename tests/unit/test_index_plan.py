@@ -6,7 +6,7 @@ import pytest
 
 from recspark.config.index import IndexConfig
 from recspark.errors import IndexBuildError
-from recspark.index.plan import POINTS_PER_LIST, check_memory, choose_nlist, plan_from_facts, plan_index
+from recspark.index.plan import POINTS_PER_LIST, check_disk, check_memory, choose_nlist, plan_from_facts, plan_index
 
 GIB = 2**30
 
@@ -143,3 +143,13 @@ def test_too_little_memory_is_refused_with_the_estimate():
         IndexBuildError, match=r"IVF4096,Flat over 10,000,000 vectors needs about .* GiB .* 1.0 GiB is free"
     ):
         check_memory(found, GIB)
+
+
+def test_too_little_disk_is_refused_before_anything_is_written():
+    found = plan(10_000_000, 128, kind="ivf_flat")
+    check_disk(found, found.search_bytes)
+    check_disk(found, None)  # a store
+    with pytest.raises(IndexBuildError, match=r"takes about .* GiB of disk, 1.0 GiB is free where paths.lake is; free"):
+        check_disk(found, GIB)
+    with pytest.raises(IndexBuildError, match=r"leave index\.single_file out, or set paths\.lake to another disk"):
+        check_disk(found, found.search_bytes, is_single=True)

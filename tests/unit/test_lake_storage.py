@@ -1,5 +1,6 @@
 """Where a lake may be: malformed URIs, files in the way and silent stores are refused before anything runs."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,3 +69,10 @@ def test_a_store_that_does_not_answer_is_named(monkeypatch, error):
         LakeError, match=r"^paths\.lake s3a://b/l: cannot be reached \(no route to host\); check the URI"
     ):
         check_lake("s3a://b/l")
+
+
+def test_what_is_free_is_known_of_a_folder_to_be_made_and_not_of_a_store(tmp_path, monkeypatch):
+    free = storage.free_disk_bytes(str(tmp_path / "not" / "there"))
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    monkeypatch.setattr(storage, "open_filesystem", lambda uri: (object(), "bucket/lake"))
+    assert storage.free_disk_bytes("s3://bucket/lake") is None
