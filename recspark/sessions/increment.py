@@ -16,7 +16,6 @@ from recspark.contracts import columns as c
 from recspark.contracts.counts import add_counts, subtract_counts
 from recspark.lake.arrow import TableAt, open_table
 from recspark.lake.spark import read_table
-from recspark.logs import log
 from recspark.sessions.clean import QUARANTINE_REASONS, REASON
 from recspark.sessions.continued_ids import IS_RARE, WAS_RARE, extend_items, extend_users, renumber_users
 from recspark.sessions.counts import (
@@ -33,7 +32,6 @@ from recspark.sessions.counts import (
 )
 from recspark.sessions.earlier_counts import count_stored_sessions, events_of_record, shift_time_range
 from recspark.sessions.tables import (
-    STAGE,
     SessionTables,
     build_facts,
     build_user_rows,
@@ -49,9 +47,6 @@ from recspark.sessions.touched import (
     find_sharers,
     find_unsettled_items,
 )
-
-MAX_TOUCHED_SHARE = 0.5
-"""Of the earlier version's users: above it a full build costs less, as touched users are computed then and now."""
 
 
 @dataclass(frozen=True)
@@ -79,41 +74,33 @@ class _Part:
 
 def build_increment(
     spark: SparkSession, run: Run, base: TableAt, events_at: TableAt, feature_items: DataFrame | None
-) -> SessionIncrement | None:
-    """What has to be committed on ``base``; None, and a log line, where it takes a full build.
+) -> SessionIncrement:
+    """What has to be committed on ``base``, however many users it touches: a full build would give other ids.
 
     Raises: DataError as a full build.
     """
     before_at = TableAt(run.lake, "events", base.record.inputs["events"], base.record)
     before, now = read_table(spark, before_at), read_table(spark, events_at)
-    part = _prepare(find_changed_users(spark, before_at, events_at), before, now, run, base)
-    if part is None:
-        return None
+    part = _prepare(find_changed_users(spark, before_at, events_at), before, now, run)
     items = _add_known(_stored(spark, base, "items"), feature_items)
     min_item_events = run.config.vocabulary.min_item_events
     compared = settle(compare_items(items, part.before, part.now))
     unsettled = settle(find_unsettled_items(compared, min_item_events))
     if not unsettled.isEmpty():
         wider = part.users.ids.union(find_sharers(now, unsettled)).distinct()
-        part = _prepare(wider, before, now, run, base)
-        if part is None:
-            return None
+        part = _prepare(wider, before, now, run)
         compared = settle(compare_items(items, part.before, part.now))
     is_unsettled = unsettled.select(c.ITEM_ID, F.lit(True).alias(UNSETTLED))
     compared = compared.join(is_unsettled, c.ITEM_ID, "left").fillna({UNSETTLED: False})
     first_free = open_table(run.lake, "items", base.record.tables["items"]).count()
     extended = settle(extend_items(compared, min_item_events, first_free))
-    return _finish(spark, run, base, part, extended)
+    return _finish(spark, run, base, part, extended, now)
 
 
-def _prepare(ids: DataFrame, before: DataFrame, now: DataFrame, run: Run, base: TableAt) -> _Part | None:
-    """The part of these users; None where they are too many."""
+def _prepare(ids: DataFrame, before: DataFrame, now: DataFrame, run: Run) -> _Part:
+    """The part of these users."""
     ids = settle(ids)
     users = Users(ids, ids.count())
-    known = base.record.counts["num_users"]
-    if users.number > MAX_TOUCHED_SHARE * known:
-        log(STAGE, f"in full: {users.number:,} users are touched, more than {MAX_TOUCHED_SHARE:.0%} of {known:,}")
-        return None
     prepared = [settle(prepare_events(users.rows_of(events), run.config)) for events in (before, now)]
     return _Part(users, *prepared)
 
@@ -133,13 +120,17 @@ def stored_at(base: TableAt, name: str) -> TableAt:
     return base if name == base.name else TableAt(base.lake, name, base.record.tables[name], base.record)
 
 
-def _finish(spark: SparkSession, run: Run, base: TableAt, part: _Part, extended: DataFrame) -> SessionIncrement | None:
-    """Rows, counts and facts, checked; None where the earliest or latest event has gone."""
+def _finish(
+    spark: SparkSession, run: Run, base: TableAt, part: _Part, extended: DataFrame, all_events: DataFrame
+) -> SessionIncrement:
+    """Rows, counts and facts, checked; ``all_events`` are looked at where the earliest or latest event has gone."""
     events = count_events(part.before), count_events(part.now)
     time_range = shift_time_range(base.record.facts["time_range"], *(e.time_range_us for e in events))
     if time_range is None:
-        log(STAGE, "in full: the first or the last event of all has gone")
-        return None
+        everything = count_events(prepare_events(all_events, run.config))
+        check_events(everything, run.config)
+        time_range = everything.time_range_us
+        assert time_range, "something is left"
     event_types = find_event_types(part.now, base.record.facts["event_types"])
     items = extended.drop(WAS_RARE, IS_RARE)
     histories, sessions = build_user_rows(part.now, items, event_types, run.config, settle)

@@ -43,8 +43,8 @@ def _build(spark: SparkSession, run: Run, events_at: TableAt) -> None:
     if ancestor.is_telling:
         log(STAGE, ancestor.describe())
     features = _read_features(spark, run)
-    counts = ancestor.at and _go_on(spark, run, ancestor.at, events_at, features)
-    counts = counts or _build_all(spark, run, events_at, features)
+    at = ancestor.at
+    counts = _go_on(spark, run, at, events_at, features) if at else _build_all(spark, run, events_at, features)
     shown = ("events_in", "kept", "collapsed", "num_sessions", "num_users", "num_items", "num_active_items")
     log(STAGE, f"done at version {counts['version']}", **{name: counts[name] for name in shown})
 
@@ -56,13 +56,9 @@ def _build_all(spark: SparkSession, run: Run, events_at: TableAt, features: Feat
         return tables.counts | {"version": _commit(run, _add_features(tables, features, run), events_at)}
 
 
-def _go_on(
-    spark: SparkSession, run: Run, base: TableAt, events_at: TableAt, features: Features
-) -> dict[str, Any] | None:
-    """Commits an earlier version with what has changed since, as `_build_all`; None where it takes a full build."""
+def _go_on(spark: SparkSession, run: Run, base: TableAt, events_at: TableAt, features: Features) -> dict[str, Any]:
+    """Commits an earlier version with what has changed since, as `_build_all`."""
     increment = build_increment(spark, run, base, events_at, _known_ids(features))
-    if increment is None:
-        return None
     tables = _add_features(increment.tables, features, run)
     quarantine = build_quarantine(tables.refused, run, events_at)
     version = commit_increment(run, replace(increment, tables=tables), quarantine, events_at)

@@ -20,6 +20,7 @@ from recspark.faults import fault_point
 from recspark.lake.arrow import TableAt
 from recspark.lake.spark import number_rows, read_table, spark_schema, write_table
 from recspark.logs import log
+from recspark.sources.mapping import LARGEST_FLOAT
 from recspark.sources.outcomes import (
     STAGE,
     bad_rows,
@@ -70,6 +71,7 @@ def map_edges(rows: DataFrame, source: SourceConfig) -> DataFrame:
     weight = F.lit(1.0)
     if source.weight_column is not None:
         weight = number_text(source_column(source.weight_column).cast("string"))
+        weight = F.when(F.abs(weight) < LARGEST_FLOAT, weight)  # item_graph has float32
     weighed = named.withColumn(c.WEIGHT, weight)
     reason = F.when(F.col(DROPPED_BY).isNull(), _find_reason(weighed, source))
     is_loop = F.col(DROPPED_BY).isNull() & F.col(c.REASON).isNull() & (F.col(SRC) == F.col(DST))
@@ -130,7 +132,7 @@ def _find_reason(weighed: DataFrame, source: SourceConfig) -> Column:
     flaws = [find_flaw(weighed, name, source.max_id_bytes) for name in (SRC, DST)]
     of_weight = [
         (F.col(c.WEIGHT).isNull(), "unreadable_weight"),
-        (F.col(c.WEIGHT) <= 0, "not_positive_weight"),
+        (F.col(c.WEIGHT).cast("float") <= 0, "not_positive_weight"),
     ]
     return F.coalesce(is_bad_line, *flaws, first_problem(of_weight))
 

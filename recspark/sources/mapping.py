@@ -34,7 +34,7 @@ REPLACES_EARLIER = "replaces_earlier_event"
 it, but the source has to be read in full.
 """
 _EVENT_ID_CHARS = 32
-_LARGEST_FLOAT = 3.4e38
+LARGEST_FLOAT = 3.4e38
 _NUM_POSITIONS = 2**31
 _COPY = "_copy"
 _GIVEN_ID = "_given_id"
@@ -85,7 +85,7 @@ def _mapped_columns(rows: DataFrame, source: SourceConfig, columns: ColumnMap) -
         c.TS: event_time(rows, source, columns),
         c.ROW_HASH: row_hash() if has_hash else F.lit(None).cast("binary"),
         c.EVENT_TYPE: F.when(has_type, event_type).otherwise(F.lit(source.default_event_type)),
-        c.WEIGHT: F.when(weight < _LARGEST_FLOAT, weight).cast("float"),
+        c.WEIGHT: F.when(weight < LARGEST_FLOAT, weight).cast("float"),
         c.BASKET_ID: _text(columns.basket_id),
         c.SPLIT: _text(columns.split),
         _GIVEN_ID: _text(columns.event_id),

@@ -131,6 +131,9 @@ def _describe(text: str, may_quote: bool) -> str | None:
     if "DATETIME_PATTERN" in text or "DATETIME_WEEK_BASED" in text or "datetime pattern" in text.lower():
         first = text.splitlines()[0]
         return f"source.timestamp_format is no Spark datetime pattern ({first}); give one such as yyyy-MM-dd HH:mm:ss"
+    if twice := re.search(r"\[COLUMN_ALREADY_EXISTS\] The column `(.+?)` already exists", text):
+        shown = f" {twice[1]!r}" if may_quote else ""
+        return f"a column{shown} stands there twice, capitals aside (in one line, or in lines of two kinds); rename one"
     header = _HEADER_IN_MESSAGE.search(text)
     if header:
         shown = " ".join(header[0].split()) if may_quote else header[0].rpartition("\n")[2]

@@ -161,7 +161,8 @@ def _plus_bias(graph: WalkGraph, bias: Bias, v: int, edge: int, x: int, weight: 
         return 1.0
     if graph.weights[edge] < graph.thresholds[v]:
         return min(1.0, bias.inverse_q)
-    return bias.inverse_q + (1.0 - bias.inverse_q) * (max(weight, 0.0) / threshold)
+    near = max(weight, 0.0) / threshold if threshold > 0.0 else 0.0  # a node that nobody leaves has no threshold
+    return bias.inverse_q + (1.0 - bias.inverse_q) * near
 
 
 @njit(cache=True, nogil=True)

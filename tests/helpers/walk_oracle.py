@@ -107,10 +107,10 @@ def plus_bias(edges, q, previous, node, dst, gamma):
         return 1.0
     if edges[node, dst] < threshold(edges, node, gamma):
         return min(1.0, 1 / q)
-    return 1 / q + (1 - 1 / q) * from_previous / tight
+    return 1 / q + (1 - 1 / q) * (from_previous / tight if tight else 0)
 
 
 def threshold(edges, node, gamma):
-    """Mean weight of a node's edges, plus gamma standard deviations."""
-    weights = [w for (src, _), w in edges.items() if src == node]
+    """Mean weight of a node's edges, plus gamma standard deviations; 0 where nothing leaves it."""
+    weights = [w for (src, _), w in edges.items() if src == node] or [0.0]
     return np.mean(weights) + gamma * np.std(weights)

@@ -8,7 +8,7 @@ from recspark.graph.job import build_graph
 from recspark.lake import arrow
 from recspark.lake.lineage import find_ingest_ancestor
 from recspark.pipeline.open_run import open_run
-from recspark.sessions import increment, increment_commit
+from recspark.sessions import increment_commit
 from recspark.sources import increment as source_increment
 from recspark.sources.job import ingest
 from tests.helpers import increments, sessions_oracle
@@ -35,12 +35,6 @@ CASES = {
         "vocabulary": {"min_item_events": 3},
     },
 }
-
-
-@pytest.fixture(autouse=True)
-def _any_share(monkeypatch):
-    """The logs are small: most increments touch most users."""
-    monkeypatch.setattr(increment, "MAX_TOUCHED_SHARE", 10.0)
 
 
 def outside(found):
@@ -151,17 +145,19 @@ def check_went_on(before, found):
     """It was an increment, and ids once given are the same."""
     for stage in ("ingest", "sessions"):
         assert found["records"][stage].facts["built_from"]["key"] == before["records"][stage].key[:12]
+    check_ids_stayed(before, found)
+
+
+def check_ids_stayed(before, found):
+    """Ids once given are the same."""
     for table, idx, id_ in (("items", "item_idx", "item_id"), ("users", "user_idx", "user_id")):
         given = {row[id_]: row[idx] for row in before["tables"][table]}
         now = {row[id_]: row[idx] for row in found["tables"][table]}
         assert given.items() <= now.items()
 
 
-def test_a_changed_file_is_said_and_its_users_alone_are_built_anew(spark, lake, tmp_path, monkeypatch):
-    """A correction: ingest reads all, sessions compares rows; two configs share the lake in between.
-
-    Then a file that touches more users than is worth an increment.
-    """
+def test_a_changed_file_is_said_and_its_users_alone_are_built_anew(spark, lake, tmp_path):
+    """A correction: ingest reads all, sessions compares rows; two configs share the lake in between."""
     events = sessions_oracle.random_events(11, 150)
     lines = [increments.to_line(event) for event in events]
     folder = tmp_path / "log"
@@ -183,12 +179,21 @@ def test_a_changed_file_is_said_and_its_users_alone_are_built_anew(spark, lake, 
     check_equals_plain_python(other, increments.read(other))
     assert len(found["tables"]["sessions"]) > built_from["sessions_written"]
 
-    monkeypatch.setattr(increment, "MAX_TOUCHED_SHARE", 0.01)
-    increments.write_files(folder, [lines[:100], lines[100:-4], lines[-4:]])
+
+def test_ids_stay_though_every_user_is_touched_and_the_first_and_last_events_are_gone(spark, lake, tmp_path):
+    events = sorted(sessions_oracle.random_events(11, 150), key=lambda event: event["ts_us"])
+    lines = [increments.to_line(event) for event in events]
+    folder = tmp_path / "log"
+    settings = {"evaluate": None} | CASES["gap"]
+    increments.write_files(folder, [lines])
+    first = increments.build(spark, increments.plan(lake, folder, **settings))
+    increments.write_files(folder, [lines[1::2][:-1]])  # every other one, of all users
     run = increments.plan(lake, folder, **settings)
     found = increments.build(spark, run)
-    assert "built_from" in found["records"]["ingest"].facts
-    assert "built_from" not in found["records"]["sessions"].facts
+    users = {line.split(",")[0] for line in lines}
+    assert found["records"]["sessions"].facts["built_from"]["users_touched"] == len(users)
+    assert found["records"]["sessions"].facts["time_range"] != first["records"]["sessions"].facts["time_range"]
+    check_ids_stayed(first, found)
     check_equals_plain_python(run, found)
 
 
@@ -209,9 +214,8 @@ def retail_run(lake, folder):
     return open_run("conf/online_retail.yaml", [*overrides, "graph.num_neighbours=5000"])
 
 
-def test_online_retail_day_by_day_equals_one_build(spark, lake, shared_data, tmp_path, monkeypatch):
+def test_online_retail_day_by_day_equals_one_build(spark, lake, shared_data, tmp_path):
     """Real days: five at once, two of which one comes late, one more; against plain Python and against one build."""
-    monkeypatch.setattr(increment, "MAX_TOUCHED_SHARE", 0.8)
     days = sorted((shared_data / "online-retail" / "by-day").glob("2010-12-*.csv.gz"))[:8]
     late = [days[0], days[2], days[3], days[4], days[5]], [days[1], days[6]], [days[7]]
     folder = tmp_path / "days"

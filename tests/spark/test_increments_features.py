@@ -6,7 +6,6 @@ import random
 import pytest
 
 from recspark.lake import arrow
-from recspark.sessions import increment
 from tests.helpers import increments, sessions_oracle
 from tests.helpers.sources import write_lines
 from tests.spark.test_increments import check_equals_plain_python, check_went_on, read_graph
@@ -15,12 +14,6 @@ pytestmark = pytest.mark.spark
 
 CUT = {"kind": "time", "cut": "2026-01-03"}
 TYPES = {"clean": {"event_types": ["view", "cart", "buy"], "event_weights": {"cart": 0, "buy": 3}}}
-
-
-@pytest.fixture(autouse=True)
-def _any_share(monkeypatch):
-    """The logs are small: most increments touch most users."""
-    monkeypatch.setattr(increment, "MAX_TOUCHED_SHARE", 10.0)
 
 
 def feature(name, path, column, **more):

@@ -89,13 +89,14 @@ def test_nodes_are_numbered_without_one_task_that_sees_them_all(spark):
 
 
 def test_bad_edges_are_quarantined_and_weights_may_be_left_out(spark, lake, tmp_path):
-    path = write_lines(tmp_path / "e.csv", "src,dst,w", "a,b,1", "b,c,0", "c,d,-1", "d,,1", "e,f,x", "g", "h,i,2")
+    path = write_lines(tmp_path / "e.csv", "src,dst,w", "a,b,1", "b,c,0", "c,d,-1", "d,,1", "e,f,x", "g", "h,i,2",
+                       "j,k,1e39", "k,l,1e-50")  # fmt: skip
     source = {"kind": "edges", "path": str(path), "format": "csv", "directed": False, "max_bad_ratio": 1.0}
     run = make_run(lake, source | {"weight_column": "w"})
     ingest(spark, run)
     _, record = rows_and_record(run, "item_graph")
     assert record.counts["quarantined"] == {
-        "missing_dst": 1, "not_positive_weight": 2, "unparsable_line": 1, "unreadable_weight": 1,
+        "missing_dst": 1, "not_positive_weight": 3, "unparsable_line": 1, "unreadable_weight": 2,
     }  # fmt: skip
     assert record.counts["kept"] == 2
     assert record.facts == {"order": "none", "source": run.source, "directed": False}

@@ -113,6 +113,16 @@ def test_jsonl_has_all_keys_and_its_bad_lines(spark, tmp_path):
         fail(spark, write_lines(tmp_path / "b.jsonl", "user,item", "1,2"), "jsonl")
 
 
+def test_a_column_that_stands_there_twice_is_told(spark, tmp_path):
+    lines = '{"user": "u", "item": "i"}', '{"User": "v", "item": "j"}'
+    with pytest.raises(SourceError, match=r"a column 'user' stands there twice, capitals aside"):
+        fail(spark, write_lines(tmp_path / "a.jsonl", *lines), "jsonl")
+    with pytest.raises(SourceError, match=r"a column 'user' stands there twice"):
+        fail(spark, write_lines(tmp_path / "b.jsonl", '{"user": "u", "user": "v"}', '{"user": "w"}'), "jsonl")
+    with pytest.raises(SourceError, match=r"a column 'user' stands there twice"):
+        fail(spark, write_lines(tmp_path / "c.csv", "user,item,User", "u,i,v"), "csv")
+
+
 def test_parquet_keeps_types_and_a_damaged_file_is_named(spark, tmp_path):
     moment = dt.datetime(2020, 7, 2, 3)
     table = pa.table({"user": [1, None], "t": [moment, moment]})

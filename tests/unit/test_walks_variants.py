@@ -33,6 +33,17 @@ def test_node2vec_plus_matches_enumeration(name, p, q):
     assert chi_square_pvalue(nodes, edges, p, q, num_nodes, plus_transition) > 1e-4
 
 
+@pytest.mark.parametrize(("p", "q"), [(1.0, 0.5), (0.25, 4.0), (4.0, 0.25)])
+def test_node2vec_plus_with_nodes_that_nobody_leaves(p, q):
+    """Nodes 2 and 5: one is a neighbour of where the walk came from, the other is not."""
+    edges = {(0, 1): 1.0, (0, 2): 0.5, (1, 0): 1.0, (1, 2): 2.0, (1, 5): 3.0, (1, 3): 1.5, (3, 1): 1.0, (0, 3): 4.0}
+    starts = np.tile(np.array([0, 3], np.int32), NUM_STEPS // 20)
+    nodes, lengths = run(6, edges, p, q, len(starts), 3, plus=True, starts=starts)
+    full = nodes[lengths == 3]
+    assert len(full) > len(starts) // 2
+    assert chi_square_pvalue(full, edges, p, q, 6, plus_transition) > 1e-4
+
+
 def test_gamma_calls_fewer_edges_tight():
     num_nodes, edges = GRAPHS["random"]
     nodes, _ = run(num_nodes, edges, 0.5, 0.25, NUM_STEPS // 100, 102, plus=True, gamma=0.7)
