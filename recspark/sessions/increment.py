@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.contracts.counts import add_counts, subtract_counts
-from recspark.lake.arrow import TableAt, open_table
+from recspark.lake.arrow import TableAt, count_rows
 from recspark.lake.spark import read_table
 from recspark.sessions.clean import QUARANTINE_REASONS, REASON
 from recspark.sessions.continued_ids import IS_RARE, WAS_RARE, extend_items, extend_users, renumber_users
@@ -92,7 +92,7 @@ def build_increment(
         compared = settle(compare_items(items, part.before, part.now))
     is_unsettled = unsettled.select(c.ITEM_ID, F.lit(True).alias(UNSETTLED))
     compared = compared.join(is_unsettled, c.ITEM_ID, "left").fillna({UNSETTLED: False})
-    first_free = open_table(run.lake, "items", base.record.tables["items"]).count()
+    first_free = count_rows(stored_at(base, "items"))
     extended = settle(extend_items(compared, min_item_events, first_free))
     return _finish(spark, run, base, part, extended, now)
 
@@ -134,7 +134,7 @@ def _finish(
     event_types = find_event_types(part.now, base.record.facts["event_types"])
     items = extended.drop(WAS_RARE, IS_RARE)
     histories, sessions = build_user_rows(part.now, items, event_types, run.config, settle)
-    first_free = open_table(run.lake, "users", base.record.tables["users"]).count()
+    first_free = count_rows(stored_at(base, "users"))
     users = settle(extend_users(part.users.rows_of(_stored(spark, base, "users")), histories, first_free))
     stored = _stored_rows(spark, base, users)
     tables = SessionTables(

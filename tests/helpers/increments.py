@@ -1,6 +1,7 @@
 """Logs that grow by files, and what ingest and sessions make of them, file by file or at once."""
 
 import datetime as dt
+import itertools
 import random
 
 from recspark.contracts import columns as c
@@ -45,6 +46,17 @@ def cut_randomly(lines, num_files, seed):
     return files
 
 
+def draw_arrivals(lines, seed):
+    """What comes at once, time after time: {file name: lines}; how many, how large and in which order is drawn."""
+    rng = random.Random(f"arrivals {seed}")
+    num_files = rng.randint(3, 6)
+    names = rng.sample([f"part-{n}.csv" for n in range(num_files)], num_files)
+    ends = [0, *sorted(rng.sample(range(1, len(lines)), num_files - 1)), len(lines)]
+    files = {n: lines[start:end] for n, (start, end) in zip(names, itertools.pairwise(ends), strict=True)}
+    cuts = [0, *sorted(rng.sample(range(1, num_files), rng.randint(1, min(3, num_files - 1)))), num_files]
+    return [{name: files[name] for name in names[start:end]} for start, end in itertools.pairwise(cuts)]
+
+
 def csv_source(folder, **more):
     return {"kind": "files", "path": str(folder), "format": "csv", "columns": COLUMNS, "rules": RULES} | more
 
@@ -71,8 +83,12 @@ def read(run):
 
 
 def write_files(folder, files):
-    for number, lines in enumerate(files):
-        write_lines(folder / f"part-{number}.csv", HEADER, *lines)
+    write_named(folder, {f"part-{number}.csv": lines for number, lines in enumerate(files)})
+
+
+def write_named(folder, files):
+    for name, lines in files.items():
+        write_lines(folder / name, HEADER, *lines)
 
 
 def plan(lake, folder, **sections):

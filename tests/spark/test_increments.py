@@ -1,5 +1,6 @@
 """Sources that grow: any order and grouping of increments gives what plain Python makes of all lines at once."""
 
+import os
 import shutil
 
 import pytest
@@ -10,7 +11,6 @@ from recspark.lake.lineage import find_ingest_ancestor
 from recspark.pipeline.open_run import open_run
 from recspark.sessions import increment_commit
 from recspark.sources import increment as source_increment
-from recspark.sources.job import ingest
 from tests.helpers import increments, sessions_oracle
 from tests.spark.test_sessions_job import to_outside
 
@@ -20,6 +20,7 @@ CUT = {"kind": "time", "cut": "2026-01-03"}
 CASES = {
     "gap": {
         "split": CUT | {"valid": {"kind": "user_share", "fraction": 0.3, "seed": 5}},
+        "graph": {"incremental": True},
         "clean": {"max_user_events": 26, "max_events_per_minute": 3, "min_user_events": 2},
     },
     "rare_items": {
@@ -96,26 +97,38 @@ def check_ingest(found, lines):
     assert counts["days"] == len({e["day"] for e in found["tables"]["events"]})
 
 
-@pytest.mark.parametrize(("case", "seed"), [("gap", 1), ("rare_items", 2), ("last_out_by_basket", 3)])
-def test_any_grouping_equals_one_full_build(spark, lake, tmp_path, monkeypatch, case, seed):
-    """File by file; the second of one case dies before each marker first, and the third goes on from what that left."""
+def drawn():
+    """Each case with a seed of its own, and more of them by ``RECSPARK_SEEDS="4 5 6"``."""
+    more = [int(seed) for seed in os.environ.get("RECSPARK_SEEDS", "").split()]
+    return [*zip(CASES, (1, 2, 3), strict=True), *((case, seed) for seed in more for case in CASES)]
+
+
+@pytest.mark.parametrize(("case", "seed"), drawn())
+def test_any_order_and_grouping_equals_one_full_build(spark, lake, tmp_path, monkeypatch, case, seed):
+    """Drawn arrivals; the second of one case dies before each marker first and goes on from what that left."""
     lines = increments.dirty_lines(seed)
-    files = increments.cut_randomly(lines, 3, seed)
     folder = tmp_path / "log"
-    before = None
-    for number in range(len(files)):
-        increments.write_files(folder, files[: number + 1])
+    come, before = [], None
+    for files in increments.draw_arrivals(lines, seed):
+        increments.write_named(folder, files)
+        come += [line for lines in files.values() for line in lines]
         run = increments.plan(lake, folder, evaluate=None, **CASES[case])
-        if (case, number) == ("rare_items", 1):
+        if before and case == "rare_items":
             die_before_each_marker(spark, run, monkeypatch)
         found = increments.build(spark, run)
-        check_ingest(found, [line for lines in files[: number + 1] for line in lines])
+        check_ingest(found, come)
         check_equals_plain_python(run, found)
+        if run.config.graph.incremental:
+            build_graph(spark, run)
         if before:
             check_went_on(before, found)
         before = found
-    if case == "gap":
-        check_same_events(spark, increments.plan(f"{lake}/at once", folder, evaluate=None, **CASES[case]), found)
+    assert sorted(come) == sorted(lines)
+    at_once = increments.plan(f"{lake}/at once", folder, evaluate=None, **CASES[case])
+    check_same_events(increments.build(spark, at_once), found)
+    graph = read_graph(spark, run)
+    assert graph == read_graph(spark, at_once)
+    assert len(graph) > 10
 
 
 def die_before_each_marker(spark, run, monkeypatch):
@@ -133,11 +146,9 @@ def die_before_each_marker(spark, run, monkeypatch):
         assert arrow.find_done(run.lake, run.stages[stage]) is None
 
 
-def check_same_events(spark, at_once, found):
+def check_same_events(once, found):
     """The very events, ids too, of an ingest of all files at once."""
-    ingest(spark, at_once)
-    once = arrow.read_table(arrow.find_table(at_once.lake, at_once.stages["ingest"], "events")).to_pylist()
-    events = [sorted(rows, key=lambda e: e["event_id"]) for rows in (once, found["tables"]["events"])]
+    events = [sorted(rows["tables"]["events"], key=lambda e: e["event_id"]) for rows in (once, found)]
     assert events[0] == events[1]
 
 
