@@ -224,31 +224,33 @@ def _find_masked(is_cbow, windows, tokens, negative_row, num_rows, is_masked):  
     for n in range(len(negative_row)):
         negative_of_row[negative_row[n]] = n
     size = len(tokens.row) if is_masked else 0
-    last_token = np.empty(len(negative_row), np.int64)
-    hidden, negatives, weights = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-    for is_filling in (False, True):  # the first pass counts
-        last_token[:] = -1
-        found = 0
-        for i in range(size):
-            token = i if is_cbow else tokens.order[i]
-            # Windows differ, so a token's centres are looked for as far as the widest one reaches.
-            around = 0 if is_cbow else windows.width
-            for center in range(max(0, token - around), min(len(tokens.row), token + around + 1)):
-                n = negative_of_row[tokens.row[center]]
-                if n < 0 or last_token[n] == token or windows.total[token] == 0:
-                    continue
-                if not is_cbow and (
-                    center == token
-                    or windows.sentence[center] != windows.sentence[token]
-                    or abs(center - token) > windows.reach[center]
-                ):
-                    continue
-                last_token[n] = token
-                if is_filling:
-                    hidden[found], negatives[found] = token if is_cbow else tokens.row[token], n
-                    weights[found] = windows.total[token]
-                found += 1
-        if not is_filling:
-            hidden, negatives = np.empty(found, np.int64), np.empty(found, np.int64)
-            weights = np.empty(found, np.float32)
-    return hidden, negatives, weights
+    last_token = np.full(len(negative_row), -1, np.int64)
+    is_drawn = negative_of_row[tokens.row] >= 0
+    most = 0  # a drawn token is masked for those in its reach at most; pages that stay empty cost nothing
+    for t in range(size):
+        if is_drawn[t]:
+            most += 1 if is_cbow else 2 * windows.reach[t]
+    most = min(most, size * len(negative_row))
+    hidden, negatives, weights = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float32)
+    found = 0
+    for i in range(size):
+        token = i if is_cbow else tokens.order[i]
+        # Windows differ, so a token's centres are looked for as far as the widest one reaches.
+        around = 0 if is_cbow else windows.width
+        for center in range(max(0, token - around), min(len(tokens.row), token + around + 1)):
+            if not is_drawn[center] or windows.total[token] == 0:
+                continue
+            n = negative_of_row[tokens.row[center]]
+            if last_token[n] == token:
+                continue
+            if not is_cbow and (
+                center == token
+                or windows.sentence[center] != windows.sentence[token]
+                or abs(center - token) > windows.reach[center]
+            ):
+                continue
+            last_token[n] = token
+            hidden[found], negatives[found] = token if is_cbow else tokens.row[token], n
+            weights[found] = windows.total[token]
+            found += 1
+    return hidden[:found].copy(), negatives[:found].copy(), weights[:found].copy()

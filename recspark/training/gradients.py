@@ -57,15 +57,15 @@ class _Step:
         self._input_gradient, self._output_gradient = self.gradient.split_with_sizes(sizes)
         self._token_row, self._token_order, self._item_starts = (_put(a, rows) for a in batch.tokens[1:])
         self._windows = Windows(batch.windows, rows)
-        input_TD = self._input_rows.index_select(0, self._token_row)
-        self._hidden_TD = self._windows.mean(input_TD) if batch.is_cbow else input_TD
+        self._inputs = self._windows.gather(self._input_rows, self._token_row)
+        self._hidden_TD = (self._windows.mean if batch.is_cbow else self._windows.tokens)(self._inputs)
         self._wanted_TD: Tensor | None = None
         self._chunk_rows = _CUDA_CHUNK_ROWS if rows.is_cuda else _CPU_CHUNK_ROWS
 
     def score_windows(self) -> None:
         """Skip-gram's positives: output vectors of centres by the hidden vectors of their windows."""
-        output_TD = self._output_rows.index_select(0, self._token_row)
-        loss, wanted_TD, gradient_TD = positive_gradients(self._hidden_TD, output_TD, self._windows, self._chunk_rows)
+        outputs = self._windows.gather(self._output_rows, self._token_row)
+        loss, wanted_TD, gradient_TD = positive_gradients(self._inputs, outputs, self._windows, self._chunk_rows)
         self._add(loss, wanted_TD)
         self._output_gradient[: len(self._input_rows)] += self._sum_by_item(gradient_TD)
 

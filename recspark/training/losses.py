@@ -17,26 +17,26 @@ from recspark.training.token_windows import Windows, pad_rows
 
 
 def positive_gradients(
-    hidden_TD: Tensor, output_TD: Tensor, windows: Windows, chunk_tokens: int = 512
+    hidden: Tensor, output: Tensor, windows: Windows, chunk_tokens: int = 512
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, hidden gradient [T, D], output gradient [T, D]) of all pairs inside the windows, summed by their weights.
 
-    A pair of a centre c and a token j of its window costs -log sigmoid(hidden_j . output_c). ``chunk_tokens`` at a
-    time, so that what is computed from them stays in the cache.
+    ``hidden`` and ``output`` are streams of `Windows.gather`. A pair of a centre c and a token j of its window costs
+    -log sigmoid(hidden_j . output_c). ``chunk_tokens`` at a time, so that what is computed of them stays in cache.
 
     Source: Mikolov et al. 2013, eq. 4, first term.
     """
-    inputs, centers = windows.view_inputs(hidden_TD), windows.view_centers(output_TD)
-    input_gradient, output_gradient = torch.empty_like(inputs), torch.empty_like(centers)
-    loss = torch.zeros((), dtype=torch.float64, device=hidden_TD.device)
+    inputs, centers = windows.view_inputs(hidden), windows.view_centers(output)
+    input_gradient, output_gradient = windows.new_stream(hidden), torch.empty_like(centers)
+    loss = torch.zeros((), dtype=torch.float64, device=hidden.device)
     for blocks in windows.chunks(chunk_tokens):
         band = windows.band[blocks]
         scores = torch.bmm(centers[blocks], inputs[blocks].transpose(1, 2)).neg_()
         loss += torch.dot(F.softplus(scores).view(-1), band.view(-1)).double()
         slope = scores.sigmoid_().mul_(band).neg_()
         torch.bmm(slope, inputs[blocks], out=output_gradient[blocks])
-        torch.bmm(slope.transpose(1, 2), centers[blocks], out=input_gradient[blocks])
-    return loss, windows.add_to_inputs(input_gradient), output_gradient.flatten(0, 1)[: len(output_TD)]
+        windows.add_to_inputs(input_gradient, blocks, torch.bmm(slope.transpose(1, 2), centers[blocks]))
+    return loss, windows.tokens(input_gradient), output_gradient.flatten(0, 1)[: windows.num_tokens]
 
 
 def target_gradients(

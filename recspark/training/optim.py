@@ -19,12 +19,13 @@ class RowwiseAdagrad:
     epsilon: float = 1e-8
 
     def update(self, weight: Tensor, squares: Tensor, rows: Tensor, gradient: Tensor) -> None:
-        """Updates ``weight`` [n, dim] and ``squares`` [n] at distinct ``rows`` [r], in place."""
-        summed = squares.index_select(0, rows) + gradient.square().mean(1)
+        """Updates ``weight`` [n, dim] and ``squares`` [n] at distinct ``rows`` [r], in place; uses ``gradient`` up."""
+        # A third of the time of square().mean(1), which writes the squares down.
+        summed = squares.index_select(0, rows) + torch.linalg.vector_norm(gradient, dim=1).square_() / weight.shape[1]
         squares.index_copy_(0, rows, summed)
         step = self.learning_rate / (summed.sqrt() + self.epsilon)
-        # Three times as fast on a CPU as index_add_; rows are distinct, so the order does not matter.
-        weight.scatter_add_(0, rows[:, None].expand_as(gradient), gradient * -step[:, None])
+        # Half as long again on a CPU by index_add_; rows are distinct, so the order does not matter.
+        weight.scatter_add_(0, rows[:, None].expand_as(gradient), gradient.mul_(-step[:, None]))
 
 
 @dataclass(frozen=True)

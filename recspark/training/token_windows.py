@@ -29,18 +29,32 @@ class Windows:
     def chunks(self, num_tokens: int) -> list[slice]:
         """The blocks, as many at a time as hold about ``num_tokens`` centres."""
         size = max(1, num_tokens // self._block)
-        return [slice(start, start + size) for start in range(0, self._num_blocks, size)]
+        return [slice(start, min(start + size, self._num_blocks)) for start in range(0, self._num_blocks, size)]
 
-    def view_inputs(self, input_TD: Tensor) -> Tensor:
-        """The inputs around each block [blocks, P + 2 width, D]."""
-        dim = input_TD.shape[1]
-        stream = pad_rows(input_TD, self.width, self._num_blocks * self._block + 2 * self.width)
+    def gather(self, rows_RD: Tensor, token_row_T: Tensor) -> Tensor:
+        """The rows of the tokens as a stream: zero rows around them, ``width`` before and whole blocks and ``width``
+        behind. What `view_inputs`, `view_centers` and `tokens` look into."""
+        stream = rows_RD.new_empty(self._num_blocks * self._block + 2 * self.width, rows_RD.shape[1])
+        end = self.width + self.num_tokens
+        stream[: self.width] = 0
+        stream[end:] = 0
+        torch.index_select(rows_RD, 0, token_row_T, out=stream[self.width : end])
+        return stream
+
+    def tokens(self, stream: Tensor) -> Tensor:
+        """The rows of a stream that are tokens [T, D], in place."""
+        return stream[self.width : self.width + self.num_tokens]
+
+    def view_inputs(self, stream: Tensor) -> Tensor:
+        """The inputs around each block [blocks, P + 2 width, D], in place; neighbours overlap."""
+        dim = stream.shape[1]
         return stream.as_strided((self._num_blocks, self._block + 2 * self.width, dim), (self._block * dim, dim, 1))
 
-    def view_centers(self, center_TD: Tensor) -> Tensor:
-        """The centres of each block [blocks, P, D]."""
-        padded = pad_rows(center_TD, 0, self._num_blocks * self._block)
-        return padded.view(self._num_blocks, self._block, -1)
+    def view_centers(self, stream: Tensor) -> Tensor:
+        """The centres of each block [blocks, P, D], in place."""
+        return stream[self.width : self.width + self._num_blocks * self._block].view(
+            self._num_blocks, self._block, stream.shape[1]
+        )
 
     def weights_by_offset(self) -> Tensor:
         """The weights of each centre's pairs from ``width`` before it to ``width`` behind it: [T, 2 width + 1]."""
@@ -49,24 +63,31 @@ class Windows:
         diagonals = self.band.as_strided((self._num_blocks, self._block, 2 * self.width + 1), strides)
         return diagonals.reshape(-1, 2 * self.width + 1)[: self.num_tokens]
 
-    def mean(self, input_TD: Tensor) -> Tensor:
+    def mean(self, stream: Tensor) -> Tensor:
         """The weighted mean of the inputs in each token's window [T, D]; 0 where it is empty (CBOW)."""
-        return torch.bmm(self._mean_band(), self.view_inputs(input_TD)).flatten(0, 1)[: self.num_tokens]
+        return torch.bmm(self._mean_band(), self.view_inputs(stream)).flatten(0, 1)[: self.num_tokens]
 
     def spread(self, gradient_TD: Tensor) -> Tensor:
         """The gradient of the inputs [T, D] by that of their `mean`."""
-        return self.add_to_inputs(torch.bmm(self._mean_band().transpose(1, 2), self.view_centers(gradient_TD)))
+        total = torch.zeros(self._num_blocks * self._block, gradient_TD.shape[1]).to(gradient_TD)
+        total[: self.num_tokens] = gradient_TD
+        parts = torch.bmm(self._mean_band().transpose(1, 2), total.view(self._num_blocks, self._block, -1))
+        stream = self.new_stream(parts)
+        self.add_to_inputs(stream, slice(0, self._num_blocks), parts)
+        return self.tokens(stream)
 
-    def add_to_inputs(self, parts: Tensor) -> Tensor:
-        """Adds up what blocks have for their inputs (as of `view_inputs`), each of which starts P after the last."""
-        width, block, dim = self.width, self._block, parts.shape[2]
-        total = torch.zeros(self._num_blocks * block + 2 * width, dim, dtype=parts.dtype, device=parts.device)
-        total[width : width + self._num_blocks * block] = parts[:, width : width + block].reshape(-1, dim)
-        # The edges of one side never overlap each other, since width <= block.
-        strides, edge = (block * dim, dim, 1), (self._num_blocks, width, dim)
-        total.as_strided(edge, strides).add_(parts[:, :width])
-        total.as_strided(edge, strides, (block + width) * dim).add_(parts[:, block + width :])
-        return total[width : width + self.num_tokens]
+    def new_stream(self, like: Tensor) -> Tensor:
+        """A stream of zeros [., D] for `add_to_inputs`."""
+        return like.new_zeros(self._num_blocks * self._block + 2 * self.width, like.shape[-1])
+
+    def add_to_inputs(self, stream: Tensor, blocks: slice, parts: Tensor) -> None:
+        """Adds to a stream what some ``blocks`` have for their inputs (as of `view_inputs`)."""
+        width, block, dim = self.width, self._block, stream.shape[1]
+        # Parts that never overlap each other, since width <= block.
+        for start, size in ((0, width), (width, block), (width + block, width)):
+            place = (blocks.start * block + start) * dim
+            into = stream.as_strided((len(parts), size, dim), (block * dim, dim, 1), place)
+            into.add_(parts[:, start : start + size])
 
     def _mean_band(self) -> Tensor:
         return self.band / self.band.sum(2, keepdim=True).clamp_min(1e-30)

@@ -66,12 +66,17 @@ STREAMS = [
 ]
 
 
+@pytest.mark.parametrize("chunk_tokens", [1, 64, 512])
 @pytest.mark.parametrize(("num_tokens", "width", "is_flat"), STREAMS)
-def test_positive_gradients_are_those_of_autograd(num_tokens: int, width: int, is_flat: bool) -> None:
+def test_positive_gradients_are_those_of_autograd(
+    num_tokens: int, width: int, is_flat: bool, chunk_tokens: int
+) -> None:
     found = random_windows(num_tokens, width, num_tokens, is_flat=is_flat)
     x, y = randn(num_tokens, 7), randn(num_tokens, 7)
     expected = -(F.logsigmoid(y @ x.T) * weights_of(found)).sum()
-    check(positive_gradients(x.detach(), y.detach(), double_windows(found)), expected, x, y)
+    windows, every = double_windows(found), torch.arange(num_tokens)
+    streams = (windows.gather(rows.detach(), every) for rows in (x, y))
+    check(positive_gradients(*streams, windows, chunk_tokens), expected, x, y)
 
 
 @pytest.mark.parametrize(("num_tokens", "width", "is_flat"), STREAMS)
@@ -79,7 +84,7 @@ def test_means_and_their_spread_are_those_of_autograd(num_tokens: int, width: in
     found = random_windows(num_tokens, width, num_tokens, is_flat=is_flat)
     weights, windows, x = weights_of(found), double_windows(found), randn(num_tokens, 7)
     mean = weights / weights.sum(1, keepdim=True).clamp_min(1e-30) @ x
-    torch.testing.assert_close(windows.mean(x.detach()), mean.detach())
+    torch.testing.assert_close(windows.mean(windows.gather(x.detach(), torch.arange(num_tokens))), mean.detach())
     wanted = torch.randn_like(mean)
     (mean * wanted).sum().backward()
     torch.testing.assert_close(windows.spread(wanted), _grad(x))
@@ -133,7 +138,9 @@ def test_a_pair_of_unit_scores_costs_what_the_formula_says() -> None:
     one = torch.ones(2, 1)
     both, near, decay = np.zeros(2, np.int32), np.ones(2, np.int32), np.array([0, 1], np.float32)
     found = TokenWindows(both, near, None, None, np.ones(2, np.float32), decay, 1)
-    loss, dx, _ = positive_gradients(one, one, Windows(found, one))
+    windows = Windows(found, one)
+    stream = windows.gather(one, torch.arange(2))
+    loss, dx, _ = positive_gradients(stream, stream, windows)
     assert float(loss) == pytest.approx(2 * 0.3132617)  # -log sigmoid(1), twice
     assert dx.flatten().tolist() == pytest.approx([-0.2689414] * 2)  # -(1 - sigmoid(1))
 
