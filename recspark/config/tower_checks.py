@@ -108,6 +108,27 @@ def _check_negatives(config: "RunConfig") -> Iterator[Found]:
     if config.model.metric == "ip" and config.model.towers.loss == "ccl":
         line = "model.towers.loss: ccl is about cosines; set model.metric to cosine"
         yield Found(line, ("model.kind", "model.towers.loss", "model.metric"))
+    yield from _check_explicit(config)
+
+
+def _check_explicit(config: "RunConfig") -> Iterator[Found]:
+    """Events that are negatives must be told apart from others by their type, and be no positives."""
+    explicit, clean, source = config.model.explicit_negatives, config.clean, config.source
+    if explicit is None or source.kind == "edges":
+        return
+    key = "model.towers.negatives.explicit.event_types"
+    if source.kind != "synthetic" and source.columns.event_type is None:
+        line = f"{key}: needs source.columns.event_type; without it each event is a {source.default_event_type!r}"
+        yield Found(line, ("model.kind", key, "source.kind", "source.columns.event_type"))
+        return
+    is_kept = {t: clean.event_types is None or t in clean.event_types for t in explicit.event_types}
+    if kept := [t for t in explicit.event_types if is_kept[t] and clean.event_weights.get(t, 1.0) > 0]:
+        weights = ", ".join(f"{name}: 0" for name in kept)
+        line = (
+            f"{key}: {', '.join(kept)} would be positives too; leave them out of histories, such as by "
+            f"clean.event_weights {{{weights}}}"
+        )
+        yield Found(line, ("model.kind", key, "clean.event_types", "clean.event_weights"))
 
 
 def find_idle_towers(config: "RunConfig") -> Iterator[tuple[str, tuple[str, ...], str, str]]:

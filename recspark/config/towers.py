@@ -81,6 +81,26 @@ class ItemTowerConfig(Section):
     mlp: MlpConfig = MlpConfig()
 
 
+class ExplicitConfig(Section):
+    """Negatives from events: what a user was shown and passed over (impressions, skips) is a negative of his own rows.
+
+    Such an event is never history, target or count of anything; table `user_negatives` has those of the train part of
+    the split, on items with train events. No item that the user has a positive event for is his negative. With
+    `targets: next` a row has the newest ones at or before its target's time; else, as the row has no time, any run of
+    them that is drawn each epoch.
+    """
+
+    event_types: Annotated[tuple[str, ...], Field(min_length=1, max_length=127)]
+    """Such as [impression, skip]. `clean` must leave them out of histories, by `clean.event_types` or a weight of 0."""
+    num: PositiveInt = 4
+    """So many events a row; an item that is there twice counts once."""
+    weight: PositiveFloat = 1.0
+    """What one counts beside a candidate that is expected once. They are not drawn, so logQ leaves them as they are;
+    of the whole catalogue, each stands in the sum once more."""
+    max_events: PositiveInt = 1000
+    """Only so many newest of a user are kept in the table."""
+
+
 class NegativesConfig(Section):
     """What a positive is compared with. A mixture counts by exact expected counts (logQ)."""
 
@@ -114,6 +134,8 @@ class NegativesConfig(Section):
     """So many negatives a row from the neighbours' neighbours of its history's items, none of them in it."""
     hard_full_epoch: NonNegativeInt = 5
     """Curriculum: hard negatives start at none and reach their number, evenly, at the start of this epoch."""
+    explicit: ExplicitConfig | None = None
+    """Negatives from events, such as impressions and skips; none by default."""
     log_q: bool = True
     """Correct sampled candidates by their expected count (Bengio & Senecal 2008; Yi et al. 2019). false: InfoNCE as
     is, which punishes popular items; only for ablations."""

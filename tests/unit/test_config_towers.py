@@ -36,6 +36,31 @@ def test_no_graph_and_no_walks_are_built_for_towers(conf):
     assert not {"graph", "walks"} & set(plan_run(load_config(conf), SOURCE).stages)
 
 
+def test_explicit_negatives_have_a_stage_whose_key_hangs_on_what_it_reads(conf):
+    given = ["source.columns.event_type=t", "clean.event_types=[click]"]
+
+    def plan(**explicit):
+        knobs = [f"model.towers.negatives.explicit.{name}={value}" for name, value in explicit.items()]
+        return plan_run(load_config(conf, [*given, *knobs]), SOURCE).stages
+
+    plain, with_skips = plan(), plan(event_types="[skip]")
+    assert "negatives" not in plain
+    assert set(with_skips) - set(plain) == {"negatives"}
+    assert [name for name in with_skips if name in ("sessions", "negatives", "train")] == [
+        "sessions",
+        "negatives",
+        "train",
+    ]
+    assert with_skips["sessions"].key == plain["sessions"].key  # histories do not hang on the model
+    assert set(with_skips["negatives"].upstream) == {"ingest", "sessions"}
+    assert with_skips["train"].upstream["negatives"] == with_skips["negatives"].key
+    assert plan(event_types="[skip]", num=9)["negatives"].key == with_skips["negatives"].key
+    assert plan(event_types="[skip]", num=9)["train"].key != with_skips["train"].key
+    assert plan(event_types="[skip, hide]")["negatives"].key != with_skips["negatives"].key
+    skip_gram = plan_run(load_config(conf, [*given, "model.kind=skip_gram"]), SOURCE)
+    assert "negatives" not in skip_gram.stages
+
+
 def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
     def key(*overrides):
         return plan_run(load_config(conf, overrides), SOURCE).stages["train"].key
@@ -87,6 +112,21 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
             "model.towers.negatives: hard_first_rank must be below hard_last_rank, got 9 and 9",
         ),
         (["model.towers.loss=ccl", "model.metric=ip"], "model.towers.loss: ccl is about cosines; set model.metric to"),
+        (
+            ["model.towers.negatives.explicit.event_types=[skip]"],
+            "model.towers.negatives.explicit.event_types: needs source.columns.event_type; without it each event is a "
+            "'event'",
+        ),
+        (
+            ["model.towers.negatives.explicit.event_types=[skip, view]", "source.columns.event_type=t",
+             "clean.event_weights={view: 0}"],
+            "model.towers.negatives.explicit.event_types: skip would be positives too; leave them out of histories, "
+            "such as by clean.event_weights {skip: 0}",
+        ),
+        (
+            ["model.towers.negatives.explicit.event_types=[]"],
+            "model.towers.negatives.explicit.event_types:",
+        ),
         (["training.window=7"], "training.window: model.kind two_tower makes no pairs of items; leave it out"),
         (["model.readout=sum"], "model.readout: model.kind two_tower has vectors of its own, nothing to read out"),
     ],

@@ -20,8 +20,9 @@ from recspark.pipeline.evaluate_stage import evaluate
 from recspark.retrieval.query import recommend_for_user, similar_items
 from recspark.retrieval.user_encoder import TowerEncoder, open_user_encoder
 from recspark.training.job import train
+from recspark.training.readout import unit_rows
 from recspark.training.towers import backend as tower_backend
-from tests.helpers.tower_lake import plan_towers
+from tests.helpers.tower_lake import SKIPS, plan_towers, write_skips
 from tests.helpers.training_lake import NUM_TOPICS, topic_purity, vectors_of, write_topic_sessions
 
 GENRES = [{"name": "genre", "of": "item", "path": "g.csv", "key": "id", "column": "genre"}]
@@ -190,6 +191,49 @@ def test_a_user_whom_training_never_saw_is_told_by_his_history(trained: dict[str
         known, unknown = encoder.encode(history, np.array([3])), encoder.encode(history)
         assert unknown.any()
         assert np.allclose(known, unknown) == (name in ("decay", "light_gcn"))
+
+
+def scores_of_skipped(run: Run) -> float:
+    """The mean cosine of users with what they skipped, less that with the rest of their topic which they never took."""
+    items, users = (vectors_of(rows(run, table)) for table in ("item_embeddings", "user_embeddings"))
+    cosines = unit_rows(users) @ unit_rows(items).T
+    histories = read_table(find_table(run.lake, run.stages["sessions"], "user_histories")).sort_by("user_idx")
+    skipped = read_table(find_table(run.lake, run.stages["negatives"], "user_negatives")).sort_by("user_idx")
+    ahead = []
+    for user, (row, skips) in enumerate(
+        zip(histories["item_idx"].to_pylist(), skipped["item_idx"].to_pylist(), strict=False)
+    ):
+        others = [i for i in range(row[0] % NUM_TOPICS, 58, NUM_TOPICS) if i not in {*row, *skips}]
+        if others:
+            ahead.append(cosines[user, skips].mean() - cosines[user, others].mean())
+    return float(np.mean(ahead))
+
+
+@pytest.mark.parametrize("targets", ["next", "rest"])
+def test_what_users_skip_is_pushed_away_from_them(tmp_path: Path, targets: str) -> None:
+    """With a vector a user, which can tell him from others of his topic; the same lake without explicit negatives."""
+    found = {}
+    for num, weight in ((1, 1e-6), (3, 10.0)):
+        towers = {
+            "negatives": {"explicit": SKIPS | {"num": num, "weight": weight}}, "targets": targets,
+            "user": {"id": True, "history": {"pooling": "mean", "dropout": 0.0}},
+        }  # fmt: skip
+        run = plan_towers(tmp_path / str(num), "two_tower", towers, training={"epochs": 8, "learning_rate": 0.2})
+        write_topic_sessions(run)
+        write_skips(run)
+        train(run)
+        found[num] = scores_of_skipped(run)
+    assert abs(found[1]) < 0.01
+    assert found[3] < found[1] - 0.02
+    inputs = find_done(run.lake, run.stages["train"])[1].inputs  # type: ignore[index]
+    assert inputs["user_negatives"] == 0
+
+
+def test_without_the_table_of_explicit_negatives_the_stage_to_run_is_named(tmp_path: Path) -> None:
+    run = plan_towers(tmp_path, "two_tower", {"negatives": {"explicit": SKIPS}})
+    write_topic_sessions(run)
+    with pytest.raises(LakeError, match=r"user_negatives: no version for this config .* --to negatives` first"):
+        train(run)
 
 
 def test_a_lost_user_tower_is_told_by_name(trained: dict[str, Run]) -> None:

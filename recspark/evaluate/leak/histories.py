@@ -41,12 +41,15 @@ class TrainParts:
     """What the train parts of all histories come to: the one source of what may be known.
 
     ``item_events`` int64 [V] and ``user_events`` int64 [U] count, ``first_us`` int64 [V] is each item's earliest train
-    event (`NEVER` without one), ``num_learned`` the train and validation events of all, ``num_events`` of all parts.
+    event (`NEVER` without one), ``held_from_us`` int64 [U] when what the split holds out by a user's own order begins
+    (`NEVER` where it goes by no order), ``num_learned`` the train and validation events of all, ``num_events`` of all
+    parts.
     """
 
     item_events: NDArray[np.int64]
     user_events: NDArray[np.int64]
     first_us: NDArray[np.int64]
+    held_from_us: NDArray[np.int64]
     num_learned: int
     num_events: int
     sample: HistoryEvents
@@ -70,9 +73,11 @@ def is_sampled_user(user_idx: IntArray, num_users: int) -> BoolArray:
 class _Scan:
     """Sums over batches of histories."""
 
-    def __init__(self, num_items: int, num_users: int) -> None:
+    def __init__(self, num_items: int, num_users: int, split: Split) -> None:
         self.item_events, self.user_events = np.zeros(num_items, np.int64), np.zeros(num_users, np.int64)
-        self.first_us = np.full(num_items, NEVER, np.int64)
+        self.first_us, self.held_from_us = (np.full(n, NEVER, np.int64) for n in (num_items, num_users))
+        held = {c.TEST: split.kind == "leave_last_out", c.VALID: split.valid_kind == "last_k"}
+        self._held_parts = [place for place, part in enumerate(_PARTS) if held.get(part)]
         self.num_learned = self.num_events = 0
         self.latest_us = -NEVER
         self._samples: list[HistoryEvents] = []
@@ -85,6 +90,8 @@ class _Scan:
         self.item_events += item_counts("user_histories", items, len(self.item_events))
         self.user_events[users] += np.bincount(batch.events.row_of_value[is_train], minlength=len(users))
         np.minimum.at(self.first_us, items, ts_us)
+        is_held = np.isin(batch.parts, self._held_parts)
+        np.minimum.at(self.held_from_us, users[batch.events.row_of_value[is_held]], batch.ts_us[is_held])
         self.latest_us = max(self.latest_us, int(ts_us.max(initial=-NEVER)))
         self.num_learned += int((batch.parts <= 1).sum())
         self.num_events += len(batch.parts)
@@ -99,8 +106,9 @@ class _Scan:
         empty: list[Any] = [np.empty(0, np.int32)]
         sample = [np.concatenate([getattr(s, name) for s in self._samples] or empty) for name in names]
         return TrainParts(
-            self.item_events, self.user_events, self.first_us, self.num_learned, self.num_events, HistoryEvents(*sample)
-        )
+            self.item_events, self.user_events, self.first_us, self.held_from_us, self.num_learned, self.num_events,
+            HistoryEvents(*sample),
+        )  # fmt: skip
 
 
 def scan_histories(histories: TableAt, split: Split, num_items: int, num_users: int) -> tuple[TrainParts, list[Check]]:
@@ -108,7 +116,7 @@ def scan_histories(histories: TableAt, split: Split, num_items: int, num_users: 
     cut = Finding("histories.cut", histories, "each event lies on its part's side of the cut", "events")
     promise = _promise_of_valid(split)
     apart = Finding("histories.valid", histories, promise or "", "users")
-    scan = _Scan(num_items, num_users)
+    scan = _Scan(num_items, num_users, split)
     for rows in stream_table(histories, _COLUMNS, BATCH_ROWS):
         batch = _to_batch(pa.Table.from_batches([rows]))
         scan.add(batch)

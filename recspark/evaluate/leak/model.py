@@ -45,8 +45,11 @@ def check_model(audited: Audited, item_events: NDArray[np.int64], train: TrainPa
 
 def _needed(vectors: TableAt, has_users: bool) -> set[str]:
     """The tables that a training must say it has read."""
-    corpus = vectors.record.config.get("training", {}).get("corpus", {})
-    return {"items", *(_CORPUS_TABLES[name] for name in corpus), *(["user_histories"] if has_users else [])}
+    config = vectors.record.config
+    corpus = config.get("training", {}).get("corpus", {})
+    explicit = config.get("model", {}).get("towers", {}).get("negatives", {}).get("explicit")
+    beside = [*(["user_histories"] if has_users else []), *(["user_negatives"] if explicit else [])]
+    return {"items", *(_CORPUS_TABLES[name] for name in corpus), *beside}
 
 
 def _check_items(vectors: TableAt, item_events: NDArray[np.int64]) -> Check:

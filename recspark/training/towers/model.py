@@ -28,7 +28,9 @@ from recspark.training.inputs import TrainInputs
 from recspark.training.negatives import leave_out_rare
 from recspark.training.towers.backend import TowerBackend
 from recspark.training.towers.candidates import CandidateSource
+from recspark.training.towers.event_columns import EventColumns
 from recspark.training.towers.examples import NEXT, ExampleMaker, choose_mode, number_moments
+from recspark.training.towers.explicit_negatives import ExplicitNegatives, read_shown
 from recspark.training.towers.features import EncodedFeature, read_features
 from recspark.training.towers.graph_network import GraphNetwork
 from recspark.training.towers.hard_negatives import HardNegatives
@@ -41,11 +43,13 @@ InitialRows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 @dataclass(frozen=True)
 class TowerData:
     """What a tower model is built from. ``train`` has the train items of user u in row u, ``moments`` which of them
-    came at once (`number_moments`); ``kept`` bool [V] marks items with train events enough to be learned.
+    came at once (`number_moments`), ``columns`` what else is known of all train events; ``kept`` bool [V] marks items
+    with train events enough to be learned.
     """
 
     train: Ragged
     moments: Ragged
+    columns: EventColumns
     kept: NDArray[np.bool_]
     item_features: list[EncodedFeature]
     user_features: list[EncodedFeature]
@@ -72,7 +76,8 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
     """
     towers, data, seed = settle(run), read_tower_data(run, inputs), run.seed
     mode = choose_mode(towers, run.config.model.kind, run.config.source.order != "none")
-    maker = ExampleMaker(towers, mode, data.kept, seed)
+    needs_times = mode == NEXT and towers.negatives.explicit is not None
+    maker = ExampleMaker(towers, mode, data.kept, seed, data.columns if needs_times else None)
     counts = maker.count_targets(data.train, data.moments)
     source = CandidateSource(towers.negatives, counts, data.kept, seed, by_prefix=mode == NEXT)
     torch.manual_seed(seed)  # dense parameters start alike on all ranks
@@ -80,12 +85,22 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
     hard = None
     if towers.negatives.hard_graph or towers.negatives.hard_model:
         hard = HardNegatives(towers.negatives, data.users_UN(), seed)
+    explicit = _build_explicit(run, towers, data, inputs)
     if world.rank == 0:
         num_dense = sum(p.numel() for p in network.modules.parameters() if p.requires_grad)
         log("train", f"{run.config.model.kind}: targets {mode}, candidates {source.describe()}",
             rows=table.rows.num_rows, dense_parameters=num_dense)  # fmt: skip
     schemas = {"item": [f.schema for f in data.item_features], "user": [f.schema for f in data.user_features]}
-    return TowerBackend(network, table, maker, source, hard, run.config.training, world, num_threads, schemas)
+    return TowerBackend(network, table, maker, source, hard, run.config.training, world, num_threads, schemas, explicit)
+
+
+def _build_explicit(run: Run, towers: TowersConfig, data: TowerData, inputs: TrainInputs) -> ExplicitNegatives | None:
+    """Negatives from events, None without any."""
+    if towers.negatives.explicit is None:
+        return None
+    assert inputs.user_negatives, "the plan has a stage for it"
+    shown = read_shown(inputs.user_negatives, data.num_users, data.kept)
+    return ExplicitNegatives(towers.negatives.explicit, shown, run.seed)
 
 
 def count_rows(run: Run, inputs: TrainInputs) -> int:
@@ -116,22 +131,23 @@ def read_tower_data(run: Run, inputs: TrainInputs) -> TowerData:
     towers, features = settle(run), run.config.features
     kept = leave_out_rare(inputs.num_events, run.config.training.min_count) > 0
     num_users = read_table(inputs.users, [c.USER_IDX]).num_rows
-    train, moments = read_train_by_user(inputs.user_histories, num_users)
+    train, moments, columns = read_train_by_user(inputs.user_histories, num_users)
     of_items = [f for f in features if f.of == "item"]
     of_users = [f for f in features if f.of == "user"]
     buckets = towers.item.num_buckets
     return TowerData(
         train.where(kept[train.values]),
         moments.where(kept[train.values]),
+        columns,
         kept,
         read_features(inputs.items, c.ITEM_IDX, towers.item.features, of_items, buckets),
         read_features(inputs.users, c.USER_IDX, towers.user.features, of_users, buckets),
     )
 
 
-def read_train_by_user(user_histories: TableAt, num_users: int) -> tuple[Ragged, Ragged]:
-    """The train items of each user_idx in order, repeats kept, and their numbers as of `number_moments`; an empty row
-    for a user without any.
+def read_train_by_user(user_histories: TableAt, num_users: int) -> tuple[Ragged, Ragged, EventColumns]:
+    """The train items of each user_idx in order, repeats kept, their numbers as of `number_moments`, and what else is
+    known of these events; an empty row for a user without any.
     """
     rows = read_table(user_histories, [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN]).sort_by(c.USER_IDX)
     events, ts = Ragged.from_arrow(rows[c.ITEM_IDX]), pc.list_flatten(rows[c.TS]).to_numpy()
@@ -141,7 +157,7 @@ def read_train_by_user(user_histories: TableAt, num_users: int) -> tuple[Ragged,
     lengths = np.zeros(num_users, np.int64)
     lengths[rows[c.USER_IDX].to_numpy()] = events.where(is_train).lengths
     train = Ragged.from_lengths(lengths, events.values[is_train])
-    return train, Ragged(train.offsets, number_moments(is_tied)[is_train])
+    return train, Ragged(train.offsets, number_moments(is_tied)[is_train]), EventColumns(train.offsets, ts[is_train])
 
 
 def _build_network(run: Run, towers: TowersConfig, data: TowerData, world: World) -> tuple[TowerNetwork, TowerTable]:
