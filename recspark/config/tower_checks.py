@@ -46,6 +46,7 @@ def check_towers(config: "RunConfig") -> Iterator[Found]:
         line = f"model.metric: {kind} learns for one; set it to cosine or ip"
         yield Found(line, ("model.kind", "model.metric"))
     yield from _check_order(config)
+    yield from _check_weights(config)
     yield from _check_features(config)
     yield from _check_negatives(config)
 
@@ -62,6 +63,21 @@ def _check_order(config: "RunConfig") -> Iterator[Found]:
         key = "model.towers.targets"
         line = f"{key}: next needs an order (source.columns.ts or position); set it to rest"
         yield Found(line, ("model.kind", key, *place))
+
+
+def _check_weights(config: "RunConfig") -> Iterator[Found]:
+    """Weights that are all 1, or that nothing reads."""
+    history, key = config.model.towers.user.history, "model.towers.user.history.event_weights"
+    if not history.event_weights:
+        return
+    if config.model.kind != "two_tower" or history.pooling == "none":
+        line = f"{key}: no history is pooled; leave it out"
+        yield Found(line, ("model.kind", key, "model.towers.user.history.pooling"))
+        return
+    differs = any(weight not in (0, 1) for weight in config.clean.event_weights.values())
+    if config.source.columns.weight is None and not differs:
+        line = f"{key}: all events weigh 1; give source.columns.weight or clean.event_weights, or leave it out"
+        yield Found(line, ("model.kind", key, "source.columns.weight", "clean.event_weights"))
 
 
 def _check_features(config: "RunConfig") -> Iterator[Found]:

@@ -41,6 +41,10 @@ class HistoryConfig(Section):
     """Only so many last items of a history are looked at, and learned from."""
     length_power: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Of `mean`: the sum of n items is divided by n^this; below 1, long histories outweigh `user.id` and features."""
+    event_weights: bool = False
+    """An event counts its weight (`source.columns.weight` x `clean.event_weights`; watch time, purchase against view),
+    in all poolings: one of weight w as w events like it would, in `attention` by log w on its scores. One of weight 0
+    counts next to nothing, but is a target like any other."""
     num_heads: PositiveInt = 2
     """Of `attention`."""
     num_layers: PositiveInt = 1

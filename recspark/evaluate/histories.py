@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from recspark.contracts import columns as c
 from recspark.contracts.shards import hash_ids
 from recspark.errors import DataError
+from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.ragged import BoolArray, IntArray, Ragged
 
 ALL, WARM, COLD = SEGMENTS = ("all", "warm", "cold")
@@ -55,6 +56,8 @@ class Cases:
     """Distinct items that must not be listed: the history where seen items are masked, else none."""
     is_cold: BoolArray
     counts: dict[str, Any]
+    context: HistoryContext = NO_CONTEXT
+    """What else is known of ``history``, by the columns that were read."""
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -73,7 +76,7 @@ def build_cases(user_histories: pa.Table, num_events: IntArray, spec: CaseSpec) 
     """
     user_idx = user_histories[c.USER_IDX].to_numpy().astype(np.int32)
     num_train = user_histories[c.NUM_TRAIN].to_numpy()
-    history, target = _cut(user_histories, spec)
+    history, context, target = _cut(user_histories, spec)
     held_out = target.distinct()
     seen = history.distinct() if spec.mask_seen else Ragged.empty(len(history))
     relevant = held_out.without(seen)
@@ -83,19 +86,32 @@ def build_cases(user_histories: pa.Table, num_events: IntArray, spec: CaseSpec) 
         raise DataError(_nobody_left(spec, counts))
     rows = _sample(eligible, user_idx, spec.max_users)
     cases = Cases(
-        user_idx[rows], history.take(rows), relevant.take(rows), seen.take(rows), num_train[rows] == 0, counts
-    )
+        user_idx[rows], history.take(rows), relevant.take(rows), seen.take(rows), num_train[rows] == 0, counts,
+        context.take(history, rows),
+    )  # fmt: skip
     counts |= _count_items(cases, held_out.take(rows), num_events)
     return cases
 
 
-def read_by_time(user_histories: pa.Table) -> Ragged:
-    """All events of each user, the newest last: the table has them by part of the split first."""
-    return Ragged.from_arrow(user_histories[c.ITEM_IDX]).sort_by(pc.list_flatten(user_histories[c.TS]).to_numpy())
+def read_by_time(user_histories: pa.Table) -> tuple[Ragged, HistoryContext]:
+    """(all events of each user, the newest last, what else is known of them by the columns that were read): the table
+    has events by part of the split first.
+    """
+    events, ts = Ragged.from_arrow(user_histories[c.ITEM_IDX]), pc.list_flatten(user_histories[c.TS]).to_numpy()
+    order = _places(events).sort_by(ts)
+    context = HistoryContext.from_rows(user_histories).pick(order.values)
+    return Ragged(order.offsets, events.values[order.values]), context
 
 
-def _cut(user_histories: pa.Table, spec: CaseSpec) -> tuple[Ragged, Ragged]:
-    """(history, the newest event last; scored part) of each user: counts are prefix lengths of the parts in order."""
+def _places(events: Ragged) -> Ragged:
+    """The place of each event among those of all users."""
+    return Ragged(events.offsets, np.arange(len(events.values), dtype=np.int32))
+
+
+def _cut(user_histories: pa.Table, spec: CaseSpec) -> tuple[Ragged, HistoryContext, Ragged]:
+    """(history, the newest event last, what else is known of it; scored part) of each user: counts are prefix lengths
+    of the parts in order.
+    """
     events, ts = Ragged.from_arrow(user_histories[c.ITEM_IDX]), pc.list_flatten(user_histories[c.TS]).to_numpy()
     prefixes = [user_histories[name].to_numpy() for name in (c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT)]
     train_end, valid_end, context_end = (np.repeat(end, events.lengths) for end in np.cumsum(prefixes, axis=0))
@@ -105,8 +121,10 @@ def _cut(user_histories: pa.Table, spec: CaseSpec) -> tuple[Ragged, Ragged]:
     in_history = is_train | is_context
     if spec.history_parts == TRAIN_AND_VALID:
         in_history |= is_valid
-    history = events.where(in_history).sort_by(ts[in_history])
-    return history, events.where(is_test if spec.split == c.TEST else is_valid)
+    order = _places(events).where(in_history).sort_by(ts[in_history])
+    history = Ragged(order.offsets, events.values[order.values])
+    context = HistoryContext.from_rows(user_histories).pick(order.values)
+    return history, context, events.where(is_test if spec.split == c.TEST else is_valid)
 
 
 def _sample(eligible: IntArray, user_idx: IntArray, max_users: int | None) -> IntArray:

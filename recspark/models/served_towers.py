@@ -1,6 +1,7 @@
 """Towers as programs for other runtimes: plain tensors in, vectors out, padding instead of ragged rows.
 
-user tower   items int64 [B, L] (item_idx, right-padded with -1), user int64 [B] (-1: unknown)  ->  [B, D], [B, K, D]
+user tower   items int64 [B, L] (item_idx, right-padded with -1), user int64 [B] (-1: unknown), where the tower asks for
+             them weights float32 [B, L] of the events (0 or more)  ->  [B, D], [B, K, D]
 item tower   id vector [N, D], then each feature: codes int64 [N, M] (padded with -1), or vectors [N, W]  ->  [N, D]
 """
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recspark.evaluate.history_context import MIN_WEIGHT
 from recspark.models.feature_sum import FeatureSum
 from recspark.models.pooling import MeanPooling
 from recspark.models.towers import ItemTower
@@ -31,7 +33,7 @@ class ServedUserTower(nn.Module):
         self.register_buffer("tokens", tokens_VD)
         self.register_buffer("static", static)
 
-    def forward(self, items_BL: Tensor, user_B: Tensor) -> Tensor:
+    def forward(self, items_BL: Tensor, user_B: Tensor, weight_BL: Tensor | None = None) -> Tensor:
         """The newest item of a history stands last before the padding."""
         is_there = items_BL >= 0
         lengths_B = is_there.sum(1)
@@ -39,7 +41,9 @@ class ServedUserTower(nn.Module):
         if self._unit_items:
             x_BLD = F.normalize(x_BLD, dim=-1)
         x_BLD = x_BLD * is_there[..., None].to(x_BLD.dtype)
-        pooled = self._pool(x_BLD, lengths_B)
+        if weight_BL is not None:
+            weight_BL = weight_BL.clamp(min=MIN_WEIGHT)
+        pooled = self._pool(x_BLD, lengths_B, weight_BL)
         some = (lengths_B > 0).to(pooled.dtype)
         pooled = pooled * (some[:, None] if pooled.dim() == 2 else some[:, None, None])
         if self.static is not None:
@@ -51,10 +55,10 @@ class ServedUserTower(nn.Module):
             out = out * (some[:, None] if out.dim() == 2 else some[:, None, None])
         return out
 
-    def _pool(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
-        if isinstance(self.pooling, MeanPooling) and self.pooling.rate is None:
+    def _pool(self, x_BLD: Tensor, lengths_B: Tensor, weight_BL: Tensor | None) -> Tensor:
+        if weight_BL is None and isinstance(self.pooling, MeanPooling) and self.pooling.rate is None:
             return x_BLD.sum(1) / lengths_B.clamp(min=1).to(x_BLD.dtype).pow(self.pooling.power)[:, None]
-        prefixes: Tensor = self.pooling(x_BLD)
+        prefixes: Tensor = self.pooling(x_BLD, weight_BL)
         last_B = (lengths_B - 1).clamp(min=0)
         shape = (-1, 1) + (1,) * (prefixes.dim() - 2)
         index = last_B.view(shape).expand(-1, 1, *prefixes.shape[2:])

@@ -45,10 +45,10 @@ class UserTower(nn.Module):
         self.dropout = nn.Dropout(h.dropout)
         self.mlp = build_mlp(config.mlp, dim)
 
-    def pool(self, x_BLD: Tensor) -> Tensor:
-        """Histories padded on the right [B, L, D] -> each prefix [B, L, D], or [B, L, K, D]."""
+    def pool(self, x_BLD: Tensor, weight_BL: Tensor | None = None) -> Tensor:
+        """Histories padded on the right [B, L, D], events' weights -> each prefix [B, L, D], or [B, L, K, D]."""
         assert self.pooling
-        out: Tensor = self.pooling(self.dropout(x_BLD))
+        out: Tensor = self.pooling(self.dropout(x_BLD), weight_BL)
         return out
 
     def find_static(self, ids_ND: Tensor | None, users_N: Tensor) -> Tensor | None:

@@ -21,6 +21,7 @@ from torch.export import Dim
 from recspark.config import Run
 from recspark.contracts.manifest import Manifest
 from recspark.errors import ConfigError, TrainingError
+from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.ragged import Ragged
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table
@@ -94,14 +95,26 @@ def _write_user_tower(tower: ServedUserTower, encoder: TowerEncoder, items: Any,
     rows = [items[np.arange(n) * 7 % len(items)].tolist() for n in lengths]
     rows = [sorted(set(row)) for row in rows] if encoder.tower.spec.distinct else rows
     users = np.arange(len(rows)) - 1 if tower.static is not None else np.full(len(rows), -1)
-    expected = encoder.encode(Ragged.from_rows(rows), users)
-    longest = max(map(len, rows))
-    padded = torch.full((len(rows), longest), -1)
-    for place, row in enumerate(rows):
-        padded[place, : len(row)] = torch.tensor(row)
+    history = Ragged.from_rows(rows)
+    context = HistoryContext(np.arange(1, len(history.values) + 1, dtype=np.float32) / 4)
+    expected = encoder.encode(history, users, context)
     batch, length = Dim("batch", min=1), Dim("length", min=1, max=encoder.tower.spec.max_items or 4096)
-    shapes = ({0: batch, 1: length}, {0: batch})
-    return _write(tower, (padded, torch.from_numpy(users)), shapes, expected, ["items", "user"], folder / "user_tower")
+    named: dict[str, tuple[Tensor, Any]] = {
+        "items": (_pad(history, history.values.astype(np.int64), -1), {0: batch, 1: length}),
+        "user": (torch.from_numpy(users), {0: batch}),
+    }
+    if encoder.tower.spec.event_weights:
+        named["weights"] = _pad(history, context.weight, 0), {0: batch, 1: length}
+    inputs, shapes = tuple(value for value, _ in named.values()), tuple(shape for _, shape in named.values())
+    return _write(tower, inputs, shapes, expected, list(named), folder / "user_tower")
+
+
+def _pad(history: Ragged, values: Any, filler: int) -> Tensor:
+    """A value an event, as rows padded on the right."""
+    is_there = np.arange(int(history.lengths.max())) < history.lengths[:, None]
+    padded = np.full(is_there.shape, filler, values.dtype)
+    padded[is_there] = values
+    return torch.from_numpy(padded)
 
 
 def _write_item_tower(run: Run, arrays: dict[str, Any], schema: list[dict[str, Any]], folder: Path) -> list[Path]:
@@ -175,6 +188,7 @@ def _describe(manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any
     last, once = spec.max_items or "all", ", each once" if spec.distinct else ""
     own = "; users seen in training have a row in user_embeddings and take that" if spec.static_first else ""
     metric = facts["metric"]
+    weights = {"weights": "float32 [batch, length]: the events' weights, 0 or more; 0 in padding"}
     return {
         "model_id": manifest.id,
         "model_kind": facts["model_kind"],
@@ -184,6 +198,7 @@ def _describe(manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any
             "items": f"int64 [batch, length]: item_idx of the last {last} events that have a vector{once}, the newest "
             f"last, padded with -1 on the right",
             "user": f"int64 [batch]: user_idx, -1 for one unseen in training{own}",
+            **(weights if spec.event_weights else {}),
         },
         "item_tower": {"id_vector": "float32 [batch, embedding_dim]: zeros for an item unseen in training"},
         "features": features,

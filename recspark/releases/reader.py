@@ -9,7 +9,7 @@ Needs numpy, pyarrow, deltalake and faiss alone. Searches may run in several thr
 two of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from recspark.contracts.manifest import Manifest
-from recspark.errors import QueryError, RecsparkError, ReleaseError
+from recspark.errors import DataError, QueryError, RecsparkError, ReleaseError
+from recspark.evaluate.history_context import HistoryContext, raise_weights
 from recspark.evaluate.ragged import Ragged
 from recspark.index.metric import Floats
 from recspark.index.topk import NO_ID, Ids
@@ -92,19 +93,26 @@ class Release:
         k: int,
         mask_seen: bool = True,
         allowed: Sequence[str] | None = None,
+        weights: Sequence[Sequence[float]] | None = None,
     ) -> Found:
         """The k best items for each history of item ids, the newest last; unknown ids are left out.
 
         Whoever has no known item gets the items of the highest bias. ``mask_seen`` leaves out what a history holds.
+        ``weights`` are those of the events, of models with `event_weights`; all alike by default.
+
+        Raises: QueryError for histories of texts, or weights that do not go with them.
         """
         if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
             raise QueryError("recommend: takes a list of histories, each a list of item ids; got a text")
         opened = self._current()
         known = [[opened.idx_of[i] for i in history if i in opened.idx_of] for history in histories]
         history = Ragged.from_rows(known)
+        context = _weigh(histories, weights, opened.idx_of) if weights is not None else HistoryContext.plain(history)
         masked = history.distinct() if mask_seen else Ragged.empty(len(history))
         only = to_idx(opened.index, allowed)
-        ranked = recommend(opened.vectors, history, masked, k, opened.index, opened.encoder, allowed=only)
+        ranked = recommend(
+            opened.vectors, history, masked, k, opened.index, opened.encoder, allowed=only, context=context
+        )
         return Found(ranked.ids.astype(np.int64), ranked.scores, opened.catalogue)
 
     def reload(self) -> bool:
@@ -141,6 +149,24 @@ class Release:
         if lease and hours and (lease.expires_at - now()).total_seconds() < hours * 1800:
             self._lease = take_lease(self._lake, lease.release_id, hours, lease.reader_id)
         return self._opened
+
+
+def _weigh(
+    histories: Sequence[Sequence[str]], weights: Sequence[Sequence[float]], known: Container[str]
+) -> HistoryContext:
+    """The weights of the events on known items.
+
+    Raises: QueryError when they do not go with the histories, or are no numbers of 0 or more.
+    """
+    if [len(row) for row in weights] != [len(row) for row in histories]:
+        raise QueryError("recommend: weights need a number for each event of each history")
+    own = [
+        w for items, row in zip(histories, weights, strict=True) for i, w in zip(items, row, strict=True) if i in known
+    ]
+    try:
+        return HistoryContext(raise_weights(np.array(own, np.float64)))
+    except DataError as error:
+        raise QueryError("recommend: weights must be numbers of 0 or more") from error
 
 
 def open_release(lake: str, release_id: str | None = None, *, lease_hours: float | None = LEASE_HOURS) -> Release:

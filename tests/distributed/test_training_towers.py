@@ -42,14 +42,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "two_tower",
         {
             "negatives": {"explicit": SKIPS | {"num": 2, "weight": 3.0}},
-            "user": {"history": _NO_DROPOUT},
+            "user": {"history": _NO_DROPOUT | {"event_weights": True}},
         },
     ),
     "rest_skips": (
         "two_tower",
         {
             "negatives": {"kind": "sampled", "uniform": 20, "explicit": SKIPS | {"num": 2}},
-            "targets": "rest", "user": {"history": {"pooling": "mean", "dropout": 0.0}},
+            "targets": "rest", "user": {"history": {"pooling": "mean", "dropout": 0.0, "event_weights": True}},
         },
     ),
     "rest": (

@@ -19,7 +19,7 @@ TRAINING = {
 }  # 10 steps each
 SKIPS = {"event_types": ["skip"]}
 """Section `negatives.explicit`, by the events that `write_skips` writes."""
-_COLUMNS = {"ts": "ts", "event_type": "type"}
+_COLUMNS = {"ts": "ts", "event_type": "type", "weight": "weight"}
 
 
 def plan_towers(

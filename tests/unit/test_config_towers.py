@@ -36,6 +36,11 @@ def test_no_graph_and_no_walks_are_built_for_towers(conf):
     assert not {"graph", "walks"} & set(plan_run(load_config(conf), SOURCE).stages)
 
 
+def test_event_weights_need_some_that_differ(conf):
+    for given in ("source.columns.weight=w", "clean.event_weights={buy: 3}"):
+        assert load_config(conf, ["model.towers.user.history.event_weights=true", given])
+
+
 def test_explicit_negatives_have_a_stage_whose_key_hangs_on_what_it_reads(conf):
     given = ["source.columns.event_type=t", "clean.event_types=[click]"]
 
@@ -94,6 +99,18 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
         (
             ["model.towers.user.history={pooling: attention, num_heads: 3}"],
             "model.towers.user.history.num_heads: must divide model.embedding_dim (64), got 3",
+        ),
+        (
+            ["model.towers.user.history.event_weights=true"],
+            "model.towers.user.history.event_weights: all events weigh 1; give source.columns.weight or clean.event_we",
+        ),
+        (
+            ["model.towers.user={id: true, history: {event_weights: true, pooling: none}}", "source.columns.weight=w"],
+            "model.towers.user.history.event_weights: no history is pooled; leave it out",
+        ),
+        (
+            ["model.kind=mf", "model.towers.user.history.event_weights=true", "source.columns.weight=w"],
+            "model.towers.user.history.event_weights: no history is pooled; leave it out",
         ),
         (
             ["model.towers.targets=all"],

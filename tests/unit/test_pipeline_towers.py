@@ -11,6 +11,7 @@ import torch
 
 from recspark.config import Run
 from recspark.errors import ConfigError, TrainingError
+from recspark.evaluate.history_context import HistoryContext, raise_weights
 from recspark.evaluate.ragged import Ragged
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table, read_table
@@ -32,6 +33,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "interests": ("two_tower", {"user": {"history": {"pooling": "multi_interest"}, "mlp": {"hidden": [6]}}}),
     "decay": ("two_tower", {}),
+    "weighted": ("two_tower", {"user": {"history": {"pooling": "attention", "event_weights": True}}}),
+    "weighted_mean": ("two_tower", {"user": {"history": {"pooling": "mean", "event_weights": True}}}),
     "light_gcn": ("light_gcn", {}),
     "mf": ("mf", {}),
 }
@@ -66,9 +69,12 @@ def test_the_program_makes_the_vectors_that_users_are_served_by(
     for users in ([-1, -1, -1], [3, 0, -1]):
         if name == "mf":
             users = [-1, -1, -1]  # others take their row of user_embeddings
-        expected = encoder.encode(Ragged.from_rows(rows), np.array(users))
+        weights = torch.tensor([[2.0, 0, 0, 0], [0.5, 0, 3, 1], [0.0] * 4])
+        flat = np.array([2.0, 0.5, 0, 3, 1], np.float32)
+        expected = encoder.encode(Ragged.from_rows(rows), np.array(users), HistoryContext(raise_weights(flat)))
+        more = [weights] if name.startswith("weighted") else []
         with torch.no_grad():
-            found = program(padded, torch.tensor(users)).numpy()
+            found = program(padded, torch.tensor(users), *more).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -156,6 +156,29 @@ def test_a_row_has_the_time_of_its_targets_and_sees_only_what_came_strictly_befo
     assert (examples.row_ts_us[without] == NEVER).all()
 
 
+@pytest.mark.parametrize("mode", [NEXT, REST, ALL])
+def test_each_event_of_an_input_has_its_weight(mode: str) -> None:
+    """A weight says which event it is of."""
+    items, _, rows, columns = timed_batch(8)
+    kept = np.ones(10, np.bool_)
+    kept[[2, 5]] = False
+    offsets = columns.offsets
+    weight = np.arange(offsets[-1]).astype(np.float32) + 1
+    weighed = EventColumns(offsets, weight=weight)
+    examples = maker(mode, max_items=5, kept=kept, columns=weighed).make(rows, PLACE)
+    assert examples.history_weight is not None
+    assert len(examples.history_weight) == len(examples.history.values)
+    places = examples.history_weight.astype(np.int64) - 1
+    owners = examples.users[examples.history.row_of_value]
+    flat = np.array([i for row in items for i in row])
+    assert (flat[places] == examples.history.values).all()
+    assert ((places >= offsets[owners]) & (places < offsets[owners + 1])).all()
+    within = examples.history.row_of_value[1:] == examples.history.row_of_value[:-1]
+    assert (np.diff(places)[within] > 0).all()
+    assert examples.row_ts_us is None
+    assert (len(places) > 0) == (mode != ALL)
+
+
 def test_rows_of_whole_users_have_no_time() -> None:
     columns = EventColumns(np.append(np.zeros(11), np.cumsum([3, 1, 5, 0])).astype(np.int64), np.arange(9))
     for mode in (REST, ALL):

@@ -17,6 +17,7 @@ from recspark.evaluate.leak.histories import TrainParts, scan_histories
 from recspark.evaluate.leak.inputs import Audited, check_inputs
 from recspark.evaluate.leak.report import NOTHING_HELD_OUT, Check, LeakReport, not_applicable
 from recspark.evaluate.leak.split import Split
+from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.lake.arrow import TableAt, count_rows
 
 
@@ -53,7 +54,8 @@ def _check_events(tables: Mapping[str, TableAt], split: Split) -> tuple[TrainPar
     """(what may be known, the checks of the tables that come straight from events)."""
     made = tables["sessions"]
     num_items, num_users = (count_rows(tables[name]) for name in ("items", "users"))
-    train, of_histories = scan_histories(tables["user_histories"], split, num_items, num_users)
+    columns = find_event_columns(tables["item_embeddings"]) if "item_embeddings" in tables else []
+    train, of_histories = scan_histories(tables["user_histories"], split, num_items, num_users, columns)
     checks = [
         check_inputs("sessions.inputs", made, made.record.inputs, tables, {"events"}),
         *check_events(tables, split, train),

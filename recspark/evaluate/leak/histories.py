@@ -3,6 +3,7 @@
 item_idx [3, 5, 3, 9], num_train 2, num_valid 1   ->   train events of items [.., 3: 1, .., 5: 1], of the user 2
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
+from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.leak.inputs import BATCH_ROWS, check_ids, is_sampled, item_counts
 from recspark.evaluate.leak.report import Check, Finding, iso_time, not_applicable
 from recspark.evaluate.leak.split import Split
@@ -28,12 +30,16 @@ _PARTS = (c.TRAIN, c.VALID, c.CONTEXT, c.TEST)
 
 @dataclass(frozen=True)
 class HistoryEvents:
-    """Train and validation events of the sampled users, a row each: ``parts`` is 0 for train, 1 for validation."""
+    """Train and validation events of the sampled users, a row each: ``parts`` is 0 for train, 1 for validation.
+
+    ``context``: what the model's user tower reads of them beside items.
+    """
 
     user_idx: NDArray[np.int32]
     item_idx: NDArray[np.int32]
     ts_us: NDArray[np.int64]
     parts: NDArray[np.int8]
+    context: HistoryContext = NO_CONTEXT
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class _Batch:
     events: Ragged
     ts_us: NDArray[np.int64]
     parts: NDArray[np.int8]
+    context: HistoryContext
 
 
 def is_sampled_user(user_idx: IntArray, num_users: int) -> BoolArray:
@@ -98,26 +105,32 @@ class _Scan:
         rows = batch.events.row_of_value
         kept = is_sampled_user(users, len(self.user_events))[rows] & (batch.parts <= 1)
         own = users[rows][kept], batch.events.values[kept], batch.ts_us[kept], batch.parts[kept]
-        self._samples.append(HistoryEvents(*own))
+        self._samples.append(HistoryEvents(*own, batch.context.pick(kept)))
 
     def finish(self) -> TrainParts:
         """All batches together."""
         names = ("user_idx", "item_idx", "ts_us", "parts")
         empty: list[Any] = [np.empty(0, np.int32)]
         sample = [np.concatenate([getattr(s, name) for s in self._samples] or empty) for name in names]
+        context = HistoryContext.join([s.context for s in self._samples])
         return TrainParts(
             self.item_events, self.user_events, self.first_us, self.held_from_us, self.num_learned, self.num_events,
-            HistoryEvents(*sample),
+            HistoryEvents(*sample, context),
         )  # fmt: skip
 
 
-def scan_histories(histories: TableAt, split: Split, num_items: int, num_users: int) -> tuple[TrainParts, list[Check]]:
-    """(what the train parts come to, checks `histories.cut` and `histories.valid`)."""
+def scan_histories(
+    histories: TableAt, split: Split, num_items: int, num_users: int, event_columns: Sequence[str] = ()
+) -> tuple[TrainParts, list[Check]]:
+    """(what the train parts come to, checks `histories.cut` and `histories.valid`).
+
+    ``event_columns``: what is to be known of the sampled users' events beside items.
+    """
     cut = Finding("histories.cut", histories, "each event lies on its part's side of the cut", "events")
     promise = _promise_of_valid(split)
     apart = Finding("histories.valid", histories, promise or "", "users")
     scan = _Scan(num_items, num_users, split)
-    for rows in stream_table(histories, _COLUMNS, BATCH_ROWS):
+    for rows in stream_table(histories, [*_COLUMNS, *event_columns], BATCH_ROWS):
         batch = _to_batch(pa.Table.from_batches([rows]))
         scan.add(batch)
         _look_at_times(batch, split, cut)
@@ -133,7 +146,7 @@ def scan_histories(histories: TableAt, split: Split, num_items: int, num_users: 
 def _to_batch(rows: pa.Table) -> _Batch:
     events = Ragged.from_arrow(rows[c.ITEM_IDX])
     ts_us = pc.list_flatten(rows[c.TS]).to_numpy()
-    return _Batch(rows[c.USER_IDX].to_numpy(), events, ts_us, _parts_of(rows, events))
+    return _Batch(rows[c.USER_IDX].to_numpy(), events, ts_us, _parts_of(rows, events), HistoryContext.from_rows(rows))
 
 
 def _look_at_times(batch: _Batch, split: Split, finding: Finding) -> None:

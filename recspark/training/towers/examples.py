@@ -35,6 +35,7 @@ class Examples:
     With ``is_prefixes`` each of the input's items ends a row, else each user is one row. Target p is item
     ``target_item[p]`` of row ``target_row[p]`` (ascending), with ``target_weight[p]``; all [P]. With ``is_prefixes`` a
     row's targets came at one time, ``row_ts_us`` int64 [R], where times were asked for; `NEVER` without targets.
+    ``history_weight`` float32 [N], above 0: what each event of the input counts, where weights were asked for.
     """
 
     users: Ints
@@ -44,6 +45,7 @@ class Examples:
     target_item: Ints
     target_weight: NDArray[np.float32]
     row_ts_us: Ints | None = None
+    history_weight: NDArray[np.float32] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -66,10 +68,13 @@ class Examples:
 
 @dataclass(frozen=True)
 class _Read:
-    """A batch's events as they were read: ``items`` int32 [N], and ``ts_us`` int64 [N] where times are asked for."""
+    """A batch's events as they were read: ``items`` int32 [N]; ``ts_us`` int64 [N], ``weight`` float32 [N] where these
+    are asked for.
+    """
 
     items: NDArray[np.int32]
     ts_us: Ints | None
+    weight: NDArray[np.float32] | None
 
 
 class ExampleMaker:
@@ -78,8 +83,9 @@ class ExampleMaker:
     def __init__(
         self, config: TowersConfig, mode: str, kept: NDArray[np.bool_], seed: int, columns: EventColumns | None = None
     ) -> None:
-        """``kept`` bool [V]: items that are learned; others are left out of histories. ``columns``: times of events,
-        where they are asked for."""
+        """``kept`` bool [V]: items that are learned; others are left out of histories. ``columns``: times and weights
+        of events, where they are asked for.
+        """
         self.config, self.mode, self._kept, self._seed, self._columns = config, mode, kept, seed, columns
 
     def make(self, batch: Sequences, place: Place) -> Examples:
@@ -91,7 +97,7 @@ class ExampleMaker:
         offsets = batch.offsets - batch.offsets[0]
         values = batch.values[batch.offsets[0] : batch.offsets[-1]]
         moments, users = number_moments((values & TIED) > 0), batch.keys.astype(np.int64)
-        read = _Read(values & ~np.int32(TIED), self._find_times(users, np.diff(offsets)))
+        read = self._look_up(values & ~np.int32(TIED), users, np.diff(offsets))
         self._check_items(read.items)
         events = Ragged(offsets, np.arange(len(values), dtype=np.int32))  # their places in the batch
         if not self._kept.all():
@@ -139,9 +145,17 @@ class ExampleMaker:
         is_input[recent.offsets[:-1][num_input == recent.lengths]] = False
         return is_input
 
-    def _find_times(self, users: Ints, lengths: Ints) -> Ints | None:
-        """The time of each event of a batch, where times are asked for."""
-        return None if self._columns is None else self._columns.ts_us[self._columns.places(users, lengths)]
+    def _look_up(self, items: NDArray[np.int32], users: Ints, lengths: Ints) -> _Read:
+        """A batch's events with what is asked for beside their items."""
+        columns = self._columns
+        if columns is None or columns.is_empty:
+            return _Read(items, None, None)
+        places = columns.places(users, lengths)
+        return _Read(
+            items,
+            None if columns.ts_us is None else columns.ts_us[places],
+            None if columns.weight is None else columns.weight[places],
+        )
 
     def _check_items(self, items: NDArray[np.int32]) -> None:
         if len(items) and not 0 <= items.min() <= items.max() < len(self._kept):
@@ -165,7 +179,8 @@ class ExampleMaker:
                 row_ts_us = np.full(len(history.values), NEVER)
                 row_ts_us[rows] = read.ts_us[targets.values]
         seen, wanted = Ragged(history.offsets, read.items[history.values]), read.items[targets.values]
-        return Examples(users, seen, places is not None, rows, wanted.astype(np.int64), weights, row_ts_us)
+        own = None if read.weight is None else read.weight[history.values]
+        return Examples(users, seen, places is not None, rows, wanted.astype(np.int64), weights, row_ts_us, own)
 
 
 def choose_mode(config: TowersConfig, kind: str, has_order: bool) -> str:

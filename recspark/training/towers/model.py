@@ -4,7 +4,7 @@ items, users, user_histories -> features, train histories, target counts -> netw
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,6 +16,7 @@ from recspark.baselines.histories import build_user_matrix
 from recspark.config import Run
 from recspark.config.towers import HistoryConfig, ItemTowerConfig, TowersConfig, UserTowerConfig
 from recspark.contracts import columns as c
+from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.ragged import Ragged
 from recspark.lake.arrow import TableAt, read_table
 from recspark.logs import log
@@ -76,8 +77,8 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
     """
     towers, data, seed = settle(run), read_tower_data(run, inputs), run.seed
     mode = choose_mode(towers, run.config.model.kind, run.config.source.order != "none")
-    needs_times = mode == NEXT and towers.negatives.explicit is not None
-    maker = ExampleMaker(towers, mode, data.kept, seed, data.columns if needs_times else None)
+    columns = replace(data.columns, ts_us=data.columns.ts_us if mode == NEXT and towers.negatives.explicit else None)
+    maker = ExampleMaker(towers, mode, data.kept, seed, columns)
     counts = maker.count_targets(data.train, data.moments)
     source = CandidateSource(towers.negatives, counts, data.kept, seed, by_prefix=mode == NEXT)
     torch.manual_seed(seed)  # dense parameters start alike on all ranks
@@ -131,7 +132,7 @@ def read_tower_data(run: Run, inputs: TrainInputs) -> TowerData:
     towers, features = settle(run), run.config.features
     kept = leave_out_rare(inputs.num_events, run.config.training.min_count) > 0
     num_users = read_table(inputs.users, [c.USER_IDX]).num_rows
-    train, moments, columns = read_train_by_user(inputs.user_histories, num_users)
+    train, moments, columns = read_train_by_user(inputs.user_histories, num_users, towers.user.history.event_weights)
     of_items = [f for f in features if f.of == "item"]
     of_users = [f for f in features if f.of == "user"]
     buckets = towers.item.num_buckets
@@ -145,11 +146,16 @@ def read_tower_data(run: Run, inputs: TrainInputs) -> TowerData:
     )
 
 
-def read_train_by_user(user_histories: TableAt, num_users: int) -> tuple[Ragged, Ragged, EventColumns]:
+def read_train_by_user(
+    user_histories: TableAt, num_users: int, with_weights: bool = False
+) -> tuple[Ragged, Ragged, EventColumns]:
     """The train items of each user_idx in order, repeats kept, their numbers as of `number_moments`, and what else is
     known of these events; an empty row for a user without any.
+
+    Raises: DataError when a weight is no number of 0 or more.
     """
-    rows = read_table(user_histories, [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN]).sort_by(c.USER_IDX)
+    columns = [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN, *([c.WEIGHT] if with_weights else [])]
+    rows = read_table(user_histories, columns).sort_by(c.USER_IDX)
     events, ts = Ragged.from_arrow(rows[c.ITEM_IDX]), pc.list_flatten(rows[c.TS]).to_numpy()
     is_tied = np.zeros(len(ts), np.bool_)
     is_tied[1:] = (ts[1:] == ts[:-1]) & (events.place_of_value[1:] > 0)
@@ -157,7 +163,9 @@ def read_train_by_user(user_histories: TableAt, num_users: int) -> tuple[Ragged,
     lengths = np.zeros(num_users, np.int64)
     lengths[rows[c.USER_IDX].to_numpy()] = events.where(is_train).lengths
     train = Ragged.from_lengths(lengths, events.values[is_train])
-    return train, Ragged(train.offsets, number_moments(is_tied)[is_train]), EventColumns(train.offsets, ts[is_train])
+    moments = Ragged(train.offsets, number_moments(is_tied)[is_train])
+    weight = HistoryContext.from_rows(rows).pick(is_train).weight
+    return train, moments, EventColumns(train.offsets, ts[is_train], weight)
 
 
 def _build_network(run: Run, towers: TowersConfig, data: TowerData, world: World) -> tuple[TowerNetwork, TowerTable]:

@@ -19,6 +19,7 @@ from recspark.models.pooling import MeanPooling
 from recspark.models.tower_table import TowerRows
 from recspark.models.towers import Similarity, Towers
 from recspark.training.lanes import hash_place
+from recspark.training.towers.examples import Examples
 from recspark.training.towers.result import TowerResult
 from recspark.training.towers.step import Ints, TowerStep
 
@@ -163,33 +164,44 @@ class TwoTowerNetwork:
             places = np.searchsorted(rows, self._rows.num_items + examples.history.values.astype(np.int64))
             tokens_ND = vectors[_tensor(places, vectors)]
         if isinstance(user.pooling, MeanPooling) and user.pooling.rate is None and not examples.is_prefixes:
-            return self._sum_sets(step, user.dropout(tokens_ND), user.pooling.power)
-        return self._pool_padded(examples.history.lengths, tokens_ND, examples.is_prefixes)
+            return self._sum_sets(examples, user.dropout(tokens_ND), user.pooling.power)
+        return self._pool_padded(examples, tokens_ND)
 
-    def _sum_sets(self, step: TowerStep, tokens_ND: Tensor, power: float) -> Tensor:
+    def _sum_sets(self, examples: Examples, tokens_ND: Tensor, power: float) -> Tensor:
         """Means of whole histories, without padding."""
-        history = step.examples.history
+        history, counts = examples.history, np.maximum(examples.history.lengths, 1).astype(np.float32)
+        if (weight := examples.history_weight) is not None:
+            tokens_ND = tokens_ND * _tensor(weight, tokens_ND)[:, None]
+            counts = np.bincount(history.row_of_value, weight, len(history)).astype(np.float32)
         sums = tokens_ND.new_zeros(len(history), tokens_ND.shape[1])
         sums = sums.index_add(0, _tensor(history.row_of_value, tokens_ND), tokens_ND)
-        return sums / _tensor(np.maximum(history.lengths, 1), tokens_ND).pow(power)[:, None]
+        return sums / _tensor(counts, tokens_ND).pow(power)[:, None]
 
-    def _pool_padded(self, lengths: Ints, tokens_ND: Tensor, is_prefixes: bool) -> Tensor:
+    def _pool_padded(self, examples: Examples, tokens_ND: Tensor) -> Tensor:
         """Users in a few groups of about the same length: each is padded to its longest."""
-        found, start = [], 0
+        lengths, found, start = examples.history.lengths, [], 0
         for part in np.array_split(lengths, min(_PADDING_GROUPS, max(1, len(lengths) // 16))):
             stop = start + int(part.sum())
             if len(part):
-                found.append(self._pool_group(part, tokens_ND[start:stop], is_prefixes))
+                weight = None if examples.history_weight is None else examples.history_weight[start:stop]
+                found.append(self._pool_group(part, tokens_ND[start:stop], weight, examples.is_prefixes))
             start = stop
         return torch.cat(found) if found else tokens_ND[:0]
 
-    def _pool_group(self, lengths: Ints, tokens_ND: Tensor, is_prefixes: bool) -> Tensor:
+    def _pool_group(
+        self, lengths: Ints, tokens_ND: Tensor, weight: NDArray[np.float32] | None, is_prefixes: bool
+    ) -> Tensor:
         longest = int(lengths.max())
         is_there = np.arange(longest) < lengths[:, None]
         place = np.flatnonzero(is_there)
         x_BLD = tokens_ND.new_zeros(len(lengths) * longest, tokens_ND.shape[1])
         x_BLD = x_BLD.index_copy(0, _tensor(place, tokens_ND), tokens_ND).view(len(lengths), longest, -1)
-        pooled = self.modules.user.pool(x_BLD).flatten(0, 1)
+        weight_BL = None
+        if weight is not None:
+            padded = np.ones(is_there.shape, np.float32)
+            padded[is_there] = weight
+            weight_BL = _tensor(padded, tokens_ND)
+        pooled = self.modules.user.pool(x_BLD, weight_BL).flatten(0, 1)
         wanted = place if is_prefixes else np.arange(len(lengths)) * longest + np.maximum(lengths, 1) - 1
         return pooled[_tensor(wanted, tokens_ND)]
 
@@ -208,7 +220,7 @@ def describe_user_tower(config: UserTowerConfig) -> UserTowerSpec:
         return UserTowerSpec("mean", unit_items=True, static_first=True)
     return UserTowerSpec(
         h.pooling, h.max_items, h.length_power, num_heads=h.num_heads, num_layers=h.num_layers, hidden=mlp.hidden,
-        activation=mlp.activation, norm=mlp.norm, residual=mlp.residual,
+        activation=mlp.activation, norm=mlp.norm, residual=mlp.residual, event_weights=h.event_weights,
     )  # fmt: skip
 
 
