@@ -47,6 +47,7 @@ def check_towers(config: "RunConfig") -> Iterator[Found]:
         yield Found(line, ("model.kind", "model.metric"))
     yield from _check_order(config)
     yield from _check_weights(config)
+    yield from _check_times(config)
     yield from _check_features(config)
     yield from _check_negatives(config)
 
@@ -78,6 +79,24 @@ def _check_weights(config: "RunConfig") -> Iterator[Found]:
     if config.source.columns.weight is None and not differs:
         line = f"{key}: all events weigh 1; give source.columns.weight or clean.event_weights, or leave it out"
         yield Found(line, ("model.kind", key, "source.columns.weight", "clean.event_weights"))
+
+
+def _check_times(config: "RunConfig") -> Iterator[Found]:
+    """Moments that rows do not have."""
+    towers, key = config.model.towers, "model.towers.user.time_features"
+    if not (names := towers.user.time_features):
+        return
+    if len(set(names)) < len(names):
+        yield Found(f"{key}: names one twice ({', '.join(names)})", (key,))
+    if config.model.kind != "two_tower":
+        line = f"{key}: {config.model.kind} has no user tower to read them; leave it out"
+        yield Found(line, ("model.kind", key))
+    elif config.source.order != "time":
+        line = f"{key}: needs times (source.columns.ts)"
+        yield Found(line, ("model.kind", key, "source.kind", "source.columns.ts", "source.columns.position"))
+    elif towers.targets not in ("auto", "next") or towers.user.history.pooling == "none":
+        line = f"{key}: needs targets next and a history.pooling; rows of whole users have no time"
+        yield Found(line, ("model.kind", key, "model.towers.targets", "model.towers.user.history.pooling"))
 
 
 def _check_features(config: "RunConfig") -> Iterator[Found]:

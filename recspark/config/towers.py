@@ -64,6 +64,11 @@ class UserTowerConfig(Section):
     """A vector of his own. Users unseen in training have none: they are told by history and features alone."""
     features: tuple[str, ...] = ()
     """User features (section `features`)."""
+    time_features: tuple[Literal["hour_of_day", "day_of_week", "time_since_last"], ...] = ()
+    """What of the moment counts at which a user is asked for. hour_of_day, day_of_week: in UTC. time_since_last: since
+    the last event of the history strictly before it, in buckets that double from a minute to a year. In training the
+    moment is the target's time; `evaluate` takes that of a user's first held out event, `recspark query` and
+    `recommend` now, or a time given. Needs times and `targets: next`."""
     history: HistoryConfig = HistoryConfig()
     mlp: MlpConfig = MlpConfig()
 

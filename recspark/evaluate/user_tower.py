@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from recspark.contracts import columns as c
 from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.ragged import IntArray, Ragged
+from recspark.evaluate.time_features import NEVER, encode_times, find_last
 from recspark.evaluate.weighted_sums import weighted_sums
 
 Floats = NDArray[np.float32]
@@ -30,8 +31,10 @@ class UserTowerSpec:
     """What a user tower is made of, as the model's manifest has it.
 
     ``distinct``: an item counts once a history. ``static_first``: users with a vector of their own are that vector, and
-    a history stands in for the others; else both are added up. ``hidden`` are the widths of the mlp. ``event_weights``:
-    an event counts its weight, so histories come with a `HistoryContext`.
+    a history stands in for the others; else both are added up. ``hidden`` are the widths of the mlp. With
+    ``event_weights`` an event counts its weight, with ``time_features`` the moment counts at which a user is asked for:
+    histories then come with a `HistoryContext`. ``until_us``: the moment that stored users are of, the newest train
+    event's.
     """
 
     pooling: str
@@ -47,20 +50,23 @@ class UserTowerSpec:
     norm: str = "none"
     residual: bool = True
     event_weights: bool = False
+    time_features: tuple[str, ...] = ()
+    until_us: int = NEVER
 
     @property
     def event_columns(self) -> list[str]:
-        """Columns of `user_histories` that it reads beside items and times."""
-        return [c.WEIGHT] if self.event_weights else []
+        """Columns of `user_histories` that it reads beside items."""
+        return [*([c.WEIGHT] if self.event_weights else []), *([c.TS] if self.time_features else [])]
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "UserTowerSpec":
         """That of a published model."""
-        return cls(**{**facts, "hidden": tuple(facts["hidden"])})
+        lists = {name: tuple(facts[name]) for name in ("hidden", "time_features") if name in facts}
+        return cls(**{**facts, **lists})
 
     def to_facts(self) -> dict[str, Any]:
         """Plain values for the manifest."""
-        return asdict(self) | {"hidden": list(self.hidden)}
+        return asdict(self) | {"hidden": list(self.hidden), "time_features": list(self.time_features)}
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ def encode_users(
     assert not spec.event_weights or context.weight is not None, "who serves such a tower reads weights"
     weight = context.weight if spec.event_weights else None
     pooled = None if spec.pooling == "none" else pool_histories(spec, arrays, tokens_MD, history, weight)
+    times_UD = _add_times(spec, arrays, history, context) if spec.time_features else None
     if spec.static_first:
         assert static_UD is not None
         assert has_static is not None
@@ -113,10 +120,22 @@ def encode_users(
         pooled = static_UD
     elif static_UD is not None:
         pooled = pooled + (static_UD[:, None] if pooled.ndim == 3 else static_UD)
+    if times_UD is not None:
+        pooled = pooled + (times_UD[:, None] if pooled.ndim == 3 else times_UD)
     out = apply_mlp(spec, arrays, pooled.reshape(-1, pooled.shape[-1])).reshape(pooled.shape)
     if static_UD is None:
         out[history.lengths == 0] = 0
     return np.asarray(out, np.float32)
+
+
+def _add_times(spec: UserTowerSpec, arrays: Arrays, history: Ragged, context: HistoryContext) -> Floats:
+    """What the moments say at which users are asked for [U, D]."""
+    assert context.ts_us is not None, "who serves such a tower reads times"
+    assert context.moment_us is not None
+    last_us = find_last(history, context.ts_us, context.moment_us)
+    codes_UF = encode_times(spec.time_features, context.moment_us, last_us)
+    parts = [arrays[f"times.maps.{name}.weight"][codes_UF[:, f]] for f, name in enumerate(spec.time_features)]
+    return np.asarray(np.sum(parts, axis=0), np.float32)
 
 
 def pool_histories(

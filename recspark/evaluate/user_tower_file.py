@@ -37,9 +37,7 @@ def read_user_tower(lake: str, model_id: str) -> StoredUserTower:
 
 
 def find_event_columns(embeddings: TableAt) -> list[str]:
-    """The columns of `user_histories` that serving a model needs beside items and times; none for models without a
-    user tower.
-    """
+    """The columns of `user_histories` that serving a model needs beside items; none for models without a user tower."""
     facts = embeddings.record.facts.get(FACT)
     return UserTowerSpec.from_facts(facts).event_columns if facts else []
 

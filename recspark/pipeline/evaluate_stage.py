@@ -86,7 +86,8 @@ def _open_setting(run: Run) -> Setting:
     num_events = read_num_events(tables["items"])
     spec = CaseSpec(config.split, config.history, config.mask_seen, config.max_users)
     more = find_event_columns(tables["item_embeddings"]) if "item_embeddings" in tables else []
-    cases = build_cases(read_table(tables["user_histories"], [*_HISTORY_COLUMNS, *more]), num_events, spec)
+    columns = list(dict.fromkeys([*_HISTORY_COLUMNS, *more]))
+    cases = build_cases(read_table(tables["user_histories"], columns), num_events, spec, more)
     item_ids = read_ids(tables["items"], c.ITEM_IDX, c.ITEM_ID)
     user_ids = take_ids(read_ids(tables["users"], c.USER_IDX, c.USER_ID), cases.user_idx)
     return Setting(run, config, tables, cases, num_events, item_ids, user_ids)

@@ -51,9 +51,14 @@ class Pinned:
         return str(self.item_embeddings.record.facts[c.MODEL_ID])
 
     @property
+    def event_columns(self) -> list[str]:
+        """The columns of `user_histories` that the model reads of events beside items."""
+        return find_event_columns(self.item_embeddings)
+
+    @property
     def history_columns(self) -> list[str]:
-        """The columns of `user_histories` that the model needs of its users."""
-        return [*_HISTORY_COLUMNS, *find_event_columns(self.item_embeddings)]
+        """All columns of `user_histories` that lists need."""
+        return list(dict.fromkeys([*_HISTORY_COLUMNS, *self.event_columns]))
 
     @property
     def versions(self) -> dict[str, Any]:
@@ -70,7 +75,8 @@ class Recommender:
 
     def list_users(self, user_ids: pa.ChunkedArray, histories: pa.Table) -> pa.Table:
         """Rows of `recommendations` for the users of one block; ``histories`` has their rows in the same order."""
-        (history, context), rules = read_by_time(histories), self._rules
+        rules = self._rules
+        history, context = read_by_time(histories, self._pinned.event_columns, rules.until_us)
         masked = history.distinct() if rules.mask_seen else Ragged.empty(len(history))
         users = histories[c.USER_IDX].to_numpy()
         found = recommend(

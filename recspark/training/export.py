@@ -141,14 +141,15 @@ def write_tower_users(
     A user of several vectors (interests) has no row: one vector cannot stand for them.
     """
     ids = read_ids(users, c.USER_IDX, c.USER_ID)
-    columns = [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN, *towers.users.spec.event_columns]
+    spec = towers.users.spec
+    columns = [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN, *spec.event_columns]
     num_rows = num_missing = 0
     for piece, batch in enumerate(stream_table(histories, columns, _USERS_AT_ONCE)):
         if piece % world.world_size != world.rank:
             continue
         user_idx = batch[c.USER_IDX].to_numpy()
-        history, context = _read_train(pa.Table.from_batches([batch]))
-        vectors = towers.encode_users(history, user_idx, context)
+        history, context = _read_train(pa.Table.from_batches([batch]), spec.event_columns)
+        vectors = towers.encode_users(history, user_idx, context.at(spec.until_us, len(history)))
         if vectors.ndim == 3:
             vectors = np.zeros((len(user_idx), vectors.shape[2]), np.float32)
         listed = np.flatnonzero(vectors.any(axis=1))
@@ -160,11 +161,11 @@ def write_tower_users(
     return {"users": num_rows, "users_without_history": num_missing}
 
 
-def _read_train(rows: pa.Table) -> tuple[Ragged, HistoryContext]:
+def _read_train(rows: pa.Table, event_columns: list[str]) -> tuple[Ragged, HistoryContext]:
     """(train items of each user, what else is known of these events)."""
     events = Ragged.from_arrow(rows[c.ITEM_IDX])
     is_train = events.place_of_value < np.repeat(rows[c.NUM_TRAIN].to_numpy(), events.lengths)
-    return events.where(is_train), HistoryContext.from_rows(rows).pick(is_train)
+    return events.where(is_train), HistoryContext.from_rows(rows, event_columns).pick(is_train)
 
 
 def _stream_histories(histories: TableAt) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:

@@ -37,8 +37,7 @@ def read_valid_cases(
     Raises: DataError when there are none.
     """
     spec = CaseSpec(c.VALID, TRAIN_ONLY, search.mask_seen, search.max_users)
-    columns = [*_COLUMNS, *event_columns]
-    own = list(_find_cases(user_histories, columns, num_events, spec, world))
+    own = list(_find_cases(user_histories, event_columns, num_events, spec, world))
     found = [cases for of_rank in world.gather_objects(own) for cases in of_rank]
     if not found:
         raise _nobody(user_histories, num_events, spec, world)
@@ -52,15 +51,16 @@ def first_by_hash(cases: Cases, num_users: int) -> Cases:
 
 
 def _find_cases(
-    user_histories: TableAt, columns: list[str], num_events: NDArray[np.int64], spec: CaseSpec, world: World
+    user_histories: TableAt, event_columns: Sequence[str], num_events: NDArray[np.int64], spec: CaseSpec, world: World
 ) -> Iterator[Cases]:
     """The users of this rank's pieces of the table."""
+    columns = list(dict.fromkeys([*_COLUMNS, *event_columns]))
     for piece, batch in enumerate(stream_table(user_histories, columns, _USERS_AT_ONCE)):
         if piece % world.world_size == world.rank:
             rows = _without_context(pa.Table.from_batches([batch]))
-            HistoryContext.from_rows(rows)  # what is wrong with them is no piece without anybody
+            HistoryContext.from_rows(rows, event_columns)  # what is wrong with them is no piece without anybody
             try:
-                yield build_cases(rows, num_events, spec)
+                yield build_cases(rows, num_events, spec, event_columns)
             except DataError:  # nobody in this piece
                 continue
 

@@ -26,7 +26,13 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 _NO_DROPOUT = {"pooling": "decay", "dropout": 0.0}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "light_gcn": ("light_gcn", {}),
-    "whole": ("two_tower", {"user": {"id": True, "history": _NO_DROPOUT}, "learn_temperature": True}),
+    "whole": (
+        "two_tower",
+        {
+            "user": {"id": True, "time_features": ["hour_of_day", "time_since_last"], "history": _NO_DROPOUT},
+            "learn_temperature": True,
+        },
+    ),
     "sampled": (
         "two_tower",
         {

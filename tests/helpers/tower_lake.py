@@ -29,24 +29,25 @@ def plan_towers(
     *,
     features: Any = (),
     valid: Any = None,
+    sections: Any = None,
     **model: Any,
 ) -> Run:
-    """A run on an empty lake; ``model`` goes on top, ``training`` in it on top of section `training`. Events of type
-    `skip` are no history.
+    """A run on an empty lake; ``model`` goes on top, ``training`` in it on top of section `training`, ``sections`` on
+    top of all. Events of type `skip` are no history.
     """
     training = TRAINING | model.pop("training", {})
-    return plan_tiny(
-        folder,
-        model={"kind": kind, "embedding_dim": 8, "towers": towers or {}} | model,
-        training=training,
-        features=features,
-        split={"kind": "time", "cut": "2026-02-01", "valid": valid},
-        baselines={"names": ["popularity"]},
-        evaluate={"ks": [5]},
-        run={"seed": 7},
-        source={"kind": "files", "path": "events.csv", "format": "csv", "columns": _COLUMNS},
-        clean={"event_weights": {"skip": 0}},
-    )
+    values = {
+        "model": {"kind": kind, "embedding_dim": 8, "towers": towers or {}} | model,
+        "training": training,
+        "features": features,
+        "split": {"kind": "time", "cut": "2026-02-01", "valid": valid},
+        "baselines": {"names": ["popularity"]},
+        "evaluate": {"ks": [5]},
+        "run": {"seed": 7},
+        "source": {"kind": "files", "path": "events.csv", "format": "csv", "columns": _COLUMNS},
+        "clean": {"event_weights": {"skip": 0}},
+    }
+    return plan_tiny(folder, **values | (sections or {}))
 
 
 def write_skips(run: Run, num_items: int = 58) -> None:

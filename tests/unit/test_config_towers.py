@@ -1,9 +1,13 @@
 """Section `model.towers`: defaults by kind, what contradicts, what would have no effect, what a key hangs on."""
 
+from typing import get_args
+
 import pytest
 
 from recspark.config import load_config, plan_run
+from recspark.config.towers import UserTowerConfig
 from recspark.errors import ConfigError
+from recspark.evaluate.time_features import NAMES
 
 SOURCE = {"fingerprint": "source"}
 _FILES = "source: {kind: files, path: events.csv, format: csv, columns: {%s}}\n"
@@ -34,6 +38,12 @@ def test_training_has_the_defaults_of_the_kind_where_nothing_is_given(conf):
 
 def test_no_graph_and_no_walks_are_built_for_towers(conf):
     assert not {"graph", "walks"} & set(plan_run(load_config(conf), SOURCE).stages)
+
+
+def test_time_features_are_those_that_towers_can_read(conf):
+    (names,) = get_args(UserTowerConfig.model_fields["time_features"].annotation)[:1]
+    assert get_args(names) == NAMES
+    assert load_config(conf, [f"model.towers.user.time_features=[{', '.join(NAMES)}]"])
 
 
 def test_event_weights_need_some_that_differ(conf):
@@ -107,6 +117,32 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
         (
             ["model.towers.user={id: true, history: {event_weights: true, pooling: none}}", "source.columns.weight=w"],
             "model.towers.user.history.event_weights: no history is pooled; leave it out",
+        ),
+        (
+            ["model.towers.user.time_features=[hour_of_day]", "model.towers.targets=rest"],
+            "model.towers.user.time_features: needs targets next and a history.pooling; rows of whole users have no ti",
+        ),
+        (
+            ["model.towers.user.time_features=[hour_of_day]", "source.columns={position: p, split: s}",
+             "split={kind: given}", "sessions.group_by=user"],
+            "model.towers.user.time_features: needs times (source.columns.ts)",
+        ),
+        (
+            ["model.kind=light_gcn", "model.towers.user.time_features=[hour_of_day]"],
+            "model.towers.user.time_features: light_gcn has no user tower to read them; leave it out",
+        ),
+        (
+            ["model.towers.user.time_features=[hour_of_day, hour_of_day]"],
+            "model.towers.user.time_features: names one twice (hour_of_day, hour_of_day)",
+        ),
+        (
+            ["model.towers.user.time_features=[hour]"],
+            "model.towers.user.time_features.0:",
+        ),
+        (
+            ["recommend.at=2026-02-01", "source.columns={position: p, split: s}", "split={kind: given}",
+             "sessions.group_by=user"],
+            "recommend.at: needs times (source.columns.ts)",
         ),
         (
             ["model.kind=mf", "model.towers.user.history.event_weights=true", "source.columns.weight=w"],

@@ -8,6 +8,7 @@ from recspark.errors import DataError
 from recspark.evaluate.histories import CaseSpec, build_cases, read_by_time
 from recspark.evaluate.history_context import MIN_WEIGHT, HistoryContext, raise_weights
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.time_features import NEVER
 from recspark.releases.reader import _weigh
 from tests.helpers.tiny_lake import rows_of
 
@@ -44,7 +45,24 @@ def test_without_weights_nothing_is_asked_for():
     history = Ragged.from_rows(ROWS)
     assert HistoryContext().take(history, np.array([1])).weight is None
     assert HistoryContext.join([HistoryContext(), HistoryContext()]).weight is None
-    assert HistoryContext.plain(history).weight.tolist() == [1.0] * 8
+    plain = HistoryContext.plain(history, 7)
+    assert plain.weight.tolist() == [1.0] * 8
+    assert plain.ts_us.tolist() == [NEVER] * 8
+    assert plain.moment_us.tolist() == [7] * 4
+    assert HistoryContext(plain.weight).at(7, 4).moment_us is None
+
+
+def test_users_keep_their_moments():
+    history = Ragged.from_rows(ROWS)
+    times = 100 * history.row_of_value + history.place_of_value
+    context = HistoryContext(ts_us=times).at(np.array([5, 6, 7, 8]), 4)
+    taken = context.take(history, np.array([3, 0]))
+    assert (taken.moment_us.tolist(), taken.ts_us.tolist()) == ([8, 5], [300, 301, 302, 303, 0, 1, 2])
+    part = context.block(history, 2, 4)
+    assert (part.moment_us.tolist(), part.ts_us.tolist()) == ([7, 8], [200, 300, 301, 302, 303])
+    assert context.pick(history.values != 5).moment_us.tolist() == [5, 6, 7, 8]
+    both = HistoryContext.join([context.block(history, 0, 2), part])
+    assert (both.moment_us.tolist(), both.ts_us.tolist()) == ([5, 6, 7, 8], times.tolist())
 
 
 def table(items, weights, ts=None):
@@ -55,11 +73,31 @@ def table(items, weights, ts=None):
 
 def test_histories_by_time_and_cases_carry_the_weights_of_their_events():
     rows = table([3, 8, 5, 9], [1.0, 2.0, 4.0, 8.0], ts=[10, 30, 20, 40])  # the valid event lies between the train ones
-    history, context = read_by_time(rows)
+    history, context = read_by_time(rows, ["weight"])
     assert named(history, context) == [[(3, 1.0), (5, 4.0), (8, 2.0), (9, 8.0)]]
-    cases = build_cases(rows, np.ones(10, np.int64), CaseSpec())
+    cases = build_cases(rows, np.ones(10, np.int64), CaseSpec(), ["weight"])
     assert named(cases.history, cases.context) == [[(3, 1.0), (5, 4.0), (8, 2.0)]]
-    assert build_cases(rows.drop_columns("weight"), np.ones(10, np.int64), CaseSpec()).context.weight is None
+    assert cases.context.moment_us is None
+    assert build_cases(rows, np.ones(10, np.int64), CaseSpec()).context.weight is None
+
+
+def test_a_case_is_asked_for_at_the_time_of_its_first_held_out_event():
+    rows = pa.concat_tables([table([3, 8, 5, 9, 6], [1.0] * 5, ts=[10, 30, 20, 45, 40]), table([3, 8, 5], [1.0] * 3)])
+    cases = build_cases(rows, np.ones(10, np.int64), CaseSpec(), ["ts"])  # of the second nothing is held out
+    assert cases.context.moment_us.tolist() == [40]
+    assert cases.context.ts_us.tolist() == [10, 20, 30]
+    valid = build_cases(rows, np.ones(10, np.int64), CaseSpec(split="valid"), ["ts"])
+    assert valid.context.moment_us.tolist() == [20, 2]
+
+
+def test_as_of_a_moment_only_what_came_strictly_before_is_history():
+    rows = table([3, 8, 5, 9], [1.0, 2.0, 4.0, 8.0], ts=[10, 30, 20, 40])
+    history, context = read_by_time(rows, ["ts", "weight"], until_us=30)
+    assert named(history, context) == [[(3, 1.0), (5, 4.0)]]
+    assert (context.ts_us.tolist(), context.moment_us.tolist()) == ([10, 20], [30])
+    history, context = read_by_time(rows, (), until_us=30)
+    assert history.values.tolist() == [3, 5]
+    assert context.moment_us is None
 
 
 def test_weight_0_counts_next_to_nothing():
@@ -71,20 +109,20 @@ def test_a_weight_that_is_none_is_told(wrong):
     with pytest.raises(
         DataError, match=r"user_histories: 1 of 3 event weights are no numbers of 0 or more, the first is"
     ):
-        HistoryContext.from_rows(table([1, 2, 3], [1.0, wrong, 1.0]))
+        HistoryContext.from_rows(table([1, 2, 3], [1.0, wrong, 1.0]), ["weight"])
 
 
 @pytest.mark.parametrize("weights", [[1.0], None])
 def test_rows_of_other_lengths_are_told(weights):
     with pytest.raises(DataError, match="rows with more items than weights, or fewer; run the sessions stage again"):
-        HistoryContext.from_rows(table([1, 2, 3], weights))
+        HistoryContext.from_rows(table([1, 2, 3], weights), ["weight"])
 
 
 def test_columns_in_chunks_are_read_as_one():
     rows = pa.concat_tables([table([1, 2, 3], [1.0, 2.0, 3.0]), table([4, 5, 6], [4.0, 5.0, 6.0])])
-    assert HistoryContext.from_rows(rows).weight.tolist() == [1, 2, 3, 4, 5, 6]
+    assert HistoryContext.from_rows(rows, ["weight"]).weight.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_services_weights_are_those_of_the_known_items():
     found = _weigh([["a", "x", "b"], [], ["x"]], [[1, 2, 3], [], [9]], {"a": 0, "b": 1})
-    assert found.weight.tolist() == [1, 3]
+    assert found.tolist() == [1, 3]

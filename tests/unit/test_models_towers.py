@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from recspark.config.towers import HistoryConfig, MlpConfig, TowersConfig, UserTowerConfig
 from recspark.evaluate.history_context import HistoryContext, raise_weights
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.time_features import NAMES, encode_times
 from recspark.evaluate.user_tower import encode_users
 from recspark.models.feature_sum import FeatureData, FeatureSum
 from recspark.models.mlp import Mlp, RankedBatchNorm
@@ -124,12 +125,15 @@ USER_TOWERS = [
 ]
 
 
+@pytest.mark.parametrize("times", [(), ("time_since_last",), NAMES])
 @pytest.mark.parametrize("has_weights", [False, True])
 @pytest.mark.parametrize("has_static", [False, True])
 @pytest.mark.parametrize("config", USER_TOWERS, ids=lambda c: f"{c.history.pooling}-{len(c.mlp.hidden)}")
-def test_numpy_encodes_users_as_torch_does(config: UserTowerConfig, has_static: bool, has_weights: bool) -> None:
+def test_numpy_encodes_users_as_torch_does(
+    config: UserTowerConfig, has_static: bool, has_weights: bool, times: tuple[str, ...]
+) -> None:
     history_config = config.history.model_copy(update={"event_weights": has_weights})
-    config = config.model_copy(update={"history": history_config})
+    config = config.model_copy(update={"history": history_config, "time_features": times})
     tower = Towers(TowersConfig(user=config), DIM, [], [], is_cosine=True).user
     for parameter in tower.parameters():
         nn.init.normal_(parameter, std=0.4)
@@ -139,16 +143,21 @@ def test_numpy_encodes_users_as_torch_does(config: UserTowerConfig, has_static: 
     tokens, static = random(NUM_ITEMS, DIM), random(4, DIM) if has_static else None
     history = Ragged.from_rows([[1, 2, 3], [7], list(range(10)), [5, 5]])
     weight = np.linspace(0.2, 3, len(history.values)).astype(np.float32)
+    ts_us = 10**15 + np.arange(len(history.values)) * 977 * 10**6
+    moment_us = ts_us[history.offsets[1:] - 1] + np.array([1, 5 * 10**9, 10**12, 0])
+    last_us = np.append(ts_us[history.offsets[1:-1] - 1], ts_us[-2])  # of the last user one event is at the moment
+    codes = torch.from_numpy(encode_times(times, moment_us, last_us)) if times else None
     expected = []
     with torch.no_grad():
         for row in range(len(history)):
             recent = torch.from_numpy(history.row(row)[-MAX_ITEMS:].astype(np.int64))
             own = weight[history.offsets[row] : history.offsets[row + 1]][-MAX_ITEMS:]
             pooled = tower.pool(tokens[recent][None], torch.from_numpy(own)[None] if has_weights else None)[:, -1]
-            expected.append(tower.combine(pooled, None if static is None else static[row : row + 1])[0])
+            own_static = None if static is None else static[row : row + 1]
+            expected.append(tower.combine(pooled, own_static, None if codes is None else codes[row : row + 1])[0])
     arrays = {name: t.numpy() for name, t in tower.state_dict().items()}
     statics = None if static is None else static.numpy()
-    context = HistoryContext(weight if has_weights else None)
+    context = HistoryContext(weight if has_weights else None, ts_us if times else None).at(moment_us, len(history))
     found = encode_users(describe_user_tower(config), arrays, tokens.numpy(), history, statics, context=context)
     np.testing.assert_allclose(found, torch.stack(expected).numpy(), rtol=1e-4, atol=1e-5)
 

@@ -65,6 +65,8 @@ def test_recommend_leaves_out_what_was_seen(active):
             release.recommend(["i3"], 4)
         with pytest.raises(QueryError, match="weights need a number for each event of each history"):
             release.recommend([["i3", "i7"]], 4, weights=[[1.0]])
+        with pytest.raises(QueryError, match="times need a datetime for each event of each history"):
+            release.recommend([["i3", "i7"]], 4, times=[[]])
         for wrong in (-1.0, float("nan")):
             with pytest.raises(QueryError, match="weights must be numbers of 0 or more"):
                 release.recommend([["i3", "i7"]], 4, weights=[[1.0, wrong]])

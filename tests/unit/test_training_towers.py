@@ -15,6 +15,7 @@ from recspark.errors import DataError, LakeError
 from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.leak.towers import encode_again
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_done, find_table, read_table, write_table
 from recspark.lake.folders import read_manifest
@@ -48,6 +49,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "two_tower",
         {"user": {"id": True, "history": {"pooling": "attention", "event_weights": True, "max_items": 5}}},
     ),
+    "times": (
+        "two_tower",
+        {"user": {"time_features": ["hour_of_day", "day_of_week", "time_since_last"], "history": {"pooling": "mean"}}},
+    ),
     "sampled": (
         "two_tower",
         {
@@ -69,13 +74,18 @@ def rows(run: Run, table: str) -> pa.Table:
 
 
 def read_histories(run: Run, users: Any, is_train: bool) -> tuple[Ragged, HistoryContext]:
-    """Histories of users in the table's order, all of them or the train part, with what a tower may ask for."""
+    """Histories of users in the table's order, all of them or the train part, with what the tower asks for, as of the
+    newest train event.
+    """
     found = read_table(find_table(run.lake, run.stages["sessions"], "user_histories")).sort_by("user_idx")
     events = Ragged.from_arrow(found["item_idx"])
-    kept = events.place_of_value < np.repeat(found["num_train"].to_numpy(), events.lengths)
-    kept |= not is_train
+    is_train_event = events.place_of_value < np.repeat(found["num_train"].to_numpy(), events.lengths)
+    kept = is_train_event | (not is_train)
     own = events.where(kept)
-    return own.take(users), HistoryContext.from_rows(found).pick(kept).take(own, users)
+    columns = find_event_columns(find_table(run.lake, run.stages["train"], "item_embeddings"))
+    context = HistoryContext.from_rows(found, columns).pick(kept).take(own, users)
+    until_us = int(HistoryContext.from_rows(found, ["ts"]).pick(is_train_event).ts_us.max())  # type: ignore[union-attr]
+    return own.take(users), context.at(until_us, len(users))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +127,7 @@ def test_users_have_the_vector_that_they_are_served_by(trained: dict[str, Run], 
     np.testing.assert_allclose(served, vectors_of(users), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["attention", "weighted_attention"])
+@pytest.mark.parametrize("name", ["attention", "weighted_attention", "times"])
 def test_an_audit_finds_users_made_of_their_train_items_alone(trained: dict[str, Run], name: str) -> None:
     run = trained[name]
     users = rows(run, "user_embeddings")
@@ -230,7 +240,7 @@ def test_weights_reach_every_path_that_serves_users(trained: dict[str, Run]) -> 
 
     events, context = read_histories(run, users, is_train=False)
     expected = lists(events, context)
-    assert expected != lists(events, HistoryContext.plain(events))
+    assert expected != lists(events, HistoryContext.plain(events, 0))
     asked = [[int(n.item_id[1:]) for n in recommend_for_user(run, f"u{u}", 5)] for u in users[:8]]
     assert asked == expected[:8]
     names = ("items", "users", "user_histories", "item_embeddings")

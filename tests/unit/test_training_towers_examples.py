@@ -6,12 +6,12 @@ import pytest
 from recspark.config.towers import HistoryConfig, TowersConfig, UserTowerConfig
 from recspark.errors import DataError
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.time_features import NAMES, NEVER, encode_times
 from recspark.training.objective import Place
 from recspark.training.sequence_files import TIED, Sequences
 from recspark.training.towers.event_columns import EventColumns
 from recspark.training.towers.examples import (
     ALL,
-    NEVER,
     NEXT,
     REST,
     ExampleMaker,
@@ -144,16 +144,40 @@ def test_a_row_has_the_time_of_its_targets_and_sees_only_what_came_strictly_befo
     for user, own in enumerate(items):
         events = [(i, ts) for i, ts in zip(own, times[user], strict=True) if kept[i]][-6:]
         for item, ts in events:
-            seen = [i for i, earlier in events if earlier < ts]
+            seen = [(i, earlier) for i, earlier in events if earlier < ts]
             if seen:
-                expected.append((user, seen, item, ts))
+                expected.append((user, [i for i, _ in seen], item, ts, seen[-1][1]))
     examples = maker(NEXT, max_items=5, kept=kept, columns=columns).make(rows, PLACE)
     assert examples.row_ts_us is not None
-    when = examples.row_ts_us[examples.target_row].tolist()
-    found = [(*question, ts) for question, ts in zip(questions(examples), when, strict=True)]
+    assert examples.last_ts_us is not None
+    when, last = (ts[examples.target_row].tolist() for ts in (examples.row_ts_us, examples.last_ts_us))
+    found = [(*question, *times) for question, *times in zip(questions(examples), when, last, strict=True)]
     assert sorted(found) == sorted(expected)
+    assert (examples.last_ts_us[examples.target_row] < examples.row_ts_us[examples.target_row]).all()
     without = np.setdiff1d(np.arange(examples.num_rows), examples.target_row)
     assert (examples.row_ts_us[without] == NEVER).all()
+
+
+def test_codes_of_a_row_hang_on_nothing_after_its_target() -> None:
+    """All later events of a user are moved away; what the row is told of times stays."""
+    _, times, rows, _ = timed_batch(3)
+    hours = [[ts * 3_600_000_000 for ts in row] for row in times]
+    offsets = Ragged.from_rows(times).offsets
+
+    def codes(until: int, shift: int) -> dict[tuple[int, tuple[int, ...], int], list[int]]:
+        flat = [ts + shift * (ts > until * 3_600_000_000) for row in hours for ts in row]
+        examples = maker(NEXT, columns=EventColumns(offsets, np.array(flat, np.int64))).make(rows, PLACE)
+        assert examples.row_ts_us is not None
+        assert examples.last_ts_us is not None
+        found = encode_times(NAMES, examples.row_ts_us, examples.last_ts_us)[examples.target_row].tolist()
+        is_early = examples.row_ts_us[examples.target_row] <= until * 3_600_000_000
+        told = zip(questions(examples), found, is_early, strict=True)
+        return {(user, tuple(seen), item): row for (user, seen, item), row, early in told if early}
+
+    for until in range(1, 5):
+        before = codes(until, 0)
+        assert before
+        assert codes(until, 86_400_000_000_000) == before
 
 
 @pytest.mark.parametrize("mode", [NEXT, REST, ALL])

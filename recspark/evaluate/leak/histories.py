@@ -104,18 +104,18 @@ class _Scan:
         self.num_events += len(batch.parts)
         rows = batch.events.row_of_value
         kept = is_sampled_user(users, len(self.user_events))[rows] & (batch.parts <= 1)
-        own = users[rows][kept], batch.events.values[kept], batch.ts_us[kept], batch.parts[kept]
-        self._samples.append(HistoryEvents(*own, batch.context.pick(kept)))
+        items, parts, context = batch.events.values[kept], batch.parts[kept], batch.context.pick(kept)
+        self._samples.append(HistoryEvents(users[rows][kept], items, batch.ts_us[kept], parts, context))
 
     def finish(self) -> TrainParts:
         """All batches together."""
         names = ("user_idx", "item_idx", "ts_us", "parts")
         empty: list[Any] = [np.empty(0, np.int32)]
-        sample = [np.concatenate([getattr(s, name) for s in self._samples] or empty) for name in names]
+        sample = {name: np.concatenate([getattr(s, name) for s in self._samples] or empty) for name in names}
         context = HistoryContext.join([s.context for s in self._samples])
         return TrainParts(
             self.item_events, self.user_events, self.first_us, self.held_from_us, self.num_learned, self.num_events,
-            HistoryEvents(*sample, context),
+            HistoryEvents(**sample, context=context),
         )  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def scan_histories(
     promise = _promise_of_valid(split)
     apart = Finding("histories.valid", histories, promise or "", "users")
     scan = _Scan(num_items, num_users, split)
-    for rows in stream_table(histories, [*_COLUMNS, *event_columns], BATCH_ROWS):
-        batch = _to_batch(pa.Table.from_batches([rows]))
+    for rows in stream_table(histories, list(dict.fromkeys([*_COLUMNS, *event_columns])), BATCH_ROWS):
+        batch = _to_batch(pa.Table.from_batches([rows]), event_columns)
         scan.add(batch)
         _look_at_times(batch, split, cut)
         apart.look(_is_mixed(batch, split), lambda row, users=batch.user_idx: f"user {users[row]}")  # type: ignore[misc]
@@ -143,10 +143,11 @@ def scan_histories(
     return scan.finish(), [cut.check(note, scan.latest_us if found else None), of_valid]
 
 
-def _to_batch(rows: pa.Table) -> _Batch:
+def _to_batch(rows: pa.Table, event_columns: Sequence[str]) -> _Batch:
     events = Ragged.from_arrow(rows[c.ITEM_IDX])
     ts_us = pc.list_flatten(rows[c.TS]).to_numpy()
-    return _Batch(rows[c.USER_IDX].to_numpy(), events, ts_us, _parts_of(rows, events), HistoryContext.from_rows(rows))
+    context = HistoryContext.from_rows(rows, event_columns)
+    return _Batch(rows[c.USER_IDX].to_numpy(), events, ts_us, _parts_of(rows, events), context)
 
 
 def _look_at_times(batch: _Batch, split: Split, finding: Finding) -> None:

@@ -26,4 +26,5 @@ def encode_again(
     is_known = row_of[histories.values] >= 0
     known = histories.where(is_known)
     places = Ragged(known.offsets, row_of[known.values].astype(np.int32))
-    return read_user_tower(vectors.lake, model_id).encode(tokens_MD, places, users, context.pick(is_known))
+    tower = read_user_tower(vectors.lake, model_id)
+    return tower.encode(tokens_MD, places, users, context.pick(is_known).at(tower.spec.until_us, len(histories)))

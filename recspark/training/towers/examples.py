@@ -16,6 +16,7 @@ from recspark.config.towers import TowersConfig
 from recspark.contracts.shards import hash_ids
 from recspark.errors import DataError
 from recspark.evaluate.ragged import BoolArray, IntArray, Ragged
+from recspark.evaluate.time_features import NEVER
 from recspark.training.lanes import hash_place
 from recspark.training.objective import Place
 from recspark.training.sequence_files import TIED, Sequences
@@ -23,8 +24,6 @@ from recspark.training.towers.event_columns import EventColumns
 
 Ints = NDArray[np.int64]
 NEXT, REST, ALL = "next", "rest", "all"
-NEVER = np.iinfo(np.int64).min
-"""The time of a row without targets: before all others."""
 _INPUT = 3
 
 
@@ -34,8 +33,9 @@ class Examples:
 
     With ``is_prefixes`` each of the input's items ends a row, else each user is one row. Target p is item
     ``target_item[p]`` of row ``target_row[p]`` (ascending), with ``target_weight[p]``; all [P]. With ``is_prefixes`` a
-    row's targets came at one time, ``row_ts_us`` int64 [R], where times were asked for; `NEVER` without targets.
-    ``history_weight`` float32 [N], above 0: what each event of the input counts, where weights were asked for.
+    row's targets came at one time, ``row_ts_us`` int64 [R] (`NEVER` without targets), its last input before it, at
+    ``last_ts_us`` int64 [R]; both where times were asked for. ``history_weight`` float32 [N], above 0: what each event
+    of the input counts, where weights were asked for.
     """
 
     users: Ints
@@ -45,6 +45,7 @@ class Examples:
     target_item: Ints
     target_weight: NDArray[np.float32]
     row_ts_us: Ints | None = None
+    last_ts_us: Ints | None = None
     history_weight: NDArray[np.float32] | None = None
 
     @property
@@ -172,15 +173,18 @@ class ExampleMaker:
         users, history, targets = users[order], history.take(order), targets.take(order)
         weight = np.maximum(targets.lengths, 1).astype(np.float64) ** -self.config.user_weight_power
         weights = np.repeat(weight, targets.lengths).astype(np.float32)
-        rows, row_ts_us = targets.row_of_value, None
+        rows, row_ts_us, last_ts_us = targets.row_of_value, None, None
         if places is not None:
             rows = history.offsets[:-1][rows] + places.take(order).values
             if read.ts_us is not None:
                 row_ts_us = np.full(len(history.values), NEVER)
                 row_ts_us[rows] = read.ts_us[targets.values]
+                last_ts_us = read.ts_us[history.values]
         seen, wanted = Ragged(history.offsets, read.items[history.values]), read.items[targets.values]
         own = None if read.weight is None else read.weight[history.values]
-        return Examples(users, seen, places is not None, rows, wanted.astype(np.int64), weights, row_ts_us, own)
+        return Examples(
+            users, seen, places is not None, rows, wanted.astype(np.int64), weights, row_ts_us, last_ts_us, own
+        )
 
 
 def choose_mode(config: TowersConfig, kind: str, has_order: bool) -> str:

@@ -18,6 +18,7 @@ from recspark.config.towers import HistoryConfig, ItemTowerConfig, TowersConfig,
 from recspark.contracts import columns as c
 from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.time_features import NEVER
 from recspark.lake.arrow import TableAt, read_table
 from recspark.logs import log
 from recspark.models.feature_sum import FeatureData
@@ -65,6 +66,12 @@ class TowerData:
         """Users with a train event [U]."""
         return self.train.lengths > 0
 
+    @property
+    def until_us(self) -> int:
+        """The time of the newest train event."""
+        assert self.columns.ts_us is not None
+        return int(self.columns.ts_us.max(initial=NEVER))
+
     def users_UN(self) -> sp.csr_array:
         """Users x items: 1 where a user's train part holds the item."""
         return build_user_matrix(self.train, len(self.kept))
@@ -77,7 +84,8 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
     """
     towers, data, seed = settle(run), read_tower_data(run, inputs), run.seed
     mode = choose_mode(towers, run.config.model.kind, run.config.source.order != "none")
-    columns = replace(data.columns, ts_us=data.columns.ts_us if mode == NEXT and towers.negatives.explicit else None)
+    needs_times = mode == NEXT and (towers.negatives.explicit is not None or bool(towers.user.time_features))
+    columns = data.columns if needs_times else replace(data.columns, ts_us=None)
     maker = ExampleMaker(towers, mode, data.kept, seed, columns)
     counts = maker.count_targets(data.train, data.moments)
     source = CandidateSource(towers.negatives, counts, data.kept, seed, by_prefix=mode == NEXT)
@@ -154,8 +162,8 @@ def read_train_by_user(
 
     Raises: DataError when a weight is no number of 0 or more.
     """
-    columns = [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN, *([c.WEIGHT] if with_weights else [])]
-    rows = read_table(user_histories, columns).sort_by(c.USER_IDX)
+    asked = [c.WEIGHT] if with_weights else []
+    rows = read_table(user_histories, [c.USER_IDX, c.ITEM_IDX, c.TS, c.NUM_TRAIN, *asked]).sort_by(c.USER_IDX)
     events, ts = Ragged.from_arrow(rows[c.ITEM_IDX]), pc.list_flatten(rows[c.TS]).to_numpy()
     is_tied = np.zeros(len(ts), np.bool_)
     is_tied[1:] = (ts[1:] == ts[:-1]) & (events.place_of_value[1:] > 0)
@@ -164,7 +172,7 @@ def read_train_by_user(
     lengths[rows[c.USER_IDX].to_numpy()] = events.where(is_train).lengths
     train = Ragged.from_lengths(lengths, events.values[is_train])
     moments = Ragged(train.offsets, number_moments(is_tied)[is_train])
-    weight = HistoryContext.from_rows(rows).pick(is_train).weight
+    weight = HistoryContext.from_rows(rows, asked).pick(is_train).weight
     return train, moments, EventColumns(train.offsets, ts[is_train], weight)
 
 
@@ -176,7 +184,7 @@ def _build_network(run: Run, towers: TowersConfig, data: TowerData, world: World
     rows = TowerRows(num_items, data.num_users if towers.user.id else 0, own_history)
     item_features, user_features = (_to_torch(f, world.device) for f in (data.item_features, data.user_features))
     modules = Towers(towers, dim, item_features, user_features, run.config.model.metric == "cosine")
-    network = TwoTowerNetwork(modules, rows, towers, data.kept, data.is_seen, run.seed)
+    network = TwoTowerNetwork(modules, rows, towers, data.kept, data.is_seen, run.seed, data.until_us)
     graph = _build_graph(towers, data) if run.config.model.kind == "mf" and towers.start == "spectral" else None
     return network, TowerTable(rows, dim, world, _choose_start(run, graph))
 

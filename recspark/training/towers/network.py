@@ -4,7 +4,7 @@ Shapes: R = rows, K = interests, C = candidates, r = table rows, I = items, D = 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recspark.config.towers import TowersConfig, UserTowerConfig
 from recspark.contracts.shards import hash_ids
+from recspark.evaluate.time_features import NEVER, encode_times
 from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
 from recspark.models.pooling import MeanPooling
 from recspark.models.tower_table import TowerRows
@@ -66,8 +67,10 @@ class TwoTowerNetwork:
 
     def __init__(
         self, towers: Towers, table_rows: TowerRows, config: TowersConfig, has_events: NDArray[np.bool_],
-        is_seen: NDArray[np.bool_], seed: int,
+        is_seen: NDArray[np.bool_], seed: int, until_us: int = NEVER,
     ) -> None:  # fmt: skip
+        """``until_us``: the time of the newest train event, the moment that stored users are of."""
+        self._until_us = until_us
         self.modules, self._rows, self._config = towers, table_rows, config
         self._has_events, self._is_seen, self._seed = has_events, is_seen, seed
 
@@ -95,7 +98,8 @@ class TwoTowerNetwork:
         if static is not None and step.examples.is_prefixes:
             static = static[_tensor(step.examples.row_user, static)]
         towers = self.modules
-        queries = towers.similarity.queries(towers.user.combine(pooled, static))
+        users = towers.user.combine(pooled, static, self._find_codes(step.examples, items_ID))
+        queries = towers.similarity.queries(users)
         return Compared(queries, towers.similarity.candidates(items_ID))
 
     def read_result(self, lookup: Lookup) -> TowerResult:
@@ -124,6 +128,7 @@ class TwoTowerNetwork:
         """The user tower and what does not hang on histories, of all users."""
         tower, config = self.modules.user, self._config.user
         spec = describe_user_tower(config)
+        spec = replace(spec, until_us=self._until_us) if spec.time_features else spec
         arrays = {name: t.cpu().numpy() for name, t in tower.state_dict().items() if not name.startswith("features.")}
         if not self._rows.num_users and tower.features is None:
             return StoredUserTower(spec, arrays)
@@ -205,6 +210,15 @@ class TwoTowerNetwork:
         wanted = place if is_prefixes else np.arange(len(lengths)) * longest + np.maximum(lengths, 1) - 1
         return pooled[_tensor(wanted, tokens_ND)]
 
+    def _find_codes(self, examples: Examples, like: Tensor) -> Tensor | None:
+        """Codes of each row's moment [R, F]; None for a tower that does not read them."""
+        names = self._config.user.time_features
+        if not names:
+            return None
+        assert examples.row_ts_us is not None, "the config is checked: rows have a time"
+        assert examples.last_ts_us is not None
+        return _tensor(encode_times(names, examples.row_ts_us, examples.last_ts_us), like)
+
     def _find_static(self, step: TowerStep, rows: Ints, vectors: Tensor) -> Tensor | None:
         """What does not hang on histories, of each user [B, D]."""
         users, ids = step.examples.users, None
@@ -221,6 +235,7 @@ def describe_user_tower(config: UserTowerConfig) -> UserTowerSpec:
     return UserTowerSpec(
         h.pooling, h.max_items, h.length_power, num_heads=h.num_heads, num_layers=h.num_layers, hidden=mlp.hidden,
         activation=mlp.activation, norm=mlp.norm, residual=mlp.residual, event_weights=h.event_weights,
+        time_features=config.time_features,
     )  # fmt: skip
 
 
