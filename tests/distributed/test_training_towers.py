@@ -47,7 +47,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "skips": (
         "two_tower",
         {
-            "negatives": {"explicit": SKIPS | {"num": 2, "weight": 3.0}},
+            "negatives": {"explicit": SKIPS | {"num": 2, "weight": 3.0}, "hard_graph": 2, "hard_full_epoch": 0},
             "user": {"history": _NO_DROPOUT | {"event_weights": True}},
         },
     ),

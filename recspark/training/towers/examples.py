@@ -58,6 +58,12 @@ class Examples:
         """Place of each row's user among ``users`` [R]."""
         return self.history.row_of_value if self.is_prefixes else np.arange(len(self.users))
 
+    @property
+    def row_keys(self) -> Ints:
+        """A number a row that no other of the batch has, the same on any number of ranks [R]."""
+        place = self.history.place_of_value if self.is_prefixes else np.zeros(len(self.users), np.int64)
+        return (self.users[self.row_user] << 32) + place
+
     def is_known(self, items_RH: IntArray) -> BoolArray:
         """Whether items [R, H] are in the history of their row's user, as input or as target."""
         owner = self.row_user[self.target_row]

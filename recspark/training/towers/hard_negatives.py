@@ -3,7 +3,8 @@
     target 7   graph   7 -> a user of it -> his item -> a user of that -> his item     [31]
                model   drawn from ranks 100..499 of the items nearest to 7             [12]
 
-None of them is in the user's history; where a draw is, the row has one fewer. Their number grows by epochs.
+None of them is in the user's history; where a draw is, the row has one fewer. Their number grows by epochs. Draws hang
+on the user and the place in his history, not on where a row stands: any number of ranks draws the same.
 """
 
 from typing import Any
@@ -45,7 +46,7 @@ class HardNegatives:
         num_graph, num_model = int(self.config.hard_graph * grown), int(self.config.hard_model * grown)
         if not (num_graph or num_model) or not examples.num_rows:
             return None
-        rows = np.arange(examples.num_rows) + place.first_row * 1000003  # apart from other ranks' rows
+        rows = examples.row_keys
         anchors = self._choose_anchors(examples, rows, place)
         found = [self._walk(anchors, self._units(rows, place, _GRAPH, n)) for n in range(num_graph)]
         if self._near.numel():
