@@ -153,6 +153,9 @@ def query(
     item: Annotated[str | None, typer.Option("--item", help="Items near this item id.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="Items for this user id.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many.")] = 10,
+    at: Annotated[
+        str | None, typer.Option("--at", help="The user as of this ISO time, by what came before it; now by default.")
+    ] = None,
 ) -> None:
     """Asks the trained model: items near an item, or items for a user."""
     from recspark.errors import QueryError
@@ -162,12 +165,14 @@ def query(
 
     if (item is None) == (user is None):
         raise QueryError("query: give --item ID or --user ID, one of them")
+    if at is not None and user is None:
+        raise QueryError("query: --at goes with --user: items are near each other at any time")
     with filled_in([conf, *(overrides or [])]):
         opened = open_finished_run(conf, overrides or [], "train")
         if item is not None:
             print(describe_item_query(opened, item, k))
         elif user is not None:
-            print(describe_user_query(opened, user, k))
+            print(describe_user_query(opened, user, k, at))
 
 
 @app.command()

@@ -158,6 +158,9 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
             add(spec, {"graph": own_graph}, ("sessions",))
         if config.evaluate and "als" in config.scored_kinds:
             add(s.ALS, _knobs_of(config, "als") | {"embedding_dim": model.embedding_dim} | seed, ("sessions",))
+        if explicit := model.explicit_negatives:
+            shown = explicit.model_dump(mode="json", include={"event_types", "max_events"})
+            add(s.NEGATIVES, {"negatives": shown}, ("ingest", "sessions"))
     if config.graph and config.graph.edge_table and ("graph" in planned or not has_events):
         add(s.GRAPH_EDGES, {}, (graph,))
     if config.walks and model.has_corpus and not model.has_towers and (config.graph or not has_events):
@@ -233,7 +236,8 @@ def _training_reads(config: RunConfig, graph: str) -> list[str]:
     """Stages beside the base that training reads."""
     start = config.training.warm_start
     reads_graph = start is not None and start.neighbours and graph == "graph"
-    return ["walks"] * ("walks" in config.training.corpus) + ["graph"] * reads_graph
+    reads_negatives = config.model.explicit_negatives is not None
+    return ["walks"] * ("walks" in config.training.corpus) + ["graph"] * reads_graph + ["negatives"] * reads_negatives
 
 
 def _index_reads(config: RunConfig, base: str, graph: str) -> tuple[str, ...]:

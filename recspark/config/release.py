@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from recspark.config.section import Section
+from recspark.config.section import IsoTime, Section
 from recspark.config.source import Share
 
 
@@ -83,6 +83,9 @@ class RecommendConfig(Section):
     """A text file with a user_id a line; all users by default."""
     mask_seen: bool = True
     """Leave out what a user has had."""
+    at: IsoTime | None = None
+    """Lists as of this time (ISO, UTC where it names no zone): only events strictly before it are history. By default
+    all are; models with `time_features` are then asked as of now."""
     active_only: bool = True
     """Leave out items that the catalogue has as inactive."""
     filters: tuple[ItemFilterConfig, ...] = ()

@@ -29,7 +29,7 @@ from recspark.config.learning import (
 from recspark.config.release import RecommendConfig, ReleaseConfig
 from recspark.config.section import IsoTime, Section
 from recspark.config.source import FeatureConfig, SourceConfig
-from recspark.config.towers import TOWER_KINDS, TowerKind, TowersConfig, fill_in
+from recspark.config.towers import TOWER_KINDS, ExplicitConfig, TowerKind, TowersConfig, fill_in
 from recspark.config.trainer import DenseConfig, TablesConfig, TrackersConfig
 
 
@@ -216,6 +216,11 @@ class ModelConfig(Section):
     def has_towers(self) -> bool:
         """Whether it compares a vector of a user, made of his history, with those of items: section `towers`."""
         return self.kind in TOWER_KINDS
+
+    @property
+    def explicit_negatives(self) -> ExplicitConfig | None:
+        """The events that are negatives, of a kind with towers."""
+        return self.towers.negatives.explicit if self.has_towers else None
 
     @property
     def has_corpus(self) -> bool:

@@ -12,6 +12,8 @@ _METRICS = ("recall", "ndcg", "hr", "mrr", "map")
 def find_unserved(config: "RunConfig") -> Iterator[tuple[str, ...]]:
     """(line, keys it hangs on) of each such problem."""
     yield from _find_unreleased(config)
+    if config.recommend.at and config.source.order != "time":
+        yield "recommend.at: needs times (source.columns.ts)", "recommend.at", "source.kind", "source.columns.ts"
     known = {feature.name for feature in config.features if feature.of == "item"}
     for section in ("filters", "quotas"):
         for place, rule in enumerate(getattr(config.recommend, section)):

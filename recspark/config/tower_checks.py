@@ -46,6 +46,8 @@ def check_towers(config: "RunConfig") -> Iterator[Found]:
         line = f"model.metric: {kind} learns for one; set it to cosine or ip"
         yield Found(line, ("model.kind", "model.metric"))
     yield from _check_order(config)
+    yield from _check_weights(config)
+    yield from _check_times(config)
     yield from _check_features(config)
     yield from _check_negatives(config)
 
@@ -62,6 +64,39 @@ def _check_order(config: "RunConfig") -> Iterator[Found]:
         key = "model.towers.targets"
         line = f"{key}: next needs an order (source.columns.ts or position); set it to rest"
         yield Found(line, ("model.kind", key, *place))
+
+
+def _check_weights(config: "RunConfig") -> Iterator[Found]:
+    """Weights that are all 1, or that nothing reads."""
+    history, key = config.model.towers.user.history, "model.towers.user.history.event_weights"
+    if not history.event_weights:
+        return
+    if config.model.kind != "two_tower" or history.pooling == "none":
+        line = f"{key}: no history is pooled; leave it out"
+        yield Found(line, ("model.kind", key, "model.towers.user.history.pooling"))
+        return
+    differs = any(weight not in (0, 1) for weight in config.clean.event_weights.values())
+    if config.source.columns.weight is None and not differs:
+        line = f"{key}: all events weigh 1; give source.columns.weight or clean.event_weights, or leave it out"
+        yield Found(line, ("model.kind", key, "source.columns.weight", "clean.event_weights"))
+
+
+def _check_times(config: "RunConfig") -> Iterator[Found]:
+    """Moments that rows do not have."""
+    towers, key = config.model.towers, "model.towers.user.time_features"
+    if not (names := towers.user.time_features):
+        return
+    if len(set(names)) < len(names):
+        yield Found(f"{key}: names one twice ({', '.join(names)})", (key,))
+    if config.model.kind != "two_tower":
+        line = f"{key}: {config.model.kind} has no user tower to read them; leave it out"
+        yield Found(line, ("model.kind", key))
+    elif config.source.order != "time":
+        line = f"{key}: needs times (source.columns.ts)"
+        yield Found(line, ("model.kind", key, "source.kind", "source.columns.ts", "source.columns.position"))
+    elif towers.targets not in ("auto", "next") or towers.user.history.pooling == "none":
+        line = f"{key}: needs targets next and a history.pooling; rows of whole users have no time"
+        yield Found(line, ("model.kind", key, "model.towers.targets", "model.towers.user.history.pooling"))
 
 
 def _check_features(config: "RunConfig") -> Iterator[Found]:
@@ -108,6 +143,27 @@ def _check_negatives(config: "RunConfig") -> Iterator[Found]:
     if config.model.metric == "ip" and config.model.towers.loss == "ccl":
         line = "model.towers.loss: ccl is about cosines; set model.metric to cosine"
         yield Found(line, ("model.kind", "model.towers.loss", "model.metric"))
+    yield from _check_explicit(config)
+
+
+def _check_explicit(config: "RunConfig") -> Iterator[Found]:
+    """Events that are negatives must be told apart from others by their type, and be no positives."""
+    explicit, clean, source = config.model.explicit_negatives, config.clean, config.source
+    if explicit is None or source.kind == "edges":
+        return
+    key = "model.towers.negatives.explicit.event_types"
+    if source.kind != "synthetic" and source.columns.event_type is None:
+        line = f"{key}: needs source.columns.event_type; without it each event is a {source.default_event_type!r}"
+        yield Found(line, ("model.kind", key, "source.kind", "source.columns.event_type"))
+        return
+    is_kept = {t: clean.event_types is None or t in clean.event_types for t in explicit.event_types}
+    if kept := [t for t in explicit.event_types if is_kept[t] and clean.event_weights.get(t, 1.0) > 0]:
+        weights = ", ".join(f"{name}: 0" for name in kept)
+        line = (
+            f"{key}: {', '.join(kept)} would be positives too; leave them out of histories, such as by "
+            f"clean.event_weights {{{weights}}}"
+        )
+        yield Found(line, ("model.kind", key, "clean.event_types", "clean.event_weights"))
 
 
 def find_idle_towers(config: "RunConfig") -> Iterator[tuple[str, tuple[str, ...], str, str]]:

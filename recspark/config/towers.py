@@ -41,6 +41,10 @@ class HistoryConfig(Section):
     """Only so many last items of a history are looked at, and learned from."""
     length_power: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Of `mean`: the sum of n items is divided by n^this; below 1, long histories outweigh `user.id` and features."""
+    event_weights: bool = False
+    """An event counts its weight (`source.columns.weight` x `clean.event_weights`; watch time, purchase against view),
+    in all poolings: one of weight w as w events like it would, in `attention` by log w on its scores. One of weight 0
+    counts next to nothing, but is a target like any other."""
     num_heads: PositiveInt = 2
     """Of `attention`."""
     num_layers: PositiveInt = 1
@@ -60,6 +64,11 @@ class UserTowerConfig(Section):
     """A vector of his own. Users unseen in training have none: they are told by history and features alone."""
     features: tuple[str, ...] = ()
     """User features (section `features`)."""
+    time_features: tuple[Literal["hour_of_day", "day_of_week", "time_since_last"], ...] = ()
+    """What of the moment counts at which a user is asked for. hour_of_day, day_of_week: in UTC. time_since_last: since
+    the last event of the history strictly before it, in buckets that double from a minute to a year. In training the
+    moment is the target's time; `evaluate` takes that of a user's first held out event, `recspark query` and
+    `recommend` now, or a time given. Needs times and `targets: next`."""
     history: HistoryConfig = HistoryConfig()
     mlp: MlpConfig = MlpConfig()
 
@@ -79,6 +88,26 @@ class ItemTowerConfig(Section):
     fusion: Literal["sum", "gate"] = "sum"
     """gate: each feature is multiplied by a learned sigmoid of itself first, in both towers."""
     mlp: MlpConfig = MlpConfig()
+
+
+class ExplicitConfig(Section):
+    """Negatives from events: what a user was shown and passed over (impressions, skips) is a negative of his own rows.
+
+    Such an event is never history, target or count of anything; table `user_negatives` has those of the train part of
+    the split, on items with train events. No item that the user has a positive event for is his negative. With
+    `targets: next` a row has the newest ones at or before its target's time; else, as the row has no time, any run of
+    them that is drawn each epoch.
+    """
+
+    event_types: Annotated[tuple[str, ...], Field(min_length=1, max_length=127)]
+    """Such as [impression, skip]. `clean` must leave them out of histories, by `clean.event_types` or a weight of 0."""
+    num: PositiveInt = 4
+    """So many events a row; an item that is there twice counts once."""
+    weight: PositiveFloat = 1.0
+    """What one counts beside a candidate that is expected once. They are not drawn, so logQ leaves them as they are;
+    of the whole catalogue, each stands in the sum once more."""
+    max_events: PositiveInt = 1000
+    """Only so many newest of a user are kept in the table."""
 
 
 class NegativesConfig(Section):
@@ -114,6 +143,8 @@ class NegativesConfig(Section):
     """So many negatives a row from the neighbours' neighbours of its history's items, none of them in it."""
     hard_full_epoch: NonNegativeInt = 5
     """Curriculum: hard negatives start at none and reach their number, evenly, at the start of this epoch."""
+    explicit: ExplicitConfig | None = None
+    """Negatives from events, such as impressions and skips; none by default."""
     log_q: bool = True
     """Correct sampled candidates by their expected count (Bengio & Senecal 2008; Yi et al. 2019). false: InfoNCE as
     is, which punishes popular items; only for ablations."""

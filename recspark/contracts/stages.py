@@ -63,6 +63,7 @@ GRAPH_EDGES = StageSpec("graph_edges", SPARK, ("item_graph_edges",))
 SUMS_TABLE = "item_pair_sums"
 """Side table of a graph that is kept up to date by days."""
 ALS = StageSpec("als", SPARK, ("als_factors",))
+NEGATIVES = StageSpec("negatives", SPARK, ("user_negatives",))
 WALKS = StageSpec("walks", SPARK, ("walks",))
 TRAIN = StageSpec("train", TORCH, ("user_embeddings", "item_embeddings"), side_folder="models")
 INDEX_BUILD = StageSpec("index", INDEX, folder="indexes")
@@ -73,8 +74,8 @@ RECOMMEND = StageSpec("recommend", INDEX, ("recommendations",))
 """Not part of a run: by `recspark recommend` and ``jobs/recommend.py``."""
 
 STAGE_NAMES = (
-    "ingest", "sessions", "graph", "graph_edges", "item_knn_graph", "als", "walks", "train", "index", "evaluate",
-    "release",
+    "ingest", "sessions", "graph", "graph_edges", "item_knn_graph", "als", "negatives", "walks", "train", "index",
+    "evaluate", "release",
 )  # fmt: skip
 
 

@@ -120,6 +120,17 @@ USER_HISTORIES = _table(
     },
 )
 
+USER_NEGATIVES = _table(
+    "user_negatives",
+    (c.USER_IDX,),
+    {
+        c.USER_IDX: _INT,  # users with train events who were shown something and passed it over
+        c.ITEM_IDX: _INTS,  # items with train events, sorted by (ts, item_idx); of the train part of the split alone
+        c.TS: _LONGS,  # microseconds since the epoch, UTC
+        c.EVENT_TYPE: _TINYINTS,  # code: position in the commit's `event_types`
+    },
+)
+
 ITEM_GRAPH = _table(
     "item_graph",
     (c.SRC_IDX,),
@@ -237,6 +248,7 @@ TABLES = {
         USERS,
         SESSIONS,
         USER_HISTORIES,
+        USER_NEGATIVES,
         ITEM_GRAPH,
         ITEM_GRAPH_EDGES,
         ITEM_PAIR_SUMS,

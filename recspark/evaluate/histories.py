@@ -4,6 +4,7 @@ user_histories row   item_idx [3, 5, 3, 8, 9, 5]   num_train 3, num_valid 1, num
 scoring test         history [3, 5, 3, 8], masked {3, 5, 8}, relevant {9}     (5 was seen)
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from recspark.contracts import columns as c
 from recspark.contracts.shards import hash_ids
 from recspark.errors import DataError
+from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.ragged import BoolArray, IntArray, Ragged
+from recspark.evaluate.time_features import NEVER
 
 ALL, WARM, COLD = SEGMENTS = ("all", "warm", "cold")
 """warm: users with train events, cold: those whose history is validation or context only."""
@@ -55,6 +58,9 @@ class Cases:
     """Distinct items that must not be listed: the history where seen items are masked, else none."""
     is_cold: BoolArray
     counts: dict[str, Any]
+    context: HistoryContext = NO_CONTEXT
+    """What else is known of ``history``. Where times are asked for, a user is asked for at the time of his first held
+    out event: that is known when a list is made on the spot, and nothing later is."""
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -64,16 +70,19 @@ class Cases:
         return {ALL: np.ones_like(self.is_cold), WARM: ~self.is_cold, COLD: self.is_cold}[name]
 
 
-def build_cases(user_histories: pa.Table, num_events: IntArray, spec: CaseSpec) -> Cases:
+def build_cases(
+    user_histories: pa.Table, num_events: IntArray, spec: CaseSpec, event_columns: Collection[str] = ()
+) -> Cases:
     """The users to score: those with at least one history item and one relevant item.
 
-    ``num_events`` [N] counts each item's train events; items with 0 are unknown to every model.
+    ``num_events`` [N] counts each item's train events; items with 0 are unknown to every model. ``event_columns`` are
+    those that the model reads beside items.
 
-    Raises: DataError when no user is left.
+    Raises: DataError when no user is left, or a weight is none.
     """
     user_idx = user_histories[c.USER_IDX].to_numpy().astype(np.int32)
     num_train = user_histories[c.NUM_TRAIN].to_numpy()
-    history, target = _cut(user_histories, spec)
+    history, context, target = _cut(user_histories, spec, event_columns)
     held_out = target.distinct()
     seen = history.distinct() if spec.mask_seen else Ragged.empty(len(history))
     relevant = held_out.without(seen)
@@ -83,19 +92,38 @@ def build_cases(user_histories: pa.Table, num_events: IntArray, spec: CaseSpec) 
         raise DataError(_nobody_left(spec, counts))
     rows = _sample(eligible, user_idx, spec.max_users)
     cases = Cases(
-        user_idx[rows], history.take(rows), relevant.take(rows), seen.take(rows), num_train[rows] == 0, counts
-    )
+        user_idx[rows], history.take(rows), relevant.take(rows), seen.take(rows), num_train[rows] == 0, counts,
+        context.take(history, rows),
+    )  # fmt: skip
     counts |= _count_items(cases, held_out.take(rows), num_events)
     return cases
 
 
-def read_by_time(user_histories: pa.Table) -> Ragged:
-    """All events of each user, the newest last: the table has them by part of the split first."""
-    return Ragged.from_arrow(user_histories[c.ITEM_IDX]).sort_by(pc.list_flatten(user_histories[c.TS]).to_numpy())
+def read_by_time(
+    user_histories: pa.Table, event_columns: Collection[str] = (), until_us: int | None = None
+) -> tuple[Ragged, HistoryContext]:
+    """(all events of each user, the newest last, what else is known of them): the table has events by part of the split
+    first. ``until_us``: only those strictly before that moment, at which users are asked for.
+    """
+    events, ts = Ragged.from_arrow(user_histories[c.ITEM_IDX]), pc.list_flatten(user_histories[c.TS]).to_numpy()
+    order, context = _places(events), HistoryContext.from_rows(user_histories, event_columns)
+    if until_us is not None:
+        order, context = order.where(ts < until_us), context.at(until_us, len(events))
+    order = order.sort_by(ts[order.values])
+    return Ragged(order.offsets, events.values[order.values]), context.pick(order.values)
 
 
-def _cut(user_histories: pa.Table, spec: CaseSpec) -> tuple[Ragged, Ragged]:
-    """(history, the newest event last; scored part) of each user: counts are prefix lengths of the parts in order."""
+def _places(events: Ragged) -> Ragged:
+    """The place of each event among those of all users."""
+    return Ragged(events.offsets, np.arange(len(events.values), dtype=np.int32))
+
+
+def _cut(
+    user_histories: pa.Table, spec: CaseSpec, event_columns: Collection[str]
+) -> tuple[Ragged, HistoryContext, Ragged]:
+    """(history, the newest event last, what else is known of it; scored part) of each user: counts are prefix lengths
+    of the parts in order.
+    """
     events, ts = Ragged.from_arrow(user_histories[c.ITEM_IDX]), pc.list_flatten(user_histories[c.TS]).to_numpy()
     prefixes = [user_histories[name].to_numpy() for name in (c.NUM_TRAIN, c.NUM_VALID, c.NUM_CONTEXT)]
     train_end, valid_end, context_end = (np.repeat(end, events.lengths) for end in np.cumsum(prefixes, axis=0))
@@ -105,8 +133,20 @@ def _cut(user_histories: pa.Table, spec: CaseSpec) -> tuple[Ragged, Ragged]:
     in_history = is_train | is_context
     if spec.history_parts == TRAIN_AND_VALID:
         in_history |= is_valid
-    history = events.where(in_history).sort_by(ts[in_history])
-    return history, events.where(is_test if spec.split == c.TEST else is_valid)
+    order = _places(events).where(in_history).sort_by(ts[in_history])
+    history = Ragged(order.offsets, events.values[order.values])
+    is_held_out = is_test if spec.split == c.TEST else is_valid
+    context = HistoryContext.from_rows(user_histories, event_columns).pick(order.values)
+    if context.ts_us is not None:
+        context = context.at(_find_first(events, ts, is_held_out), len(events))
+    return history, context, events.where(is_held_out)
+
+
+def _find_first(events: Ragged, ts: NDArray[np.int64], is_held_out: BoolArray) -> NDArray[np.int64]:
+    """The time of each user's first held out event, `NEVER` without one."""
+    first_us, rows = np.full(len(events), np.iinfo(np.int64).max), events.row_of_value[is_held_out]
+    np.minimum.at(first_us, rows, ts[is_held_out])
+    return np.where(np.bincount(rows, minlength=len(events)) > 0, first_us, NEVER)
 
 
 def _sample(eligible: IntArray, user_idx: IntArray, max_users: int | None) -> IntArray:

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.contracts import columns as c
+from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.ragged import IntArray, Ragged
+from recspark.evaluate.time_features import NEVER, encode_times, find_last
 from recspark.evaluate.weighted_sums import weighted_sums
 
 Floats = NDArray[np.float32]
@@ -28,7 +31,10 @@ class UserTowerSpec:
     """What a user tower is made of, as the model's manifest has it.
 
     ``distinct``: an item counts once a history. ``static_first``: users with a vector of their own are that vector, and
-    a history stands in for the others; else both are added up. ``hidden`` are the widths of the mlp.
+    a history stands in for the others; else both are added up. ``hidden`` are the widths of the mlp. With
+    ``event_weights`` an event counts its weight, with ``time_features`` the moment counts at which a user is asked for:
+    histories then come with a `HistoryContext`. ``until_us``: the moment that stored users are of, the newest train
+    event's.
     """
 
     pooling: str
@@ -43,15 +49,24 @@ class UserTowerSpec:
     activation: str = "relu"
     norm: str = "none"
     residual: bool = True
+    event_weights: bool = False
+    time_features: tuple[str, ...] = ()
+    until_us: int = NEVER
+
+    @property
+    def event_columns(self) -> list[str]:
+        """Columns of `user_histories` that it reads beside items."""
+        return [*([c.WEIGHT] if self.event_weights else []), *([c.TS] if self.time_features else [])]
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "UserTowerSpec":
         """That of a published model."""
-        return cls(**{**facts, "hidden": tuple(facts["hidden"])})
+        lists = {name: tuple(facts[name]) for name in ("hidden", "time_features") if name in facts}
+        return cls(**{**facts, **lists})
 
     def to_facts(self) -> dict[str, Any]:
         """Plain values for the manifest."""
-        return asdict(self) | {"hidden": list(self.hidden)}
+        return asdict(self) | {"hidden": list(self.hidden), "time_features": list(self.time_features)}
 
 
 @dataclass(frozen=True)
@@ -68,27 +83,33 @@ class StoredUserTower:
     has_static: NDArray[np.bool_] | None = None
     missing: Floats | None = None
 
-    def encode(self, tokens_MD: Floats, history: Ragged, user_idx: IntArray) -> Floats:
+    def encode(
+        self, tokens_MD: Floats, history: Ragged, user_idx: IntArray, context: HistoryContext = NO_CONTEXT
+    ) -> Floats:
         """[U, D] or [U, K, D]: ``history`` has rows of ``tokens_MD``; a ``user_idx`` below 0 is nobody known."""
         if self.static is None or self.has_static is None or self.missing is None:
-            return encode_users(self.spec, self.arrays, tokens_MD, history)
+            return encode_users(self.spec, self.arrays, tokens_MD, history, context=context)
         is_there = (user_idx >= 0) & (user_idx < len(self.static))
         place = np.where(is_there, user_idx, 0)
         static = np.where(is_there[:, None], self.static[place], self.missing).astype(np.float32)
         has_static = is_there & self.has_static[place]
-        return encode_users(self.spec, self.arrays, tokens_MD, history, static, has_static)
+        return encode_users(self.spec, self.arrays, tokens_MD, history, static, has_static, context)
 
 
 def encode_users(
     spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history: Ragged, static_UD: Floats | None = None,
-    has_static: NDArray[np.bool_] | None = None,
+    has_static: NDArray[np.bool_] | None = None, context: HistoryContext = NO_CONTEXT,
 ) -> Floats:  # fmt: skip
     """Each user's vector [U, D], or vectors [U, K, D] of a tower with interests.
 
-    ``history`` has rows of ``tokens_MD``, the newest last; ``static_UD`` what does not hang on it. ``has_static`` marks
-    the users that have a vector of their own, for ``static_first``. A user with neither gets zeros.
+    ``history`` has rows of ``tokens_MD``, the newest last, ``context`` what else the spec asks for of its events;
+    ``static_UD`` what does not hang on it. ``has_static`` marks the users that have a vector of their own, for
+    ``static_first``. A user with neither gets zeros.
     """
-    pooled = None if spec.pooling == "none" else pool_histories(spec, arrays, tokens_MD, history)
+    assert not spec.event_weights or context.weight is not None, "who serves such a tower reads weights"
+    weight = context.weight if spec.event_weights else None
+    pooled = None if spec.pooling == "none" else pool_histories(spec, arrays, tokens_MD, history, weight)
+    times_UD = _add_times(spec, arrays, history, context) if spec.time_features else None
     if spec.static_first:
         assert static_UD is not None
         assert has_static is not None
@@ -99,24 +120,39 @@ def encode_users(
         pooled = static_UD
     elif static_UD is not None:
         pooled = pooled + (static_UD[:, None] if pooled.ndim == 3 else static_UD)
+    if times_UD is not None:
+        pooled = pooled + (times_UD[:, None] if pooled.ndim == 3 else times_UD)
     out = apply_mlp(spec, arrays, pooled.reshape(-1, pooled.shape[-1])).reshape(pooled.shape)
     if static_UD is None:
         out[history.lengths == 0] = 0
     return np.asarray(out, np.float32)
 
 
-def pool_histories(spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history: Ragged) -> Floats:
-    """Pooled histories; zeros for empty ones."""
+def _add_times(spec: UserTowerSpec, arrays: Arrays, history: Ragged, context: HistoryContext) -> Floats:
+    """What the moments say at which users are asked for [U, D]."""
+    assert context.ts_us is not None, "who serves such a tower reads times"
+    assert context.moment_us is not None
+    last_us = find_last(history, context.ts_us, context.moment_us)
+    codes_UF = encode_times(spec.time_features, context.moment_us, last_us)
+    parts = [arrays[f"times.maps.{name}.weight"][codes_UF[:, f]] for f, name in enumerate(spec.time_features)]
+    return np.asarray(np.sum(parts, axis=0), np.float32)
+
+
+def pool_histories(
+    spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history: Ragged, weight: Floats | None = None
+) -> Floats:
+    """Pooled histories; zeros for empty ones. ``weight`` [N]: what each event counts, 1 by default."""
     if spec.distinct:
         history = history.distinct()
     if spec.max_items is not None:
         from_last = np.repeat(history.offsets[1:], history.lengths) - 1 - np.arange(len(history.values))
-        history = history.where(from_last < spec.max_items)
+        is_recent = from_last < spec.max_items
+        history, weight = history.where(is_recent), None if weight is None else weight[is_recent]
     if spec.unit_items:
         tokens_MD = tokens_MD / np.maximum(np.linalg.norm(tokens_MD, axis=1, keepdims=True), 1e-12)
     if spec.pooling in ("mean", "decay"):
-        return _pool_weighted(spec, arrays, tokens_MD, history)
-    return _pool_padded(spec, arrays, tokens_MD, history)
+        return _pool_weighted(spec, arrays, tokens_MD, history, weight)
+    return _pool_padded(spec, arrays, tokens_MD, history, weight)
 
 
 def apply_mlp(spec: UserTowerSpec, arrays: Arrays, x_ND: Floats) -> Floats:
@@ -144,20 +180,26 @@ def _normalise(norm: str, arrays: Arrays, name: str, x_ND: Floats) -> Floats:
     return x_ND
 
 
-def _pool_weighted(spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history: Ragged) -> Floats:
-    """Sums with weights that hang on places alone."""
-    weights: NDArray[np.float64] = np.ones(len(history.values))
-    totals = np.asarray(history.lengths.astype(np.float64) ** spec.length_power)
+def _pool_weighted(
+    spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history: Ragged, weight: Floats | None
+) -> Floats:
+    """Sums with weights that hang on places and events alone, not on items."""
+    weights = np.ones(len(history.values)) if weight is None else weight.astype(np.float64)
     if spec.pooling == "decay":
         from_last = np.repeat(history.offsets[1:], history.lengths) - 1 - np.arange(len(history.values))
-        weights = np.exp(-np.log1p(np.exp(float(arrays["pooling.rate"]))) * from_last)
-        totals = np.bincount(history.row_of_value, weights, len(history)).astype(np.float64)
+        weights = weights * np.exp(-np.log1p(np.exp(float(arrays["pooling.rate"]))) * from_last)
+    totals = np.bincount(history.row_of_value, weights, len(history)).astype(np.float64)
+    if spec.pooling == "mean":
+        totals **= spec.length_power
     shares = weights / np.repeat(np.maximum(totals, 1e-300), history.lengths)
     return weighted_sums(tokens_MD, history, shares.astype(np.float32))
 
 
-def _pool_padded(spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history: Ragged) -> Floats:
+def _pool_padded(
+    spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history: Ragged, weight: Floats | None
+) -> Floats:
     """Poolings that look at all items of a history together; users of like length at a time."""
+    context = HistoryContext(weight)
     dim = tokens_MD.shape[1]
     num_interests = arrays["pooling.score.weight"].shape[0] if spec.pooling == "multi_interest" else 0
     out = np.zeros((len(history), num_interests, dim) if num_interests else (len(history), dim), np.float32)
@@ -167,8 +209,11 @@ def _pool_padded(spec: UserTowerSpec, arrays: Arrays, tokens_MD: Floats, history
         is_there = np.arange(length) < part.lengths[:, None]
         x_BLD = np.zeros((len(users), length, dim), np.float32)
         x_BLD[is_there] = tokens_MD[part.values]
+        log_weight_BL = np.zeros((len(users), length), np.float32)
+        if (own := context.take(history, users).weight) is not None:
+            log_weight_BL[is_there] = np.log(own)
         pool = _attend_all if spec.pooling == "attention" else _find_interests
-        out[users] = pool(spec, arrays, x_BLD, part.lengths)
+        out[users] = pool(spec, arrays, x_BLD, part.lengths, log_weight_BL)
     return out
 
 
@@ -185,34 +230,36 @@ def _group_by_length(history: Ragged, dim: int) -> Iterator[IntArray]:
         start = stop
 
 
-def _attend_all(spec: UserTowerSpec, arrays: Arrays, x_BLD: Floats, lengths: IntArray) -> Floats:
+def _attend_all(spec: UserTowerSpec, arrays: Arrays, x_BLD: Floats, lengths: IntArray, log_weight_BL: Floats) -> Floats:
     h_BLD = _layer_norm(arrays, "pooling.norm_in", x_BLD + arrays["pooling.positions"][: x_BLD.shape[1]])
     for layer in range(spec.num_layers):
         name = f"pooling.layers.{layer}"
         normed = _layer_norm(arrays, f"{name}.norm_attention", h_BLD)
-        h_BLD = h_BLD + _linear(
-            arrays, f"{name}.out", _attend(_linear(arrays, f"{name}.to_qkv", normed), spec.num_heads)
-        )
+        mixed = _attend(_linear(arrays, f"{name}.to_qkv", normed), spec.num_heads, log_weight_BL)
+        h_BLD = h_BLD + _linear(arrays, f"{name}.out", mixed)
         wide = _gelu(_linear(arrays, f"{name}.widen", _layer_norm(arrays, f"{name}.norm_feed", h_BLD)))
         h_BLD = h_BLD + _linear(arrays, f"{name}.narrow", wide)
     last = _layer_norm(arrays, "pooling.norm_out", h_BLD[np.arange(len(h_BLD)), lengths - 1])
     return np.asarray(last, np.float32)
 
 
-def _attend(qkv_BLD: Floats, num_heads: int) -> Floats:
+def _attend(qkv_BLD: Floats, num_heads: int, log_weight_BL: Floats) -> Floats:
     """Causal attention: what is padded stands behind every place that is read."""
     b, length, wide = qkv_BLD.shape
     size = wide // 3 // num_heads
     q, k, v = qkv_BLD.reshape(b, length, 3, num_heads, size).transpose(2, 0, 3, 1, 4)
-    scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(size))
+    scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(size)) + log_weight_BL[:, None, None]
     scores[..., ~np.tri(length, dtype=np.bool_)] = -np.inf
     mixed = _softmax(scores, axis=-1) @ v
     return np.asarray(mixed.transpose(0, 2, 1, 3).reshape(b, length, wide // 3), np.float32)
 
 
-def _find_interests(spec: UserTowerSpec, arrays: Arrays, x_BLD: Floats, lengths: IntArray) -> Floats:
+def _find_interests(
+    spec: UserTowerSpec, arrays: Arrays, x_BLD: Floats, lengths: IntArray, log_weight_BL: Floats
+) -> Floats:
     placed_BLD = x_BLD + arrays["pooling.positions"][: x_BLD.shape[1]]
     scores_BLK = np.tanh(placed_BLD @ arrays["pooling.widen.weight"].T) @ arrays["pooling.score.weight"].T
+    scores_BLK += log_weight_BL[..., None]
     scores_BLK[np.arange(x_BLD.shape[1]) >= lengths[:, None]] = -np.inf
     return np.asarray(_softmax(scores_BLK, axis=1).transpose(0, 2, 1) @ x_BLD, np.float32)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from recspark.contracts.manifest import Manifest
 from recspark.errors import LakeError
 from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
+from recspark.lake.arrow import TableAt
 from recspark.lake.folders import check_file, read_manifest
 from recspark.lake.storage import readable_copy
 
@@ -33,6 +34,12 @@ def read_user_tower(lake: str, model_id: str) -> StoredUserTower:
         )
     with readable_copy(check_file(lake, _MODELS, model_id, entries[0])) as path, np.load(path) as found:
         return _parse(manifest, dict(found))
+
+
+def find_event_columns(embeddings: TableAt) -> list[str]:
+    """The columns of `user_histories` that serving a model needs beside items; none for models without a user tower."""
+    facts = embeddings.record.facts.get(FACT)
+    return UserTowerSpec.from_facts(facts).event_columns if facts else []
 
 
 def _parse(manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> StoredUserTower:

@@ -1,6 +1,8 @@
 """Towers as programs for other runtimes: plain tensors in, vectors out, padding instead of ragged rows.
 
 user tower   items int64 [B, L] (item_idx, right-padded with -1), user int64 [B] (-1: unknown)  ->  [B, D], [B, K, D]
+             where the tower asks for them, after these: weights float32 [B, L] of the events (0 or more); moment_us and
+             last_us int64 [B], when a user is asked for and the last event before (below 0: unknown)
 item tower   id vector [N, D], then each feature: codes int64 [N, M] (padded with -1), or vectors [N, W]  ->  [N, D]
 """
 
@@ -8,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recspark.evaluate.history_context import MIN_WEIGHT
 from recspark.models.feature_sum import FeatureSum
 from recspark.models.pooling import MeanPooling
+from recspark.models.time_sum import TimeSum
 from recspark.models.towers import ItemTower
 
 
@@ -17,44 +21,51 @@ class ServedUserTower(nn.Module):
     """A trained user tower with the items' tokens and what users have of their own.
 
     ``tokens_VD`` are the query vectors of all items; ``static`` [U + 1, D], whose last row is an unknown user's, is
-    added to a pooled history. Users without a known item and without a row get zeros.
+    added to a pooled history. Users without a known item and without a row get zeros. ``times`` where the moment
+    counts at which a user is asked for, ``has_weights`` where those of events do.
     """
 
     tokens: Tensor
     static: Tensor | None
 
     def __init__(
-        self, tokens_VD: Tensor, pooling: nn.Module, mlp: nn.Module, static: Tensor | None, unit_items: bool
-    ) -> None:
+        self, tokens_VD: Tensor, pooling: nn.Module, mlp: nn.Module, static: Tensor | None, unit_items: bool,
+        times: TimeSum | None = None, has_weights: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.pooling, self.mlp, self._unit_items = pooling, mlp, unit_items
+        self.pooling, self.mlp, self.times = pooling, mlp, times
+        self._unit_items, self._has_weights = unit_items, has_weights
         self.register_buffer("tokens", tokens_VD)
         self.register_buffer("static", static)
 
-    def forward(self, items_BL: Tensor, user_B: Tensor) -> Tensor:
+    def forward(self, items_BL: Tensor, user_B: Tensor, *more: Tensor) -> Tensor:
         """The newest item of a history stands last before the padding."""
+        weight_BL = more[0].clamp(min=MIN_WEIGHT) if self._has_weights else None
         is_there = items_BL >= 0
         lengths_B = is_there.sum(1)
         x_BLD = self.tokens[items_BL.clamp(min=0)]
         if self._unit_items:
             x_BLD = F.normalize(x_BLD, dim=-1)
         x_BLD = x_BLD * is_there[..., None].to(x_BLD.dtype)
-        pooled = self._pool(x_BLD, lengths_B)
+        pooled = self._pool(x_BLD, lengths_B, weight_BL)
         some = (lengths_B > 0).to(pooled.dtype)
         pooled = pooled * (some[:, None] if pooled.dim() == 2 else some[:, None, None])
         if self.static is not None:
             row_B = torch.where(user_B < 0, self.static.shape[0] - 1, user_B)
             own = self.static[row_B]
             pooled = pooled + (own if pooled.dim() == 2 else own[:, None])
+        if self.times is not None:
+            said = self.times(self.times.encode(more[-2], more[-1]))
+            pooled = pooled + (said if pooled.dim() == 2 else said[:, None])
         out: Tensor = self.mlp(pooled)
         if self.static is None:
             out = out * (some[:, None] if out.dim() == 2 else some[:, None, None])
         return out
 
-    def _pool(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
-        if isinstance(self.pooling, MeanPooling) and self.pooling.rate is None:
+    def _pool(self, x_BLD: Tensor, lengths_B: Tensor, weight_BL: Tensor | None) -> Tensor:
+        if weight_BL is None and isinstance(self.pooling, MeanPooling) and self.pooling.rate is None:
             return x_BLD.sum(1) / lengths_B.clamp(min=1).to(x_BLD.dtype).pow(self.pooling.power)[:, None]
-        prefixes: Tensor = self.pooling(x_BLD)
+        prefixes: Tensor = self.pooling(x_BLD, weight_BL)
         last_B = (lengths_B - 1).clamp(min=0)
         shape = (-1, 1) + (1,) * (prefixes.dim() - 2)
         index = last_B.view(shape).expand(-1, 1, *prefixes.shape[2:])

@@ -15,6 +15,7 @@ from recspark.config.towers import ItemTowerConfig, MlpConfig, TowersConfig, Use
 from recspark.models.feature_sum import FeatureData, FeatureSum
 from recspark.models.mlp import Mlp
 from recspark.models.pooling import build_pooling
+from recspark.models.time_sum import TimeSum
 
 
 class ItemTower(nn.Module):
@@ -44,11 +45,12 @@ class UserTower(nn.Module):
         )
         self.dropout = nn.Dropout(h.dropout)
         self.mlp = build_mlp(config.mlp, dim)
+        self.times = TimeSum(config.time_features, dim) if config.time_features else None
 
-    def pool(self, x_BLD: Tensor) -> Tensor:
-        """Histories padded on the right [B, L, D] -> each prefix [B, L, D], or [B, L, K, D]."""
+    def pool(self, x_BLD: Tensor, weight_BL: Tensor | None = None) -> Tensor:
+        """Histories padded on the right [B, L, D], events' weights -> each prefix [B, L, D], or [B, L, K, D]."""
         assert self.pooling
-        out: Tensor = self.pooling(self.dropout(x_BLD))
+        out: Tensor = self.pooling(self.dropout(x_BLD), weight_BL)
         return out
 
     def find_static(self, ids_ND: Tensor | None, users_N: Tensor) -> Tensor | None:
@@ -58,8 +60,14 @@ class UserTower(nn.Module):
         found: Tensor = self.features(users_N)
         return found if ids_ND is None else ids_ND + found
 
-    def combine(self, pooled: Tensor | None, static_ND: Tensor | None) -> Tensor:
-        """Pooled histories [N, D] or [N, K, D] and the rest [N, D] -> of the former's shape."""
+    def combine(self, pooled: Tensor | None, static_ND: Tensor | None, codes_NF: Tensor | None = None) -> Tensor:
+        """Pooled histories [N, D] or [N, K, D] and the rest [N, D] -> of the former's shape; ``codes_NF`` are those of
+        the moments (`evaluate.time_features`), of a tower that reads them.
+        """
+        if codes_NF is not None:
+            assert self.times is not None
+            times_ND = self.times(codes_NF)
+            static_ND = times_ND if static_ND is None else static_ND + times_ND
         if pooled is None:
             assert static_ND is not None
             return self.mlp(static_ND)  # type: ignore[no-any-return]

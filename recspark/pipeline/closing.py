@@ -43,10 +43,10 @@ def describe_item_query(run: Run, item_id: str, k: int) -> str:
     )
 
 
-def describe_user_query(run: Run, user_id: str, k: int) -> str:
-    """Text of "for user Y"."""
+def describe_user_query(run: Run, user_id: str, k: int, at: str | None = None) -> str:
+    """Text of "for user Y"; ``at`` is when, now by default."""
     return "\n".join(
-        [f"for {_name(run, user_id, 'user')}:", *_describe_neighbours(recommend_for_user(run, user_id, k))]
+        [f"for {_name(run, user_id, 'user')}:", *_describe_neighbours(recommend_for_user(run, user_id, k, at))]
     )
 
 

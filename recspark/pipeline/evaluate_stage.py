@@ -17,6 +17,7 @@ from recspark.evaluate.histories import CaseSpec, build_cases
 from recspark.evaluate.inputs import read_num_events, take_ids, to_recommendations
 from recspark.evaluate.measure import MetricValue, measure, overall, to_metrics_table
 from recspark.evaluate.top_k import Ranked, blocks, concatenate
+from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.faults import fault_point
 from recspark.lake.arrow import find_table, read_ids, read_table, write_table
 from recspark.logs import Progress, log, timed
@@ -84,7 +85,9 @@ def _open_setting(run: Run) -> Setting:
         tables["als_factors"] = find_table(run.lake, run.stages["als"], "als_factors")
     num_events = read_num_events(tables["items"])
     spec = CaseSpec(config.split, config.history, config.mask_seen, config.max_users)
-    cases = build_cases(read_table(tables["user_histories"], _HISTORY_COLUMNS), num_events, spec)
+    more = find_event_columns(tables["item_embeddings"]) if "item_embeddings" in tables else []
+    columns = list(dict.fromkeys([*_HISTORY_COLUMNS, *more]))
+    cases = build_cases(read_table(tables["user_histories"], columns), num_events, spec, more)
     item_ids = read_ids(tables["items"], c.ITEM_IDX, c.ITEM_ID)
     user_ids = take_ids(read_ids(tables["users"], c.USER_IDX, c.USER_ID), cases.user_idx)
     return Setting(run, config, tables, cases, num_events, item_ids, user_ids)

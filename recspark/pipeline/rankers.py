@@ -120,7 +120,8 @@ def _rank_by_vectors(
 
     def rank_block(start: int, stop: int) -> Ranked:
         history, masked = cases.history.block(start, stop), cases.masked.block(start, stop)
-        return recommend(vectors, history, masked, setting.k, index, encoder, cases.user_idx[start:stop])
+        users, context = cases.user_idx[start:stop], cases.context.block(cases.history, start, stop)
+        return recommend(vectors, history, masked, setting.k, index, encoder, users, context=context)
 
     return rank_block
 

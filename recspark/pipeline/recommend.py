@@ -29,6 +29,7 @@ from recspark.lake.parts import PartFile, PartWriter, commit_parts
 from recspark.logs import Progress, log, timed
 from recspark.pipeline.open_run import open_finished_run
 from recspark.releases.pinned import pin_active
+from recspark.retrieval.moments import find_moment
 from recspark.retrieval.query import find_exact_reason
 from recspark.retrieval.rules import ListRules, plan_rules
 from recspark.retrieval.serving import PURPOSE, RANGE_USERS, Pinned, open_once, read_blocks
@@ -60,6 +61,7 @@ class Batch:
     def record(self, counts: dict[str, Any]) -> CommitRecord:
         """Of the commit of the lists."""
         facts = {c.MODEL_ID: self.pinned.model_id, "k": self.rules.k, "purpose": PURPOSE}
+        facts |= {} if self.rules.until_us is None else {"until_us": self.rules.until_us}
         return self.run.record(
             RECOMMEND.name, is_marker=True, inputs=self.pinned.versions, counts=self.counts | counts, facts=facts
         )
@@ -84,9 +86,9 @@ def plan_batch(run: Run) -> Batch:
     for; ReleaseError without an active release; QueryError for a source without users, or when no listed user is known.
     """
     pinned = _pin_release(run) if run.config.recommend.release else _pin_run(run)
-    rules = plan_rules(pinned.items, run.config.recommend)
+    rules = replace(plan_rules(pinned.items, run.config.recommend), until_us=_find_moment(run, pinned))
     listed, counts = _find_listed(run, pinned)
-    return Batch(_with_stage(run, pinned, listed), pinned, rules, listed, counts)
+    return Batch(_with_stage(run, pinned, listed, rules.until_us), pinned, rules, listed, counts)
 
 
 def write_batch(batch: Batch) -> int:
@@ -125,6 +127,12 @@ def _pin_run(run: Run) -> Pinned:
 def _pin_release(run: Run) -> Pinned:
     pinned = pin_active(run.lake)
     return replace(pinned, index_id=None) if run.config.recommend.search == "exact" else pinned
+
+
+def _find_moment(run: Run, pinned: Pinned) -> int | None:
+    """When users are asked for; None where that makes no difference."""
+    at = run.config.recommend.at
+    return find_moment(at, "recommend.at") if at or c.TS in pinned.event_columns else None
 
 
 def _find_listed(run: Run, pinned: Pinned) -> tuple[pa.Array | None, dict[str, Any]]:
@@ -167,9 +175,9 @@ def _hidden(run: Run, asked: list[str]) -> list[str]:
     return [hide_id(key, user_id.encode()) for user_id in asked]
 
 
-def _with_stage(run: Run, pinned: Pinned, listed: pa.Array | None) -> Run:
+def _with_stage(run: Run, pinned: Pinned, listed: pa.Array | None, until_us: int | None) -> Run:
     """The run with the stage that its lists are recorded under; what they hang on is its key."""
-    sections: dict[str, Any] = {"recommend": run.config.section("recommend")}
+    sections: dict[str, Any] = {"recommend": run.config.section("recommend") | {"at": until_us}}
     if listed is not None:
         said = "\n".join(listed.to_pylist()).encode()
         sections["recommend"]["users"] = hashlib.sha256(said).hexdigest()

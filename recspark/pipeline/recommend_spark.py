@@ -24,7 +24,7 @@ from recspark.logs import log, timed
 from recspark.pipeline.open_run import open_finished_run
 from recspark.pipeline.recommend import Batch, find_lists, plan_batch
 from recspark.retrieval.rules import ListRules
-from recspark.retrieval.serving import BLOCK_USERS, HISTORY_COLUMNS, Pinned
+from recspark.retrieval.serving import BLOCK_USERS, Pinned
 
 _ROWS = pa.schema([RECOMMENDATIONS.schema.field(name) for name in (c.USER_ID, c.ITEM_IDS, c.SCORES)])
 _BLOCK = "_block"
@@ -65,13 +65,13 @@ def list_by_spark(spark: SparkSession, batch: Batch) -> DataFrame:
 
 def _read_users(spark: SparkSession, batch: Batch) -> DataFrame:
     """Users with their events, whole blocks in a partition, by ascending user_idx: one shuffle of the histories."""
-    histories = read_table(spark, batch.pinned.user_histories).select(*HISTORY_COLUMNS)
+    histories = read_table(spark, batch.pinned.user_histories).select(*batch.pinned.history_columns)
     users = read_table(spark, batch.pinned.users).select(c.USER_IDX, c.USER_ID)
     if batch.listed is not None:
         listed = spark.createDataFrame([(user_id,) for user_id in batch.listed.to_pylist()], [c.USER_ID])
         users = users.join(F.broadcast(listed), c.USER_ID, "left_semi")
     found = histories.where(F.size(c.ITEM_IDX) > 0).join(users, c.USER_IDX)
-    columns = [c.USER_IDX, c.USER_ID, c.ITEM_IDX, c.TS]
+    columns = [c.USER_ID, *batch.pinned.history_columns]
     block = F.floor(F.col(c.USER_IDX) / BLOCK_USERS)
     blocks = found.select(*columns).withColumn(_BLOCK, block)
     return blocks.repartition(_BLOCK).sortWithinPartitions(c.USER_IDX).drop(_BLOCK)

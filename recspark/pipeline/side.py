@@ -252,6 +252,10 @@ def _run_spark_stage(spark: "SparkSession", run: Run, name: str) -> None:
         from recspark.graph.job import build_graph
 
         build_graph(spark, run, name)
+    elif name == "negatives":
+        from recspark.sessions.negatives import build_negatives
+
+        build_negatives(spark, run)
     elif name == "als":
         from recspark.baselines.als_job import build_als_factors
 

@@ -21,7 +21,9 @@ from torch.export import Dim
 from recspark.config import Run
 from recspark.contracts.manifest import Manifest
 from recspark.errors import ConfigError, TrainingError
+from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.time_features import find_last
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table
 from recspark.lake.folders import read_manifest
@@ -38,6 +40,8 @@ TOLERANCE = 1e-5
 """Largest difference to the trained model, relative to a vector's largest number."""
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TRIED_LENGTHS = (1, 2, 5, 3)
+_TRIED_US = 1_770_000_000_000_000
+"""2026-02-02."""
 
 
 def write_towers(run: Run, folder: Path) -> list[Path]:
@@ -85,7 +89,10 @@ def build_user_tower(run: Run, encoder: TowerEncoder) -> ServedUserTower:
         assert encoder.tower.missing is not None
         static = torch.from_numpy(np.concatenate([encoder.tower.static, encoder.tower.missing[None]]))
     assert tower.pooling is not None
-    return ServedUserTower(tokens, tower.pooling, tower.mlp, static, encoder.tower.spec.unit_items).eval()
+    spec = encoder.tower.spec
+    return ServedUserTower(
+        tokens, tower.pooling, tower.mlp, static, spec.unit_items, tower.times, spec.event_weights
+    ).eval()
 
 
 def _write_user_tower(tower: ServedUserTower, encoder: TowerEncoder, items: Any, folder: Path) -> list[Path]:
@@ -94,14 +101,33 @@ def _write_user_tower(tower: ServedUserTower, encoder: TowerEncoder, items: Any,
     rows = [items[np.arange(n) * 7 % len(items)].tolist() for n in lengths]
     rows = [sorted(set(row)) for row in rows] if encoder.tower.spec.distinct else rows
     users = np.arange(len(rows)) - 1 if tower.static is not None else np.full(len(rows), -1)
-    expected = encoder.encode(Ragged.from_rows(rows), users)
-    longest = max(map(len, rows))
-    padded = torch.full((len(rows), longest), -1)
-    for place, row in enumerate(rows):
-        padded[place, : len(row)] = torch.tensor(row)
+    history = Ragged.from_rows(rows)
+    places = np.arange(1, len(history.values) + 1)
+    context = HistoryContext((places / 4).astype(np.float32), _TRIED_US + places * 977_000_000_000)
+    moment_us = context.ts_us[history.offsets[1:] - 1] + places[: len(rows)] * 10**9  # type: ignore[index]
+    context = context.at(moment_us, len(rows))
+    expected = encoder.encode(history, users, context)
     batch, length = Dim("batch", min=1), Dim("length", min=1, max=encoder.tower.spec.max_items or 4096)
-    shapes = ({0: batch, 1: length}, {0: batch})
-    return _write(tower, (padded, torch.from_numpy(users)), shapes, expected, ["items", "user"], folder / "user_tower")
+    named: dict[str, tuple[Tensor, Any]] = {
+        "items": (_pad(history, history.values.astype(np.int64), -1), {0: batch, 1: length}),
+        "user": (torch.from_numpy(users), {0: batch}),
+    }
+    if encoder.tower.spec.event_weights:
+        named["weights"] = _pad(history, context.weight, 0), {0: batch, 1: length}
+    if encoder.tower.spec.time_features:
+        named["moment_us"] = torch.from_numpy(moment_us), {0: batch}
+        named["last_us"] = torch.from_numpy(find_last(history, context.ts_us, moment_us)), {0: batch}  # type: ignore[arg-type]
+    inputs, shapes = tuple(value for value, _ in named.values()), [shape for _, shape in named.values()]
+    wanted = (*shapes[:2], tuple(shapes[2:])) if shapes[2:] else tuple(shapes)
+    return _write(tower, inputs, wanted, expected, list(named), folder / "user_tower")
+
+
+def _pad(history: Ragged, values: Any, filler: int) -> Tensor:
+    """A value an event, as rows padded on the right."""
+    is_there = np.arange(int(history.lengths.max())) < history.lengths[:, None]
+    padded = np.full(is_there.shape, filler, values.dtype)
+    padded[is_there] = values
+    return torch.from_numpy(padded)
 
 
 def _write_item_tower(run: Run, arrays: dict[str, Any], schema: list[dict[str, Any]], folder: Path) -> list[Path]:
@@ -175,6 +201,11 @@ def _describe(manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any
     last, once = spec.max_items or "all", ", each once" if spec.distinct else ""
     own = "; users seen in training have a row in user_embeddings and take that" if spec.static_first else ""
     metric = facts["metric"]
+    weights = {"weights": "float32 [batch, length]: the events' weights, 0 or more; 0 in padding"}
+    times = {
+        "moment_us": "int64 [batch]: when the user is asked for, microseconds since 1970 (UTC); below 0 for unknown",
+        "last_us": "int64 [batch]: the time of the last event strictly before; below 0 without one",
+    }
     return {
         "model_id": manifest.id,
         "model_kind": facts["model_kind"],
@@ -184,6 +215,8 @@ def _describe(manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any
             "items": f"int64 [batch, length]: item_idx of the last {last} events that have a vector{once}, the newest "
             f"last, padded with -1 on the right",
             "user": f"int64 [batch]: user_idx, -1 for one unseen in training{own}",
+            **(weights if spec.event_weights else {}),
+            **(times if spec.time_features else {}),
         },
         "item_tower": {"id_vector": "float32 [batch, embedding_dim]: zeros for an item unseen in training"},
         "features": features,

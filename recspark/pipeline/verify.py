@@ -17,7 +17,7 @@ from recspark.pipeline.plan import StageState
 
 FACT = "leak_audit"
 """Under this name the commit of `metrics` records the audit."""
-_STAGES = ("ingest", "sessions", "graph", "item_knn_graph", "als", "graph_edges", "walks", "train")
+_STAGES = ("ingest", "sessions", "graph", "item_knn_graph", "als", "negatives", "graph_edges", "walks", "train")
 _BASE = ("train", "walks", "sessions")
 """The run looked at is the newest that is finished with the first of these, where there is none with the next."""
 _MODELS = "models"

@@ -9,21 +9,25 @@ Needs numpy, pyarrow, deltalake and faiss alone. Searches may run in several thr
 two of them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import datetime as dt
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recspark.contracts.manifest import Manifest
-from recspark.errors import QueryError, RecsparkError, ReleaseError
+from recspark.errors import DataError, QueryError, RecsparkError, ReleaseError
+from recspark.evaluate.history_context import HistoryContext, raise_weights
 from recspark.evaluate.ragged import Ragged
 from recspark.index.metric import Floats
 from recspark.index.topk import NO_ID, Ids
 from recspark.releases.leases import Lease, drop_lease, take_lease
 from recspark.releases.opened import Catalogue, Opened, open_row, to_idx
 from recspark.releases.registry import FAILED, ReleaseRow, now, read_registry
+from recspark.retrieval.moments import find_moment
 from recspark.retrieval.recommend import recommend
 
 LEASE_HOURS = 24.0
@@ -92,19 +96,37 @@ class Release:
         k: int,
         mask_seen: bool = True,
         allowed: Sequence[str] | None = None,
+        weights: Sequence[Sequence[float]] | None = None,
+        times: Sequence[Sequence[dt.datetime]] | None = None,
+        at: dt.datetime | None = None,
     ) -> Found:
         """The k best items for each history of item ids, the newest last; unknown ids are left out.
 
         Whoever has no known item gets the items of the highest bias. ``mask_seen`` leaves out what a history holds.
+        ``weights`` are those of the events, of models with `event_weights`: all alike by default. ``times`` are when
+        they were (UTC where they name no zone), of models with `time_features`: without them the time since the last
+        event is not known. ``at`` is when users are asked for, now by default.
+
+        Raises: QueryError for histories of texts, or weights or times that do not go with them.
         """
         if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
             raise QueryError("recommend: takes a list of histories, each a list of item ids; got a text")
         opened = self._current()
         known = [[opened.idx_of[i] for i in history if i in opened.idx_of] for history in histories]
         history = Ragged.from_rows(known)
+        context = HistoryContext.plain(history, find_moment(at, "recommend: at"))
+        if weights is not None:
+            context = replace(context, weight=_weigh(histories, weights, opened.idx_of))
+        if times is not None:
+            known_times = _pick_known(histories, times, opened.idx_of, "times need a datetime")
+            context = replace(
+                context, ts_us=np.array([find_moment(t, "recommend: times") for t in known_times], np.int64)
+            )
         masked = history.distinct() if mask_seen else Ragged.empty(len(history))
         only = to_idx(opened.index, allowed)
-        ranked = recommend(opened.vectors, history, masked, k, opened.index, opened.encoder, allowed=only)
+        ranked = recommend(
+            opened.vectors, history, masked, k, opened.index, opened.encoder, allowed=only, context=context
+        )
         return Found(ranked.ids.astype(np.int64), ranked.scores, opened.catalogue)
 
     def reload(self) -> bool:
@@ -141,6 +163,33 @@ class Release:
         if lease and hours and (lease.expires_at - now()).total_seconds() < hours * 1800:
             self._lease = take_lease(self._lake, lease.release_id, hours, lease.reader_id)
         return self._opened
+
+
+def _pick_known(
+    histories: Sequence[Sequence[str]], values: Sequence[Sequence[Any]], known: Container[str], what: str
+) -> list[Any]:
+    """A value an event on a known item.
+
+    Raises: QueryError when values and histories do not go together.
+    """
+    if [len(row) for row in values] != [len(row) for row in histories]:
+        raise QueryError(f"recommend: {what} for each event of each history")
+    pairs = (zip(items, row, strict=True) for items, row in zip(histories, values, strict=True))
+    return [value for row in pairs for item, value in row if item in known]
+
+
+def _weigh(
+    histories: Sequence[Sequence[str]], weights: Sequence[Sequence[float]], known: Container[str]
+) -> NDArray[np.float32]:
+    """The weights of the events on known items.
+
+    Raises: QueryError when they do not go with the histories, or are no numbers of 0 or more.
+    """
+    own = _pick_known(histories, weights, known, "weights need a number")
+    try:
+        return raise_weights(np.array(own, np.float64))
+    except DataError as error:
+        raise QueryError("recommend: weights must be numbers of 0 or more") from error
 
 
 def open_release(lake: str, release_id: str | None = None, *, lease_hours: float | None = LEASE_HOURS) -> Release:

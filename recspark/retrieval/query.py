@@ -16,14 +16,17 @@ from recspark.contracts.commits import find_stale_input
 from recspark.contracts.hidden_ids import hide_id
 from recspark.errors import QueryError
 from recspark.evaluate.histories import read_by_time
+from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.lists import Ranked
 from recspark.evaluate.ragged import IntArray, Ragged
+from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.lake.arrow import TableAt, find_table, open_table, read_ids, read_table
 from recspark.lake.folders import find_flaw, read_manifest
 from recspark.logs import log
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
+from recspark.retrieval.moments import find_moment
 from recspark.retrieval.recommend import Searcher, recommend, search_index
 from recspark.retrieval.user_encoder import TowerEncoder, UserEncoder, open_user_encoder
 from recspark.retrieval.user_vectors import keep_known
@@ -53,8 +56,8 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What a query needs of a run: item ids and names by item_idx, the model's vectors and how it makes users, and the
-    index where it is built.
+    """What a query needs of a run: item ids and names by item_idx, the model's vectors, how it makes users and what it
+    reads of their events beside items, and the index where it is built.
     """
 
     item_ids: pa.ChunkedArray
@@ -62,6 +65,7 @@ class _Answers:
     vectors: ItemVectors
     index: Searcher | None
     encoder: UserEncoder
+    event_columns: list[str]
 
     def label(self, item_idx: int) -> str:
         """A name to show, the id where there is none."""
@@ -108,19 +112,26 @@ def similar_items(run: "Run", item_id: str, k: int) -> list[Neighbour]:
     return answers.list_neighbours(search_index(answers.index, query, k, itself, len(answers.vectors)))
 
 
-def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
+def recommend_for_user(run: "Run", user_id: str, k: int, at: str | None = None) -> list[Neighbour]:
     """The k best items for a user from everything he did (test events too), seen items left out as `evaluate` does.
 
-    Where ids are hidden, the user is asked for by the id that the source has.
+    Where ids are hidden, the user is asked for by the id that the source has. ``at`` is an ISO time: he is asked for as
+    of then, by what came strictly before; by default as of now.
 
-    Raises: QueryError for an unknown user (with close matches) or one without an item that has a vector.
+    Raises: QueryError for an unknown user (with close matches), one without an item that has a vector, or a time that
+    is none or that the source has not.
     """
     _check_k(k)
+    if at is not None and run.config.source.order != "time":
+        raise QueryError("query: --at needs times (source.columns.ts), which this source has not")
+    until_us = None if at is None else find_moment(at, "query: --at")
     user_ids = _read_user_ids(run)
     user_idx = _find_idx(run, user_ids, user_id, "user")
     user_id = str(user_ids[user_idx])
     answers = _open_answers(run)
-    history = _read_history(run, user_idx)
+    if until_us is None and c.TS in answers.event_columns:
+        until_us = find_moment(None, "query")
+    history, context = _read_history(run, user_idx, answers.event_columns, until_us)
     known = keep_known(answers.vectors, history)
     if not len(known.values):
         raise QueryError(
@@ -129,7 +140,8 @@ def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
         )
     mask_seen = run.config.evaluate is None or run.config.evaluate.mask_seen
     masked = history.distinct() if mask_seen else Ragged.empty(1)
-    ranked = recommend(answers.vectors, history, masked, k, answers.index, answers.encoder, np.array([user_idx]))
+    who = np.array([user_idx])
+    ranked = recommend(answers.vectors, history, masked, k, answers.index, answers.encoder, who, context=context)
     reasons = _find_reasons(answers, answers.vectors.history_weights.cut(known).values, ranked)
     return [replace(n, because=why) for n, why in zip(answers.list_neighbours(ranked), reasons, strict=True)]
 
@@ -161,7 +173,8 @@ def _open_answers(run: "Run") -> _Answers:
     item_ids = found[c.ITEM_ID].cast(pa.string())
     vectors = read_item_vectors(embeddings)
     encoder = open_user_encoder(vectors, embeddings)
-    return _Answers(item_ids, names, vectors, _open_built_index(run, embeddings), encoder)
+    index = _open_built_index(run, embeddings)
+    return _Answers(item_ids, names, vectors, index, encoder, find_event_columns(embeddings))
 
 
 def _open_built_index(run: "Run", embeddings: TableAt) -> Searcher | None:
@@ -211,11 +224,16 @@ def _read_user_ids(run: "Run") -> pa.ChunkedArray:
     return read_ids(users, c.USER_IDX, c.USER_ID)
 
 
-def _read_history(run: "Run", user_idx: int) -> Ragged:
+def _read_history(
+    run: "Run", user_idx: int, event_columns: list[str], until_us: int | None
+) -> tuple[Ragged, HistoryContext]:
     """One row: all events of a user, the newest last, whatever part of the split they belong to."""
     histories = find_table(run.lake, run.producer("user_histories"), "user_histories")
-    found = read_table(histories, [c.ITEM_IDX, c.TS], [(c.USER_IDX, "=", user_idx)])
-    return read_by_time(found) if found.num_rows else Ragged.empty(1)
+    columns = list(dict.fromkeys([c.ITEM_IDX, c.TS, *event_columns]))
+    found = read_table(histories, columns, [(c.USER_IDX, "=", user_idx)])
+    if not found.num_rows:
+        return Ragged.empty(1), NO_CONTEXT
+    return read_by_time(found, event_columns, until_us)
 
 
 def _find_idx(run: "Run", ids: pa.ChunkedArray, wanted: str, noun: str) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.lists import NO_ITEM, FloatArray, Ranked, blocks, concatenate, keep_unseen
 from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.index.item_vectors import ItemVectors
@@ -36,13 +37,15 @@ def recommend(
     encoder: UserEncoder | None = None,
     user_idx: IntArray | None = None,
     allowed: NDArray[np.integer] | None = None,
+    context: HistoryContext = NO_CONTEXT,
 ) -> Ranked:
     """Each user's k best items (item_idx) that are not masked, from histories of item_idx; one row a user.
 
     Users are told by ``encoder``, by the mean of their items' vectors without one; of several vectors the best counts.
+    ``context`` has what the model reads of events beside items.
     ``allowed`` are the only item_idx that may be listed, all by default.
     """
-    users = (encoder or MeanEncoder(vectors)).encode(history, user_idx)
+    users = (encoder or MeanEncoder(vectors)).encode(history, user_idx, context)
     users_UHD = users[:, None, :] if users.ndim == 2 else users
     num_vectors = users_UHD.shape[1]
     queries = np.ascontiguousarray(users_UHD.reshape(-1, users_UHD.shape[2]))

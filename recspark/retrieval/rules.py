@@ -36,7 +36,9 @@ class Quota:
 class ListRules:
     """What every list of a batch obeys; plain arrays, so that it can be sent to workers.
 
-    ``allowed`` are the only item_idx that may be listed (None: all); ``depth`` items are looked at for k.
+    ``allowed`` are the only item_idx that may be listed (None: all); ``depth`` items are looked at for k. ``until_us``
+    is when all users are asked for, in microseconds since the epoch: only what came strictly before is history (None:
+    all is).
     """
 
     k: int
@@ -44,6 +46,7 @@ class ListRules:
     mask_seen: bool
     allowed: NDArray[np.int64] | None = None
     quotas: tuple[Quota, ...] = ()
+    until_us: int | None = None
 
     def cut(self, ranked: Ranked) -> Ranked:
         """The first k of each list of ``depth`` items that keep within all quotas."""

@@ -20,6 +20,7 @@ from recspark.contracts import columns as c
 from recspark.evaluate.histories import read_by_time
 from recspark.evaluate.inputs import to_recommendations
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.lake.arrow import TableAt, read_ids, read_table
 from recspark.retrieval.recommend import Searcher, recommend
@@ -30,7 +31,7 @@ PURPOSE = "serve"
 BLOCK_USERS = 8192
 RANGE_USERS = 32 * BLOCK_USERS
 """Users read at a time: about 150 MiB of histories of 50 events."""
-HISTORY_COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.TS]
+_HISTORY_COLUMNS = [c.USER_IDX, c.ITEM_IDX, c.TS]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class Pinned:
         return str(self.item_embeddings.record.facts[c.MODEL_ID])
 
     @property
+    def event_columns(self) -> list[str]:
+        """The columns of `user_histories` that the model reads of events beside items."""
+        return find_event_columns(self.item_embeddings)
+
+    @property
+    def history_columns(self) -> list[str]:
+        """All columns of `user_histories` that lists need."""
+        return list(dict.fromkeys([*_HISTORY_COLUMNS, *self.event_columns]))
+
+    @property
     def versions(self) -> dict[str, Any]:
         """What a commit of lists names as its inputs."""
         tables = (self.items, self.users, self.user_histories, self.item_embeddings)
@@ -64,10 +75,13 @@ class Recommender:
 
     def list_users(self, user_ids: pa.ChunkedArray, histories: pa.Table) -> pa.Table:
         """Rows of `recommendations` for the users of one block; ``histories`` has their rows in the same order."""
-        history, rules = read_by_time(histories), self._rules
+        rules = self._rules
+        history, context = read_by_time(histories, self._pinned.event_columns, rules.until_us)
         masked = history.distinct() if rules.mask_seen else Ragged.empty(len(history))
         users = histories[c.USER_IDX].to_numpy()
-        found = recommend(self._vectors, history, masked, rules.depth, self._index, self._encoder, users, rules.allowed)
+        found = recommend(
+            self._vectors, history, masked, rules.depth, self._index, self._encoder, users, rules.allowed, context
+        )
         return to_recommendations(PURPOSE, self._pinned.model_id, user_ids, self._item_ids, rules.cut(found))
 
     @cached_property
@@ -104,7 +118,7 @@ def open_once(key: str, pinned: Pinned, rules: ListRules) -> Recommender:
 
 
 def read_blocks(pinned: Pinned, listed: pa.Array | None = None) -> Iterator[pa.Table]:
-    """All users with a history, or those of the ``listed`` user_ids, as blocks of (user_idx, user_id, item_idx, ts).
+    """All users with a history, or those of the ``listed`` user_ids, as blocks: user_id and the columns needed.
 
     Holds the histories of `RANGE_USERS` users and 4 bytes a user.
     """
@@ -115,7 +129,7 @@ def read_blocks(pinned: Pinned, listed: pa.Array | None = None) -> Iterator[pa.T
         if listed is not None:
             users = users.filter(pc.is_in(users[c.USER_ID], value_set=listed))
         if users.num_rows:
-            histories = read_table(pinned.user_histories, HISTORY_COLUMNS, within)
+            histories = read_table(pinned.user_histories, pinned.history_columns, within)
             yield from cut_blocks(_join(users, histories).to_batches())
 
 

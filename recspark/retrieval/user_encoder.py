@@ -12,13 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
+from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.lists import FloatArray
 from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.evaluate.user_tower import StoredUserTower
 from recspark.evaluate.user_tower_file import FACT, read_user_tower
 from recspark.index.item_vectors import ItemVectors
 from recspark.lake.arrow import TableAt
-from recspark.retrieval.user_vectors import build_user_vectors, keep_known
+from recspark.retrieval.user_vectors import build_user_vectors
 
 UNKNOWN_USER = -1
 """The user_idx of someone whom the lake does not know."""
@@ -27,8 +28,13 @@ UNKNOWN_USER = -1
 class UserEncoder(Protocol):
     """What makes users' vectors. A vector of zeros is none: it has no direction to look in."""
 
-    def encode(self, history: Ragged, user_idx: IntArray | None = None) -> FloatArray:
-        """[U, D] or [U, K, D] of histories of item_idx, one row a user, the newest last; who they are where known."""
+    def encode(
+        self, history: Ragged, user_idx: IntArray | None = None, context: HistoryContext = NO_CONTEXT
+    ) -> FloatArray:
+        """[U, D] or [U, K, D] of histories of item_idx, one row a user, the newest last; who they are where known.
+
+        ``context`` has what the model reads of events beside items.
+        """
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class MeanEncoder:
 
     vectors: ItemVectors
 
-    def encode(self, history: Ragged, user_idx: IntArray | None = None) -> FloatArray:
+    def encode(
+        self, history: Ragged, user_idx: IntArray | None = None, context: HistoryContext = NO_CONTEXT
+    ) -> FloatArray:
         """[U, D]; who the users are does not matter."""
         return build_user_vectors(self.vectors, history)
 
@@ -49,12 +57,15 @@ class TowerEncoder:
     vectors: ItemVectors
     tower: StoredUserTower
 
-    def encode(self, history: Ragged, user_idx: IntArray | None = None) -> FloatArray:
+    def encode(
+        self, history: Ragged, user_idx: IntArray | None = None, context: HistoryContext = NO_CONTEXT
+    ) -> FloatArray:
         """[U, D] or [U, K, D]; zeros for a user of whom nothing is known."""
-        known = keep_known(self.vectors, history)
-        rows = Ragged(known.offsets, self.vectors.rows_of(known.values).astype(np.int32))
+        place = self.vectors.rows_of(history.values)
+        is_known = place >= 0
+        rows = Ragged(history.where(is_known).offsets, place[is_known].astype(np.int32))
         users = np.full(len(history), UNKNOWN_USER) if user_idx is None else np.asarray(user_idx)
-        return self.tower.encode(self.vectors.queries, rows, users)
+        return self.tower.encode(self.vectors.queries, rows, users, context.pick(is_known))
 
 
 def open_user_encoder(vectors: ItemVectors, embeddings: TableAt) -> UserEncoder:

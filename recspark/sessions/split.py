@@ -65,7 +65,7 @@ def _cut_test(events: DataFrame, config: SplitConfig, order: str) -> DataFrame:
         return events
     if config.kind == "time":
         assert config.cut
-        return events.withColumn(c.SPLIT, _if(_is_from(config.cut, "split.cut"), c.TEST, F.lit(c.TRAIN)))
+        return events.withColumn(c.SPLIT, _if(is_from(config.cut, "split.cut"), c.TEST, F.lit(c.TRAIN)))
     events = events.withColumn("_is_kept", F.col(REASON).isNull())
     from_last, num_events = _place_from_last(["_is_kept"], order)
     is_test = (from_last == 1) & (num_events > 1)
@@ -82,7 +82,7 @@ def _cut_valid(events: DataFrame, valid: ValidConfig, order: str) -> DataFrame:
         is_valid = from_last <= F.least(F.lit(valid.k), num_events - 1)
     elif valid.kind == "time":
         assert valid.cut
-        is_valid = _is_from(valid.cut, "split.valid.cut")
+        is_valid = is_from(valid.cut, "split.valid.cut")
     else:
         is_valid = F.coalesce(F.col("_given_split") == c.VALID, F.lit(False))
     return events.withColumn(c.SPLIT, _if(is_train & is_valid, c.VALID, F.col(c.SPLIT)))
@@ -115,7 +115,8 @@ def _place_from_last(groups: list[str], order: str) -> tuple[Column, Column]:
     return F.row_number().over(latest_first), F.count("*").over(user)
 
 
-def _is_from(time: str, where: str) -> Column:
+def is_from(time: str, where: str) -> Column:
+    """Whether an event is from a time on."""
     return F.col(c.TS) >= F.timestamp_micros(F.lit(parse_time_us(time, where)))
 
 

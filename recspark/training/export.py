@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.contracts.tables import ITEM_EMBEDDINGS, USER_EMBEDDINGS
+from recspark.evaluate.history_context import HistoryContext
+from recspark.evaluate.ragged import Ragged
 from recspark.faults import fault_point
 from recspark.lake.arrow import TableAt, read_ids, read_table, stream_table
 from recspark.lake.parts import PartFile, PartWriter, commit_parts
@@ -27,7 +29,6 @@ from recspark.training.readout import (
     mean_of_sums,
     read_out,
     sum_user_vectors,
-    train_history,
     unit_rows,
 )
 from recspark.training.towers.result import TowerResult
@@ -140,12 +141,15 @@ def write_tower_users(
     A user of several vectors (interests) has no row: one vector cannot stand for them.
     """
     ids = read_ids(users, c.USER_IDX, c.USER_ID)
+    spec = towers.users.spec
+    columns = [c.USER_IDX, c.ITEM_IDX, c.NUM_TRAIN, *spec.event_columns]
     num_rows = num_missing = 0
-    for piece, (user_idx, item_idx, starts, num_train) in enumerate(_stream_histories(histories)):
+    for piece, batch in enumerate(stream_table(histories, columns, _USERS_AT_ONCE)):
         if piece % world.world_size != world.rank:
             continue
-        history = train_history(item_idx, starts, num_train)
-        vectors = towers.users.encode(towers.query, history.where(towers.is_listed[history.values]), user_idx)
+        user_idx = batch[c.USER_IDX].to_numpy()
+        history, context = _read_train(pa.Table.from_batches([batch]), spec.event_columns)
+        vectors = towers.encode_users(history, user_idx, context.at(spec.until_us, len(history)))
         if vectors.ndim == 3:
             vectors = np.zeros((len(user_idx), vectors.shape[2]), np.float32)
         listed = np.flatnonzero(vectors.any(axis=1))
@@ -155,6 +159,13 @@ def write_tower_users(
         writer.write(_embedding_rows(user_idx[listed], own_ids, vectors[listed], None, bias))
         num_rows, num_missing = num_rows + len(listed), num_missing + len(user_idx) - len(listed)
     return {"users": num_rows, "users_without_history": num_missing}
+
+
+def _read_train(rows: pa.Table, event_columns: list[str]) -> tuple[Ragged, HistoryContext]:
+    """(train items of each user, what else is known of these events)."""
+    events = Ragged.from_arrow(rows[c.ITEM_IDX])
+    is_train = events.place_of_value < np.repeat(rows[c.NUM_TRAIN].to_numpy(), events.lengths)
+    return events.where(is_train), HistoryContext.from_rows(rows, event_columns).pick(is_train)
 
 
 def _stream_histories(histories: TableAt) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:

@@ -23,7 +23,7 @@ class TrainInputs:
     ``corpora`` has the table of each corpus with its weight, by name, none for a model in closed form;
     ``item_graph`` is there for a warm start, and for a closed form without users. ``bought_type`` is the code of the
     event type that `training.conversion_context` names. ``has_user_keys``: sequences say whose they are, and which
-    events came at once.
+    events came at once. ``user_negatives`` is there where events are negatives.
     """
 
     corpora: dict[str, tuple[TableAt, float]]
@@ -34,12 +34,13 @@ class TrainInputs:
     item_graph: TableAt | None = None
     bought_type: int | None = None
     has_user_keys: bool = False
+    user_negatives: TableAt | None = None
 
     @property
     def versions(self) -> dict[str, int]:
         """Table -> version, as records and manifests name them."""
         corpora = (table for table, _ in self.corpora.values())
-        tables = (*corpora, self.items, self.users, self.user_histories, self.item_graph)
+        tables = (*corpora, self.items, self.users, self.user_histories, self.item_graph, self.user_negatives)
         return {table.name: table.version for table in tables if table}
 
     def fingerprint(self) -> str:
@@ -83,6 +84,7 @@ def find_inputs(run: Run) -> TrainInputs:
         item_graph=find("item_graph") if reads_graph else None,
         bought_type=_find_bought_type(run) if model.has_corpus else None,
         has_user_keys=model.has_towers,
+        user_negatives=find("user_negatives") if model.explicit_negatives else None,
     )
 
 

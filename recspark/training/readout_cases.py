@@ -5,7 +5,7 @@ user_histories row   item_idx [3, 5, 3, 8, 9]   num_train 3, num_valid 1   ->   
 What lies behind the validation items is not looked at.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from recspark.contracts import columns as c
 from recspark.contracts.shards import hash_ids
 from recspark.errors import DataError
 from recspark.evaluate.histories import TRAIN_ONLY, Cases, CaseSpec, build_cases
+from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.ragged import Ragged
 from recspark.lake.arrow import TableAt, read_table, stream_table
 from recspark.training.world import World
@@ -26,16 +27,17 @@ _USERS_AT_ONCE = 50_000
 
 
 def read_valid_cases(
-    user_histories: TableAt, num_events: NDArray[np.int64], search: ReadoutSearchConfig, world: World
-) -> Cases:
+    user_histories: TableAt, num_events: NDArray[np.int64], search: ReadoutSearchConfig, world: World,
+    event_columns: Sequence[str] = (),
+) -> Cases:  # fmt: skip
     """The users with both train and validation items, by user_idx; of more than ``max_users`` those with the smallest
     hashes. The same on every rank: each reads all histories, looks at every n-th piece of them and tells the others
-    which users it found. Collective.
+    which users it found. ``event_columns`` are read into their context. Collective.
 
     Raises: DataError when there are none.
     """
     spec = CaseSpec(c.VALID, TRAIN_ONLY, search.mask_seen, search.max_users)
-    own = list(_find_cases(user_histories, num_events, spec, world))
+    own = list(_find_cases(user_histories, event_columns, num_events, spec, world))
     found = [cases for of_rank in world.gather_objects(own) for cases in of_rank]
     if not found:
         raise _nobody(user_histories, num_events, spec, world)
@@ -49,13 +51,16 @@ def first_by_hash(cases: Cases, num_users: int) -> Cases:
 
 
 def _find_cases(
-    user_histories: TableAt, num_events: NDArray[np.int64], spec: CaseSpec, world: World
+    user_histories: TableAt, event_columns: Sequence[str], num_events: NDArray[np.int64], spec: CaseSpec, world: World
 ) -> Iterator[Cases]:
     """The users of this rank's pieces of the table."""
-    for piece, batch in enumerate(stream_table(user_histories, _COLUMNS, _USERS_AT_ONCE)):
+    columns = list(dict.fromkeys([*_COLUMNS, *event_columns]))
+    for piece, batch in enumerate(stream_table(user_histories, columns, _USERS_AT_ONCE)):
         if piece % world.world_size == world.rank:
+            rows = _without_context(pa.Table.from_batches([batch]))
+            HistoryContext.from_rows(rows, event_columns)  # what is wrong with them is no piece without anybody
             try:
-                yield build_cases(_without_context(pa.Table.from_batches([batch])), num_events, spec)
+                yield build_cases(rows, num_events, spec, event_columns)
             except DataError:  # nobody in this piece
                 continue
 
@@ -94,6 +99,7 @@ def _join(parts: list[Cases]) -> Cases:
         join(lambda part: part.masked),
         np.concatenate([part.is_cold for part in parts]),
         parts[0].counts,
+        HistoryContext.join([part.context for part in parts]),
     )
 
 
@@ -105,4 +111,5 @@ def _take(cases: Cases, rows: NDArray[np.int64]) -> Cases:
         relevant=cases.relevant.take(rows),
         masked=cases.masked.take(rows),
         is_cold=cases.is_cold[rows],
+        context=cases.context.take(cases.history, rows),
     )

@@ -18,7 +18,7 @@ from recspark.models.mlp import RankedBatchNorm
 from recspark.training.job import train
 from recspark.training.world import find_launch, open_world
 from tests.helpers.ranks import check_ranks
-from tests.helpers.tower_lake import plan_towers
+from tests.helpers.tower_lake import SKIPS, plan_towers, write_skips
 from tests.helpers.training_lake import vectors_of, write_topic_sessions
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
@@ -26,7 +26,13 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 _NO_DROPOUT = {"pooling": "decay", "dropout": 0.0}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "light_gcn": ("light_gcn", {}),
-    "whole": ("two_tower", {"user": {"id": True, "history": _NO_DROPOUT}, "learn_temperature": True}),
+    "whole": (
+        "two_tower",
+        {
+            "user": {"id": True, "time_features": ["hour_of_day", "time_since_last"], "history": _NO_DROPOUT},
+            "learn_temperature": True,
+        },
+    ),
     "sampled": (
         "two_tower",
         {
@@ -36,6 +42,20 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
                 "hard_full_epoch": 1,
             },
             "user": {"history": _NO_DROPOUT, "mlp": {"hidden": [16], "norm": "batch"}},
+        },
+    ),
+    "skips": (
+        "two_tower",
+        {
+            "negatives": {"explicit": SKIPS | {"num": 2, "weight": 3.0}, "hard_graph": 2, "hard_full_epoch": 0},
+            "user": {"history": _NO_DROPOUT | {"event_weights": True}},
+        },
+    ),
+    "rest_skips": (
+        "two_tower",
+        {
+            "negatives": {"kind": "sampled", "uniform": 20, "explicit": SKIPS | {"num": 2}},
+            "targets": "rest", "user": {"history": {"pooling": "mean", "dropout": 0.0, "event_weights": True}},
         },
     ),
     "rest": (
@@ -76,7 +96,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     for num_ranks in (1, 2, 4):
         found[num_ranks] = tmp_path_factory.mktemp(f"ranks-{num_ranks}")
         for name in MODELS:
-            write_topic_sessions(plan(found[num_ranks], name))
+            run = plan(found[num_ranks], name)
+            write_topic_sessions(run)
+            if "negatives" in run.stages:
+                write_skips(run)
         if num_ranks == 1:
             for name in MODELS:
                 train(plan(found[1], name))

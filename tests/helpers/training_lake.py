@@ -12,6 +12,7 @@ from recspark.config import Run
 from tests.helpers.tiny_lake import plan_tiny, rows_of, write_stage
 
 NUM_TOPICS = 5
+HALF_HOUR_US = 1_800_000_000
 TRAINING = {
     "corpus": "sessions", "backend": "torch", "epochs": 2, "batch_sequences": 64, "num_lanes": 4, "num_threads": 1,
     "shared_negatives": 8, "checkpoint_steps": 5, "window": 3,
@@ -54,7 +55,7 @@ def write_topic_sessions(
 
     The last two items of the vocabulary are in no session: one has train events all the same, one has none. A history
     goes on with an item of the topic and the last one (valid), and with an item of the topic (test). The last user has
-    no history. ``features`` are columns of items.
+    no history. Events come every half hour, and weigh .5, 1, 8 and 0 in turn. ``features`` are columns of items.
     """
     sessions = topic_sequences(num_sessions, num_items - 2, seed)
     counts = np.bincount(np.concatenate(sessions), minlength=num_items)
@@ -67,13 +68,23 @@ def write_topic_sessions(
     ]
     rows.append({"session_id": "t", "user_idx": 0, "item_idx": [num_items - 1] * 2, "split": "test"})
     histories = [
-        {"user_idx": u, "item_idx": [*items.tolist(), valid, num_items - 1, test], "ts": list(range(len(items) + 3)),
+        {"user_idx": u, "item_idx": [*items.tolist(), valid, num_items - 1, test],
+         "ts": [(7 * u + place) * HALF_HOUR_US for place in range(len(items) + 3)],
+         "weight": [[0.5, 1.0, 8.0, 0.0][(u + place) % 4] for place in range(len(items) + 3)],
          "num_train": len(items), "num_valid": 2, "num_context": 0}
         for u, items in enumerate(sessions)
         for valid, test in [[_find_next(items, u + later, num_items - 2) for later in (1, 0)]]
     ]  # fmt: skip
     histories.append(
-        {"user_idx": num_sessions, "item_idx": [], "ts": [], "num_train": 0, "num_valid": 0, "num_context": 0}
+        {
+            "user_idx": num_sessions,
+            "item_idx": [],
+            "ts": [],
+            "weight": [],
+            "num_train": 0,
+            "num_valid": 0,
+            "num_context": 0,
+        }
     )
     tables = {"items": items, "users": users, "sessions": rows, "user_histories": histories}
     more = {"items": features or {}}

@@ -15,6 +15,7 @@ from tests.helpers.configs import MINIMAL, SOURCE, keys_of, problems_of, write_m
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _NOT_ALONE = {
     "split", "source.privacy", "training.conversion_context", "training.dense.slowmo", "training.warm_start",
+    "model.towers.negatives.explicit",
 }  # fmt: skip
 """Knobs that lack or contradict several others."""
 

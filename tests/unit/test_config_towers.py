@@ -1,9 +1,13 @@
 """Section `model.towers`: defaults by kind, what contradicts, what would have no effect, what a key hangs on."""
 
+from typing import get_args
+
 import pytest
 
 from recspark.config import load_config, plan_run
+from recspark.config.towers import UserTowerConfig
 from recspark.errors import ConfigError
+from recspark.evaluate.time_features import NAMES
 
 SOURCE = {"fingerprint": "source"}
 _FILES = "source: {kind: files, path: events.csv, format: csv, columns: {%s}}\n"
@@ -34,6 +38,42 @@ def test_training_has_the_defaults_of_the_kind_where_nothing_is_given(conf):
 
 def test_no_graph_and_no_walks_are_built_for_towers(conf):
     assert not {"graph", "walks"} & set(plan_run(load_config(conf), SOURCE).stages)
+
+
+def test_time_features_are_those_that_towers_can_read(conf):
+    (names,) = get_args(UserTowerConfig.model_fields["time_features"].annotation)[:1]
+    assert get_args(names) == NAMES
+    assert load_config(conf, [f"model.towers.user.time_features=[{', '.join(NAMES)}]"])
+
+
+def test_event_weights_need_some_that_differ(conf):
+    for given in ("source.columns.weight=w", "clean.event_weights={buy: 3}"):
+        assert load_config(conf, ["model.towers.user.history.event_weights=true", given])
+
+
+def test_explicit_negatives_have_a_stage_whose_key_hangs_on_what_it_reads(conf):
+    given = ["source.columns.event_type=t", "clean.event_types=[click]"]
+
+    def plan(**explicit):
+        knobs = [f"model.towers.negatives.explicit.{name}={value}" for name, value in explicit.items()]
+        return plan_run(load_config(conf, [*given, *knobs]), SOURCE).stages
+
+    plain, with_skips = plan(), plan(event_types="[skip]")
+    assert "negatives" not in plain
+    assert set(with_skips) - set(plain) == {"negatives"}
+    assert [name for name in with_skips if name in ("sessions", "negatives", "train")] == [
+        "sessions",
+        "negatives",
+        "train",
+    ]
+    assert with_skips["sessions"].key == plain["sessions"].key  # histories do not hang on the model
+    assert set(with_skips["negatives"].upstream) == {"ingest", "sessions"}
+    assert with_skips["train"].upstream["negatives"] == with_skips["negatives"].key
+    assert plan(event_types="[skip]", num=9)["negatives"].key == with_skips["negatives"].key
+    assert plan(event_types="[skip]", num=9)["train"].key != with_skips["train"].key
+    assert plan(event_types="[skip, hide]")["negatives"].key != with_skips["negatives"].key
+    skip_gram = plan_run(load_config(conf, [*given, "model.kind=skip_gram"]), SOURCE)
+    assert "negatives" not in skip_gram.stages
 
 
 def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
@@ -71,6 +111,44 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
             "model.towers.user.history.num_heads: must divide model.embedding_dim (64), got 3",
         ),
         (
+            ["model.towers.user.history.event_weights=true"],
+            "model.towers.user.history.event_weights: all events weigh 1; give source.columns.weight or clean.event_we",
+        ),
+        (
+            ["model.towers.user={id: true, history: {event_weights: true, pooling: none}}", "source.columns.weight=w"],
+            "model.towers.user.history.event_weights: no history is pooled; leave it out",
+        ),
+        (
+            ["model.towers.user.time_features=[hour_of_day]", "model.towers.targets=rest"],
+            "model.towers.user.time_features: needs targets next and a history.pooling; rows of whole users have no ti",
+        ),
+        (
+            ["model.towers.user.time_features=[hour_of_day]", "source.columns={position: p, split: s}",
+             "split={kind: given}", "sessions.group_by=user"],
+            "model.towers.user.time_features: needs times (source.columns.ts)",
+        ),
+        (
+            ["model.kind=light_gcn", "model.towers.user.time_features=[hour_of_day]"],
+            "model.towers.user.time_features: light_gcn has no user tower to read them; leave it out",
+        ),
+        (
+            ["model.towers.user.time_features=[hour_of_day, hour_of_day]"],
+            "model.towers.user.time_features: names one twice (hour_of_day, hour_of_day)",
+        ),
+        (
+            ["model.towers.user.time_features=[hour]"],
+            "model.towers.user.time_features.0:",
+        ),
+        (
+            ["recommend.at=2026-02-01", "source.columns={position: p, split: s}", "split={kind: given}",
+             "sessions.group_by=user"],
+            "recommend.at: needs times (source.columns.ts)",
+        ),
+        (
+            ["model.kind=mf", "model.towers.user.history.event_weights=true", "source.columns.weight=w"],
+            "model.towers.user.history.event_weights: no history is pooled; leave it out",
+        ),
+        (
             ["model.towers.targets=all"],
             "model.towers.targets: all would show a history its own targets; set it to next or rest",
         ),
@@ -87,6 +165,21 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
             "model.towers.negatives: hard_first_rank must be below hard_last_rank, got 9 and 9",
         ),
         (["model.towers.loss=ccl", "model.metric=ip"], "model.towers.loss: ccl is about cosines; set model.metric to"),
+        (
+            ["model.towers.negatives.explicit.event_types=[skip]"],
+            "model.towers.negatives.explicit.event_types: needs source.columns.event_type; without it each event is a "
+            "'event'",
+        ),
+        (
+            ["model.towers.negatives.explicit.event_types=[skip, view]", "source.columns.event_type=t",
+             "clean.event_weights={view: 0}"],
+            "model.towers.negatives.explicit.event_types: skip would be positives too; leave them out of histories, "
+            "such as by clean.event_weights {skip: 0}",
+        ),
+        (
+            ["model.towers.negatives.explicit.event_types=[]"],
+            "model.towers.negatives.explicit.event_types:",
+        ),
         (["training.window=7"], "training.window: model.kind two_tower makes no pairs of items; leave it out"),
         (["model.readout=sum"], "model.readout: model.kind two_tower has vectors of its own, nothing to read out"),
     ],

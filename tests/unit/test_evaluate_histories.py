@@ -80,7 +80,7 @@ def test_a_history_runs_by_time_where_validation_items_lie_between_train_items()
     parts, days = [([3, 5, 4], [8, 6], [], [9])], [[1, 3, 5, 2, 5, 7]]
     cases = build_cases(build_histories(parts, days), NUM_EVENTS, CaseSpec())
     assert cases.history.row(0).tolist() == [3, 8, 5, 4, 6]  # at one time as in the table
-    assert read_by_time(build_histories(parts, days)).row(0).tolist() == [3, 8, 5, 4, 6, 9]
+    assert read_by_time(build_histories(parts, days))[0].row(0).tolist() == [3, 8, 5, 4, 6, 9]
 
 
 def test_history_train_leaves_valid_out_and_keeps_context():

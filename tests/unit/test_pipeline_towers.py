@@ -11,7 +11,9 @@ import torch
 
 from recspark.config import Run
 from recspark.errors import ConfigError, TrainingError
+from recspark.evaluate.history_context import HistoryContext, raise_weights
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.time_features import NEVER
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table, read_table
 from recspark.pipeline import towers
@@ -32,6 +34,17 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "interests": ("two_tower", {"user": {"history": {"pooling": "multi_interest"}, "mlp": {"hidden": [6]}}}),
     "decay": ("two_tower", {}),
+    "weighted": ("two_tower", {"user": {"history": {"pooling": "attention", "event_weights": True}}}),
+    "weighted_mean": (
+        "two_tower",
+        {
+            "user": {
+                "time_features": ["time_since_last", "hour_of_day"],
+                "history": {"pooling": "mean", "event_weights": True},
+            }
+        },
+    ),
+    "times": ("two_tower", {"user": {"id": True, "time_features": ["day_of_week", "hour_of_day", "time_since_last"]}}),
     "light_gcn": ("light_gcn", {}),
     "mf": ("mf", {}),
 }
@@ -66,9 +79,18 @@ def test_the_program_makes_the_vectors_that_users_are_served_by(
     for users in ([-1, -1, -1], [3, 0, -1]):
         if name == "mf":
             users = [-1, -1, -1]  # others take their row of user_embeddings
-        expected = encoder.encode(Ragged.from_rows(rows), np.array(users))
+        weights = torch.tensor([[2.0, 0, 0, 0], [0.5, 0, 3, 1], [0.0] * 4])
+        flat = np.array([2.0, 0.5, 0, 3, 1], np.float32)
+        ts_us = 10**15 + np.array([0, 1, 2, 3, 4]) * 10**9
+        moment_us, last_us = np.array([10**15 + 1, 10**15 + 10**12, -1]), np.array([10**15, 10**15 + 4 * 10**9, -1])
+        asked_us = np.where(moment_us < 0, NEVER, moment_us)
+        context = HistoryContext(raise_weights(flat), ts_us).at(asked_us, len(rows))
+        expected = encoder.encode(Ragged.from_rows(rows), np.array(users), context)
+        more = [weights] if name.startswith("weighted") else []
+        if name in ("times", "weighted_mean"):
+            more += [torch.from_numpy(moment_us), torch.from_numpy(last_us)]
         with torch.no_grad():
-            found = program(padded, torch.tensor(users)).numpy()
+            found = program(padded, torch.tensor(users), *more).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -63,6 +63,13 @@ def test_recommend_leaves_out_what_was_seen(active):
         only = release.recommend(HISTORIES[:1], 4, allowed=["i3", "i8", "i9"]).item_ids
         with pytest.raises(QueryError, match="takes a list of histories, each a list of item ids; got a text"):
             release.recommend(["i3"], 4)
+        with pytest.raises(QueryError, match="weights need a number for each event of each history"):
+            release.recommend([["i3", "i7"]], 4, weights=[[1.0]])
+        with pytest.raises(QueryError, match="times need a datetime for each event of each history"):
+            release.recommend([["i3", "i7"]], 4, times=[[]])
+        for wrong in (-1.0, float("nan")):
+            with pytest.raises(QueryError, match="weights must be numbers of 0 or more"):
+                release.recommend([["i3", "i7"]], 4, weights=[[1.0, wrong]])
     assert [len(row) for row in found] == [4, 4, 4, 4]
     assert not {"i3", "i7"} & {*found[0]}
     assert "i3" in seen[0]

@@ -158,7 +158,7 @@ def test_of_several_interests_an_item_has_the_score_of_the_nearest():
     queries = random.normal(size=(7, 3, 4)).astype(np.float32)
 
     class Interests:
-        def encode(self, history, user_idx=None):
+        def encode(self, history, user_idx=None, context=None):
             return queries
 
     masked = Ragged.from_rows([[int(i) * 2 for i in random.integers(0, num_items, 3)] for _ in range(7)])

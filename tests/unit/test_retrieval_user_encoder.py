@@ -37,7 +37,7 @@ class Interests:
 
     vectors_UHD: np.ndarray
 
-    def encode(self, history, user_idx=None):
+    def encode(self, history, user_idx=None, context=None):
         return self.vectors_UHD[: len(history)]
 
 

@@ -10,18 +10,25 @@ import pyarrow.compute as pc
 import pytest
 
 from recspark.config import Run
+from recspark.contracts.tables import SESSIONS, USER_HISTORIES
 from recspark.errors import DataError, LakeError
+from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.leak.towers import encode_again
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.index.item_vectors import read_item_vectors
-from recspark.lake.arrow import find_done, find_table, read_table
+from recspark.lake.arrow import find_done, find_table, read_table, write_table
 from recspark.lake.folders import read_manifest
 from recspark.pipeline.evaluate_stage import evaluate
 from recspark.retrieval.query import recommend_for_user, similar_items
+from recspark.retrieval.rules import plan_rules
+from recspark.retrieval.serving import Pinned, Recommender, read_blocks
 from recspark.retrieval.user_encoder import TowerEncoder, open_user_encoder
 from recspark.training.job import train
+from recspark.training.readout import unit_rows
 from recspark.training.towers import backend as tower_backend
-from tests.helpers.tower_lake import plan_towers
+from tests.helpers.tiny_lake import rows_of
+from tests.helpers.tower_lake import SKIPS, plan_towers, write_skips
 from tests.helpers.training_lake import NUM_TOPICS, topic_purity, vectors_of, write_topic_sessions
 
 GENRES = [{"name": "genre", "of": "item", "path": "g.csv", "key": "id", "column": "genre"}]
@@ -33,6 +40,19 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mean": ("two_tower", {"targets": "rest", "user": {"history": {"pooling": "mean", "shared": False}}}),
     "attention": ("two_tower", {"user": {"history": {"pooling": "attention"}}, "learn_temperature": True}),
     "interests": ("two_tower", {"user": {"history": {"pooling": "multi_interest", "num_interests": 2}}}),
+    "weighted": ("two_tower", {"user": {"history": {"event_weights": True}}}),
+    "weighted_sets": (
+        "two_tower",
+        {"targets": "rest", "user": {"history": {"pooling": "mean", "event_weights": True, "length_power": 0.5}}},
+    ),
+    "weighted_attention": (
+        "two_tower",
+        {"user": {"id": True, "history": {"pooling": "attention", "event_weights": True, "max_items": 5}}},
+    ),
+    "times": (
+        "two_tower",
+        {"user": {"time_features": ["hour_of_day", "day_of_week", "time_since_last"], "history": {"pooling": "mean"}}},
+    ),
     "sampled": (
         "two_tower",
         {
@@ -45,12 +65,27 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }  # fmt: skip
-MORE = {"mf": {"training": {"epochs": 5}}, "interests": {"training": {"epochs": 5}}}
+MORE = {name: {"training": {"epochs": 5}} for name in ("mf", "interests", "weighted_attention")}
 
 
 def rows(run: Run, table: str) -> pa.Table:
     found = read_table(find_table(run.lake, run.stages["train"], table))
     return found.filter(pc.equal(found["model_id"], run.stages["train"].id)).sort_by("idx")
+
+
+def read_histories(run: Run, users: Any, is_train: bool) -> tuple[Ragged, HistoryContext]:
+    """Histories of users in the table's order, all of them or the train part, with what the tower asks for, as of the
+    newest train event.
+    """
+    found = read_table(find_table(run.lake, run.stages["sessions"], "user_histories")).sort_by("user_idx")
+    events = Ragged.from_arrow(found["item_idx"])
+    is_train_event = events.place_of_value < np.repeat(found["num_train"].to_numpy(), events.lengths)
+    kept = is_train_event | (not is_train)
+    own = events.where(kept)
+    columns = find_event_columns(find_table(run.lake, run.stages["train"], "item_embeddings"))
+    context = HistoryContext.from_rows(found, columns).pick(kept).take(own, users)
+    until_us = int(HistoryContext.from_rows(found, ["ts"]).pick(is_train_event).ts_us.max())  # type: ignore[union-attr]
+    return own.take(users), context.at(until_us, len(users))
 
 
 @pytest.fixture(scope="module")
@@ -86,25 +121,23 @@ def test_users_have_the_vector_that_they_are_served_by(trained: dict[str, Run], 
     vectors = read_item_vectors(embeddings)
     encoder, users = open_user_encoder(vectors, embeddings), rows(run, "user_embeddings")
     assert isinstance(encoder, TowerEncoder)
-    found = read_table(find_table(run.lake, run.stages["sessions"], "user_histories")).sort_by("user_idx")
-    events = Ragged.from_arrow(found["item_idx"])
-    train_part = events.where(events.place_of_value < np.repeat(found["num_train"].to_numpy(), events.lengths))
     listed = users["idx"].to_numpy()
-    served = encoder.encode(train_part.take(listed), listed)
+    train_part, context = read_histories(run, listed, is_train=True)
+    served = encoder.encode(train_part, listed, context)
     np.testing.assert_allclose(served, vectors_of(users), rtol=1e-4, atol=1e-5)
 
 
-def test_an_audit_finds_users_made_of_their_train_items_alone(trained: dict[str, Run]) -> None:
-    run = trained["attention"]
+@pytest.mark.parametrize("name", ["attention", "weighted_attention", "times"])
+def test_an_audit_finds_users_made_of_their_train_items_alone(trained: dict[str, Run], name: str) -> None:
+    run = trained[name]
     users = rows(run, "user_embeddings")
-    found = read_table(find_table(run.lake, run.stages["sessions"], "user_histories")).sort_by("user_idx")
-    events = Ragged.from_arrow(found["item_idx"])
-    train_part = events.where(events.place_of_value < np.repeat(found["num_train"].to_numpy(), events.lengths))
     listed = users["idx"].to_numpy()
     embeddings = find_table(run.lake, run.stages["train"], "item_embeddings")
-    again = encode_again(embeddings, train_part.take(listed), listed)
+    train_part, context = read_histories(run, listed, is_train=True)
+    again = encode_again(embeddings, train_part, listed, context)
     np.testing.assert_allclose(again, vectors_of(users), rtol=1e-4, atol=1e-5)
-    with_test = encode_again(embeddings, events.take(listed), listed)
+    events, context = read_histories(run, listed, is_train=False)
+    with_test = encode_again(embeddings, events, listed, context)
     assert np.abs(with_test - vectors_of(users)).max() > 0.01
 
 
@@ -190,6 +223,102 @@ def test_a_user_whom_training_never_saw_is_told_by_his_history(trained: dict[str
         known, unknown = encoder.encode(history, np.array([3])), encoder.encode(history)
         assert unknown.any()
         assert np.allclose(known, unknown) == (name in ("decay", "light_gcn"))
+
+
+def test_weights_reach_every_path_that_serves_users(trained: dict[str, Run]) -> None:
+    """Query, batch lists and evaluation list what the tower says of histories with their weights, and not without."""
+    run = trained["weighted"]
+    embeddings = find_table(run.lake, run.stages["train"], "item_embeddings")
+    vectors = read_item_vectors(embeddings)
+    encoder, users = open_user_encoder(vectors, embeddings), np.arange(40)
+
+    def lists(history: Ragged, context: HistoryContext) -> list[list[int]]:
+        scores = vectors.prepare_queries(encoder.encode(history, users, context)) @ vectors.candidates.T
+        out = [set(history.row(u).tolist()) for u in users]
+        order = vectors.item_idx[np.argsort(-scores, axis=1, kind="stable")]
+        return [[i for i in order[u].tolist() if i not in out[u]][:5] for u in users]
+
+    events, context = read_histories(run, users, is_train=False)
+    expected = lists(events, context)
+    assert expected != lists(events, HistoryContext.plain(events, 0))
+    asked = [[int(n.item_id[1:]) for n in recommend_for_user(run, f"u{u}", 5)] for u in users[:8]]
+    assert asked == expected[:8]
+    names = ("items", "users", "user_histories", "item_embeddings")
+    pinned = Pinned(run.lake, **{name: find_table(run.lake, run.producer(name), name) for name in names})
+    (block,) = read_blocks(pinned)
+    rules = plan_rules(pinned.items, run.config.recommend.model_copy(update={"k": 5}))
+    listed = Recommender(pinned, rules).list_users(block["user_id"], block)["item_ids"].to_pylist()
+    assert [[int(i[1:]) for i in row] for row in listed[:40]] == expected
+    scored = read_table(find_table(run.lake, run.stages["evaluate"], "recommendations")).to_pylist()
+    by_user = {row["user_id"]: row["item_ids"] for row in scored if row["model_id"] == run.stages["train"].id}
+    before_test = np.concatenate(
+        [np.arange(a, b - 1) for a, b in zip(events.offsets[:-1], events.offsets[1:], strict=True)]
+    )
+    history = Ragged.from_lengths(events.lengths - 1, events.values[before_test])
+    evaluated = lists(history, context.pick(before_test))
+    scored_users = [u for u in users if f"u{u}" in by_user]  # of the others nothing is held out that is unseen
+    assert len(scored_users) > 20
+    assert [[int(i[1:]) for i in by_user[f"u{u}"]] for u in scored_users] == [evaluated[u] for u in scored_users]
+
+
+@pytest.mark.parametrize(("wrong", "shown"), [(float("nan"), "nan"), (-1.0, r"-1\.0")])
+def test_weights_that_are_none_are_told_by_name(tmp_path: Path, wrong: float, shown: str) -> None:
+    run = plan_towers(tmp_path, *MODELS["weighted"])
+    write_topic_sessions(run)
+    table = find_table(run.lake, run.stages["sessions"], "user_histories")
+    rows_ = read_table(table).to_pylist()
+    rows_[3]["weight"][0] = wrong
+    write_table(run.lake, USER_HISTORIES, rows_of("user_histories", rows_), run.record("sessions", is_marker=False))
+    sessions = read_table(find_table(run.lake, run.stages["sessions"], "sessions"))
+    tables = {"items": 0, "users": 0, "user_histories": 1, "quarantine": 0}
+    write_table(run.lake, SESSIONS, sessions, run.record("sessions", is_marker=True, tables=tables))
+    with pytest.raises(
+        DataError, match=rf"1 of [\d,]+ event weights are no numbers of 0 or more, the first is {shown}; run"
+    ):
+        train(run)
+
+
+def scores_of_skipped(run: Run) -> float:
+    """The mean cosine of users with what they skipped, less that with the rest of their topic which they never took."""
+    items, users = (vectors_of(rows(run, table)) for table in ("item_embeddings", "user_embeddings"))
+    cosines = unit_rows(users) @ unit_rows(items).T
+    histories = read_table(find_table(run.lake, run.stages["sessions"], "user_histories")).sort_by("user_idx")
+    skipped = read_table(find_table(run.lake, run.stages["negatives"], "user_negatives")).sort_by("user_idx")
+    ahead = []
+    for user, (row, skips) in enumerate(
+        zip(histories["item_idx"].to_pylist(), skipped["item_idx"].to_pylist(), strict=False)
+    ):
+        others = [i for i in range(row[0] % NUM_TOPICS, 58, NUM_TOPICS) if i not in {*row, *skips}]
+        if others:
+            ahead.append(cosines[user, skips].mean() - cosines[user, others].mean())
+    return float(np.mean(ahead))
+
+
+@pytest.mark.parametrize("targets", ["next", "rest"])
+def test_what_users_skip_is_pushed_away_from_them(tmp_path: Path, targets: str) -> None:
+    """With a vector a user, which can tell him from others of his topic; the same lake without explicit negatives."""
+    found = {}
+    for num, weight in ((1, 1e-6), (3, 10.0)):
+        towers = {
+            "negatives": {"explicit": SKIPS | {"num": num, "weight": weight}}, "targets": targets,
+            "user": {"id": True, "history": {"pooling": "mean", "dropout": 0.0}},
+        }  # fmt: skip
+        run = plan_towers(tmp_path / str(num), "two_tower", towers, training={"epochs": 8, "learning_rate": 0.2})
+        write_topic_sessions(run)
+        write_skips(run)
+        train(run)
+        found[num] = scores_of_skipped(run)
+    assert abs(found[1]) < 0.01
+    assert found[3] < found[1] - 0.02
+    inputs = find_done(run.lake, run.stages["train"])[1].inputs  # type: ignore[index]
+    assert inputs["user_negatives"] == 0
+
+
+def test_without_the_table_of_explicit_negatives_the_stage_to_run_is_named(tmp_path: Path) -> None:
+    run = plan_towers(tmp_path, "two_tower", {"negatives": {"explicit": SKIPS}})
+    write_topic_sessions(run)
+    with pytest.raises(LakeError, match=r"user_negatives: no version for this config .* --to negatives` first"):
+        train(run)
 
 
 def test_a_lost_user_tower_is_told_by_name(trained: dict[str, Run]) -> None:

@@ -80,6 +80,37 @@ def test_with_log_q_the_mean_gradient_is_that_of_the_full_softmax(config: dict[s
     assert error_of(source(**config)) < 0.08
 
 
+@pytest.mark.parametrize("config", MIXTURES)
+def test_explicit_negatives_beside_a_mixture_count_in_full_beside_the_whole_catalogue(
+    config: dict[str, object],
+) -> None:
+    """They are not drawn, so not corrected: the mean gradient is that of log(sum over all + weight x theirs)."""
+    found, explicit, weight = source(**config), torch.tensor([[4, 9]]), 3.0
+    q = F.normalize(torch.randn(1, DIM, generator=torch.Generator().manual_seed(1))) * 2
+    v = F.normalize(torch.randn(NUM_ITEMS, DIM, generator=torch.Generator().manual_seed(2)))
+    total = torch.zeros(NUM_ITEMS, DIM)
+    for step in range(NUM_STEPS):
+        drawn = found.draw(np.append(draw_targets(step), TARGET), step)
+        assert drawn.correction is not None
+        own = torch.cat([v[torch.from_numpy(drawn.items)], v]).requires_grad_()
+        target = Targets.of(np.zeros(1, np.int64), drawn.columns_of(np.array([TARGET])), np.ones(1, np.float32))
+        shared = len(drawn.items)
+        loss = retrieval_loss(
+            softmax_scores, q, own, target, torch.from_numpy(drawn.correction), explicit + shared, shared,
+            hard_correction_H=torch.full((2,), weight).log(),
+        )  # fmt: skip
+        (gradient,) = torch.autograd.grad(loss, own)
+        total += gradient[shared:]
+        total[torch.from_numpy(drawn.items)] += gradient[:shared]
+    whole = v.clone().requires_grad_()
+    scores = (q @ whole.T)[0]
+    all_scores = torch.cat([scores, scores[explicit[0]] + np.log(weight)])
+    (expected,) = torch.autograd.grad(all_scores.logsumexp(0) - scores[TARGET], whole)
+    others = torch.arange(NUM_ITEMS) != TARGET
+    error = (total / NUM_STEPS - expected)[others].norm() / expected[others].norm()
+    assert float(error) < 0.08
+
+
 def test_a_wrong_sign_and_no_correction_are_far_off() -> None:
     config = {"in_batch": True, "uniform": 0}
     right = error_of(source(**config))

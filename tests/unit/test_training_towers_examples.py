@@ -6,8 +6,10 @@ import pytest
 from recspark.config.towers import HistoryConfig, TowersConfig, UserTowerConfig
 from recspark.errors import DataError
 from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.time_features import NAMES, NEVER, encode_times
 from recspark.training.objective import Place
 from recspark.training.sequence_files import TIED, Sequences
+from recspark.training.towers.event_columns import EventColumns
 from recspark.training.towers.examples import (
     ALL,
     NEXT,
@@ -22,10 +24,16 @@ HISTORIES = [[3, 5, 8], [7], [1, 2, 4, 6, 9], []]
 PLACE = Place(0, 2, 2, 4)
 
 
-def maker(mode: str, max_items: int = 50, kept: np.ndarray | None = None, **config: object) -> ExampleMaker:
+def maker(
+    mode: str,
+    max_items: int = 50,
+    kept: np.ndarray | None = None,
+    columns: EventColumns | None = None,
+    **config: object,
+) -> ExampleMaker:
     user = UserTowerConfig(history=HistoryConfig(max_items=max_items))
     towers = TowersConfig(user=user, **config)  # type: ignore[arg-type]
-    return ExampleMaker(towers, mode, np.ones(10, np.bool_) if kept is None else kept, seed=1)
+    return ExampleMaker(towers, mode, np.ones(10, np.bool_) if kept is None else kept, 1, columns)
 
 
 def batch(histories: list[list[int]] = HISTORIES) -> Sequences:
@@ -111,6 +119,94 @@ def test_what_came_at_the_same_time_is_not_seen() -> None:
         (10, [3], 8),
         (10, [3, 8], 9),
     ]
+
+
+def timed_batch(seed: int) -> tuple[list[list[int]], list[list[int]], Sequences, EventColumns]:
+    """(items, times, a batch of them in another order of users, their columns by user_idx); many times are shared."""
+    random = np.random.default_rng(seed)
+    items = [random.integers(0, 10, random.integers(0, 9)).tolist() for _ in range(30)]
+    times = [np.sort(random.integers(0, 6, len(row))).tolist() for row in items]
+    offsets = Ragged.from_rows(items).offsets
+    columns = EventColumns(offsets, np.array([ts for row in times for ts in row], np.int64))
+    users = random.permutation(len(items))
+    tied = [[i | TIED if p and times[u][p] == times[u][p - 1] else i for p, i in enumerate(items[u])] for u in users]
+    rows = Ragged.from_rows(tied)
+    return items, times, Sequences(rows.values, rows.offsets, users.astype(np.int32)), columns
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_row_has_the_time_of_its_targets_and_sees_only_what_came_strictly_before(seed: int) -> None:
+    """Against a loop over all events: what a row sees, what it is to find, and when."""
+    items, times, rows, columns = timed_batch(seed)
+    kept = np.ones(10, np.bool_)
+    kept[[3, 7]] = seed % 2 == 0
+    expected = []
+    for user, own in enumerate(items):
+        events = [(i, ts) for i, ts in zip(own, times[user], strict=True) if kept[i]][-6:]
+        for item, ts in events:
+            seen = [(i, earlier) for i, earlier in events if earlier < ts]
+            if seen:
+                expected.append((user, [i for i, _ in seen], item, ts, seen[-1][1]))
+    examples = maker(NEXT, max_items=5, kept=kept, columns=columns).make(rows, PLACE)
+    assert examples.row_ts_us is not None
+    assert examples.last_ts_us is not None
+    when, last = (ts[examples.target_row].tolist() for ts in (examples.row_ts_us, examples.last_ts_us))
+    found = [(*question, *times) for question, *times in zip(questions(examples), when, last, strict=True)]
+    assert sorted(found) == sorted(expected)
+    assert (examples.last_ts_us[examples.target_row] < examples.row_ts_us[examples.target_row]).all()
+    without = np.setdiff1d(np.arange(examples.num_rows), examples.target_row)
+    assert (examples.row_ts_us[without] == NEVER).all()
+
+
+def test_codes_of_a_row_hang_on_nothing_after_its_target() -> None:
+    """All later events of a user are moved away; what the row is told of times stays."""
+    _, times, rows, _ = timed_batch(3)
+    hours = [[ts * 3_600_000_000 for ts in row] for row in times]
+    offsets = Ragged.from_rows(times).offsets
+
+    def codes(until: int, shift: int) -> dict[tuple[int, tuple[int, ...], int], list[int]]:
+        flat = [ts + shift * (ts > until * 3_600_000_000) for row in hours for ts in row]
+        examples = maker(NEXT, columns=EventColumns(offsets, np.array(flat, np.int64))).make(rows, PLACE)
+        assert examples.row_ts_us is not None
+        assert examples.last_ts_us is not None
+        found = encode_times(NAMES, examples.row_ts_us, examples.last_ts_us)[examples.target_row].tolist()
+        is_early = examples.row_ts_us[examples.target_row] <= until * 3_600_000_000
+        told = zip(questions(examples), found, is_early, strict=True)
+        return {(user, tuple(seen), item): row for (user, seen, item), row, early in told if early}
+
+    for until in range(1, 5):
+        before = codes(until, 0)
+        assert before
+        assert codes(until, 86_400_000_000_000) == before
+
+
+@pytest.mark.parametrize("mode", [NEXT, REST, ALL])
+def test_each_event_of_an_input_has_its_weight(mode: str) -> None:
+    """A weight says which event it is of."""
+    items, _, rows, columns = timed_batch(8)
+    kept = np.ones(10, np.bool_)
+    kept[[2, 5]] = False
+    offsets = columns.offsets
+    weight = np.arange(offsets[-1]).astype(np.float32) + 1
+    weighed = EventColumns(offsets, weight=weight)
+    examples = maker(mode, max_items=5, kept=kept, columns=weighed).make(rows, PLACE)
+    assert examples.history_weight is not None
+    assert len(examples.history_weight) == len(examples.history.values)
+    places = examples.history_weight.astype(np.int64) - 1
+    owners = examples.users[examples.history.row_of_value]
+    flat = np.array([i for row in items for i in row])
+    assert (flat[places] == examples.history.values).all()
+    assert ((places >= offsets[owners]) & (places < offsets[owners + 1])).all()
+    within = examples.history.row_of_value[1:] == examples.history.row_of_value[:-1]
+    assert (np.diff(places)[within] > 0).all()
+    assert examples.row_ts_us is None
+    assert (len(places) > 0) == (mode != ALL)
+
+
+def test_rows_of_whole_users_have_no_time() -> None:
+    columns = EventColumns(np.append(np.zeros(11), np.cumsum([3, 1, 5, 0])).astype(np.int64), np.arange(9))
+    for mode in (REST, ALL):
+        assert maker(mode, columns=columns).make(batch(), PLACE).row_ts_us is None
 
 
 def test_rare_items_are_left_out() -> None:

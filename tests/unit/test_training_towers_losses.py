@@ -25,8 +25,15 @@ def targets(masked: list[tuple[int, int]] | None = None) -> Targets:
     return Targets(row, column, weight, out[:, 0], out[:, 1])
 
 
-def plain(name: str, scores: Tensor, correction: Tensor, found: Targets, hard: Tensor | None) -> Tensor:
-    """One target at a time, straight from the formulas; ``hard`` scores [R, H] count once."""
+def plain(
+    name: str,
+    scores: Tensor,
+    correction: Tensor,
+    found: Targets,
+    hard: Tensor | None,
+    hard_weight: Tensor | None = None,
+) -> Tensor:
+    """One target at a time, straight from the formulas; ``hard`` scores [R, H] count ``hard_weight`` [H] each."""
     total = torch.zeros((), dtype=torch.float64)
     own_of = {r: {c for row, c in TARGETS if row == r} for r in range(NUM_ROWS)}
     out_of = {r: set(found.masked_column[found.masked_row == r].tolist()) for r in range(NUM_ROWS)}
@@ -34,7 +41,8 @@ def plain(name: str, scores: Tensor, correction: Tensor, found: Targets, hard: T
         negatives = [j for j in range(NUM_ITEMS) if j not in own_of[r] | out_of[r]]
         s, weights = scores[r, negatives], correction[negatives].exp()
         if hard is not None:
-            s, weights = torch.cat([s, hard[r]]), torch.cat([weights, torch.ones(hard.shape[1], dtype=torch.float64)])
+            own_weight = torch.ones(hard.shape[1], dtype=torch.float64) if hard_weight is None else hard_weight
+            s, weights = torch.cat([s, hard[r]]), torch.cat([weights, own_weight])
             is_there = s > -torch.inf
             s, weights = s[is_there], weights[is_there]
         own, share = scores[r, c], weights / weights.sum()
@@ -67,6 +75,24 @@ def test_loss_and_gradients_are_those_of_the_plain_formula(name: str, chunk_rows
     expected = plain(name, q @ v[:NUM_ITEMS].T, correction, found, hard_scores)
     torch.testing.assert_close(got, expected)
     for one, other in zip(got_gradients, torch.autograd.grad(expected * 3, (q, v)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("has_correction", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_rows_own_negatives_count_what_their_columns_say(name: str, has_correction: bool) -> None:
+    q, v, found = vectors(NUM_ROWS, 6), vectors(NUM_ITEMS + 2, 7), targets()
+    correction = torch.linspace(-1, 1, NUM_ITEMS, dtype=torch.float64) if has_correction else None
+    weight = torch.tensor([0.25, 3.0], dtype=torch.float64)
+    hard = torch.tensor([[NUM_ITEMS, NUM_ITEMS + 1], [ABSENT, ABSENT], [ABSENT, 4]] + [[2, ABSENT]] * 4)
+    loss = build_loss(name, MARGIN, NEGATIVE_WEIGHT)
+    got = retrieval_loss(loss, q, v, found, correction, hard, NUM_ITEMS, 3, hard_correction_H=weight.log())
+    hard_scores = torch.einsum("rd,rhd->rh", q, v[hard.clamp_min(0)]).masked_fill(hard == ABSENT, -torch.inf)
+    shared = torch.zeros(NUM_ITEMS, dtype=torch.float64) if correction is None else correction
+    expected = plain(name, q @ v[:NUM_ITEMS].T, shared, found, hard_scores, weight)
+    torch.testing.assert_close(got, expected)
+    gradients, wanted = (torch.autograd.grad(one, (q, v)) for one in (got, expected))
+    for one, other in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(one, other)
 
 

@@ -11,19 +11,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from recspark.evaluate.inputs import read_num_events
-from recspark.evaluate.leak import graph, model, sessions, vocabulary, walks
+from recspark.evaluate.leak import graph, model, negatives, sessions, vocabulary, walks
 from recspark.evaluate.leak.events import check_events
 from recspark.evaluate.leak.histories import TrainParts, scan_histories
 from recspark.evaluate.leak.inputs import Audited, check_inputs
 from recspark.evaluate.leak.report import NOTHING_HELD_OUT, Check, LeakReport, not_applicable
 from recspark.evaluate.leak.split import Split
+from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.lake.arrow import TableAt, count_rows
 
 
 def audit(audited: Audited) -> LeakReport:
     """Every check that the run's tables allow, and the reason for each that they do not.
 
-    Reads each table once or twice in batches, columns by need. Holds about 50 bytes an item, its id, 16 bytes a
+    Reads each table once or twice in batches, columns by need. Holds about 50 bytes an item, its id, 24 bytes a
     user, and samples of bounded numbers of users, edges and steps.
 
     Raises: LakeError when a table is damaged, or tables are of different builds.
@@ -53,7 +54,8 @@ def _check_events(tables: Mapping[str, TableAt], split: Split) -> tuple[TrainPar
     """(what may be known, the checks of the tables that come straight from events)."""
     made = tables["sessions"]
     num_items, num_users = (count_rows(tables[name]) for name in ("items", "users"))
-    train, of_histories = scan_histories(tables["user_histories"], split, num_items, num_users)
+    columns = find_event_columns(tables["item_embeddings"]) if "item_embeddings" in tables else []
+    train, of_histories = scan_histories(tables["user_histories"], split, num_items, num_users, columns)
     checks = [
         check_inputs("sessions.inputs", made, made.record.inputs, tables, {"events"}),
         *check_events(tables, split, train),
@@ -62,6 +64,8 @@ def _check_events(tables: Mapping[str, TableAt], split: Split) -> tuple[TrainPar
         *vocabulary.check_items(tables["items"], split, train),
         vocabulary.check_users(tables["users"], train),
     ]
+    if "user_negatives" in tables:
+        checks += negatives.check_negatives(tables, split, train)
     has_times = made.record.facts.get("order", "time") == "time"  # else they are places, or all alike
     return train, checks if has_times else [replace(check, latest_us=None) for check in checks]
 

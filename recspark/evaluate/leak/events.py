@@ -28,7 +28,7 @@ _SUMS = ("train", "valid", "train_allowed", "valid_allowed", "allowed")
 def check_events(tables: Mapping[str, TableAt], split: Split, train: TrainParts) -> list[Check]:
     """Checks `events.counts` and `histories.events`."""
     sessions = tables["sessions"]
-    user_idx, user_ids = _read_sampled_users(tables["users"], len(train.user_events))
+    user_idx, user_ids = read_sampled_users(tables["users"], len(train.user_events))
     extra = [c.EVENT_ID] if split.kind == "leave_last_out" else []
     extra += [c.BASKET_ID] if _by_basket(sessions.record.config) else []
     parts, num_rows, num_possible = [], 0, 0
@@ -37,9 +37,9 @@ def check_events(tables: Mapping[str, TableAt], split: Split, train: TrainParts)
         kept = rows.filter(pa.array(_is_kept(rows, sessions.record.config)))
         num_rows += len(rows)
         num_possible += int(np.logical_or(*split.allow(kept, np.zeros(len(kept), np.bool_))).sum())
-        parts.append(_pick(kept, user_idx, user_ids))
+        parts.append(pick_users(kept, user_idx, user_ids))
     counts = _compare_totals(tables["events"], sessions, split, train, num_rows, num_possible)
-    rows = _number_items(_mark_last(pa.concat_tables(parts), split), tables["items"])
+    rows = number_items(_mark_last(pa.concat_tables(parts), split), tables["items"])
     return [counts, _compare_rows(tables["user_histories"], rows, split, train)]
 
 
@@ -60,7 +60,7 @@ def _is_kept(rows: pa.Table, config: Mapping[str, Any]) -> BoolArray:
     return is_kept & rows[c.BASKET_ID].is_valid().to_numpy() if _by_basket(config) else is_kept
 
 
-def _read_sampled_users(users: TableAt, num_users: int) -> tuple[NDArray[np.int32], pa.Array]:
+def read_sampled_users(users: TableAt, num_users: int) -> tuple[NDArray[np.int32], pa.Array]:
     """(user_idx, user_id) of the sampled ones."""
     idx, ids = [], []
     for batch in stream_table(users, [c.USER_IDX, c.USER_ID], _BATCH_ROWS):
@@ -71,7 +71,7 @@ def _read_sampled_users(users: TableAt, num_users: int) -> tuple[NDArray[np.int3
     return np.concatenate(idx), pa.concat_arrays(ids)
 
 
-def _pick(rows: pa.Table, user_idx: NDArray[np.int32], user_ids: pa.Array) -> pa.Table:
+def pick_users(rows: pa.Table, user_idx: NDArray[np.int32], user_ids: pa.Array) -> pa.Table:
     """The sampled users' events, with their ``user_idx``."""
     places = pc.index_in(rows[c.USER_ID], value_set=user_ids)
     picked = rows.filter(places.is_valid())
@@ -79,7 +79,7 @@ def _pick(rows: pa.Table, user_idx: NDArray[np.int32], user_ids: pa.Array) -> pa
     return picked.append_column(c.USER_IDX, pa.array(own, pa.int32()))
 
 
-def _number_items(rows: pa.Table, items: TableAt) -> pa.Table:
+def number_items(rows: pa.Table, items: TableAt) -> pa.Table:
     """The events with their ``item_idx``; those of items that nothing was kept of have none, and go."""
     idx = pc.index_in(rows[c.ITEM_ID], value_set=read_ids(items, c.ITEM_IDX, c.ITEM_ID))
     return rows.append_column(c.ITEM_IDX, idx).filter(idx.is_valid())

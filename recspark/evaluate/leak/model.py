@@ -4,6 +4,7 @@ Negatives are drawn by `items.num_events`, which has a check of its own: the mod
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
+from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.history_weights import HistoryWeights
 from recspark.evaluate.leak.histories import TrainParts
 from recspark.evaluate.leak.inputs import Audited, check_ids, check_inputs, is_sampled
@@ -45,8 +47,11 @@ def check_model(audited: Audited, item_events: NDArray[np.int64], train: TrainPa
 
 def _needed(vectors: TableAt, has_users: bool) -> set[str]:
     """The tables that a training must say it has read."""
-    corpus = vectors.record.config.get("training", {}).get("corpus", {})
-    return {"items", *(_CORPUS_TABLES[name] for name in corpus), *(["user_histories"] if has_users else [])}
+    config = vectors.record.config
+    corpus = config.get("training", {}).get("corpus", {})
+    explicit = config.get("model", {}).get("towers", {}).get("negatives", {}).get("explicit")
+    beside = [*(["user_histories"] if has_users else []), *(["user_negatives"] if explicit else [])]
+    return {"items", *(_CORPUS_TABLES[name] for name in corpus), *beside}
 
 
 def _check_items(vectors: TableAt, item_events: NDArray[np.int64]) -> Check:
@@ -83,8 +88,10 @@ def _check_users(tables: Mapping[str, TableAt], train: TrainParts) -> Check:
         found.append(_matrix(batch[c.VECTOR].take(pa.array(kept))))
     sampled = np.concatenate(idx or [np.empty(0, np.int32)])
     if len(sampled):
-        histories = _histories_of(sampled, train)
-        expected = encode_again(vectors, histories, sampled) if is_tower else _mean_vectors(histories, vectors)
+        histories, context = _histories_of(sampled, train)
+        expected: NDArray[Any] = (
+            encode_again(vectors, histories, sampled, context) if is_tower else _mean_vectors(histories, vectors)
+        )
         distance = np.abs(np.concatenate(found) - expected).max(axis=1)
         for place in np.flatnonzero(distance > _TOLERANCE * max(1.0, float(np.abs(expected).max()))):
             finding.fail(
@@ -93,14 +100,15 @@ def _check_users(tables: Mapping[str, TableAt], train: TrainParts) -> Check:
     return finding.check(f"{len(sampled):,} computed again")
 
 
-def _histories_of(users: NDArray[np.int32], train: TrainParts) -> Ragged:
-    """The train items of each user in order."""
+def _histories_of(users: NDArray[np.int32], train: TrainParts) -> tuple[Ragged, HistoryContext]:
+    """(the train items of each user in order, what else is known of these events)."""
     row_of = np.full(len(train.user_events), -1, np.int64)
     row_of[users] = np.arange(len(users))
     rows = row_of[train.sample.user_idx]
     kept = np.flatnonzero((train.sample.parts == 0) & (rows >= 0))
     kept = kept[np.argsort(rows[kept], kind="stable")]
-    return Ragged.from_lengths(np.bincount(rows[kept], minlength=len(users)), train.sample.item_idx[kept])
+    history = Ragged.from_lengths(np.bincount(rows[kept], minlength=len(users)), train.sample.item_idx[kept])
+    return history, train.sample.context.pick(kept)
 
 
 def _mean_vectors(histories: Ragged, vectors: TableAt) -> NDArray[np.float64]:

@@ -5,13 +5,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
+from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
 from recspark.evaluate.ragged import Ragged
 from recspark.evaluate.user_tower_file import read_user_tower
 from recspark.lake.arrow import TableAt, read_table
 
 
-def encode_again(vectors: TableAt, histories: Ragged, users: NDArray[np.int32]) -> NDArray[np.float32]:
-    """[n, D] of histories of item_idx, one row a user."""
+def encode_again(
+    vectors: TableAt, histories: Ragged, users: NDArray[np.int32], context: HistoryContext = NO_CONTEXT
+) -> NDArray[np.float32]:
+    """[n, D] of histories of item_idx, one row a user; ``context`` has what the tower reads of events beside items."""
     model_id = vectors.record.key[:12]
     own = [(c.MODEL_ID, "=", model_id)]
     rows = read_table(vectors, [c.IDX, c.VECTOR, c.QUERY_VECTOR], own).sort_by(c.IDX)
@@ -20,6 +23,8 @@ def encode_again(vectors: TableAt, histories: Ragged, users: NDArray[np.int32]) 
     tokens_MD = tokens.flatten().to_numpy(zero_copy_only=False).reshape(len(idx), -1)
     row_of = np.full(max(int(idx.max()), int(histories.values.max(initial=0))) + 1, -1, np.int64)
     row_of[idx] = np.arange(len(idx))
-    known = histories.where(row_of[histories.values] >= 0)
+    is_known = row_of[histories.values] >= 0
+    known = histories.where(is_known)
     places = Ragged(known.offsets, row_of[known.values].astype(np.int32))
-    return read_user_tower(vectors.lake, model_id).encode(tokens_MD, places, users)
+    tower = read_user_tower(vectors.lake, model_id)
+    return tower.encode(tokens_MD, places, users, context.pick(is_known).at(tower.spec.until_us, len(histories)))

@@ -30,11 +30,12 @@ from recspark.training.tables import SkipGramTables
 from recspark.training.towers.candidate_queue import CandidateQueue
 from recspark.training.towers.candidates import CandidateSource
 from recspark.training.towers.examples import ExampleMaker, Examples
+from recspark.training.towers.explicit_negatives import ExplicitNegatives
 from recspark.training.towers.hard_negatives import HardNegatives
 from recspark.training.towers.losses import Targets, build_loss, retrieval_loss, untrained_cost
 from recspark.training.towers.network import Compared, TowerNetwork, fold_interests
 from recspark.training.towers.result import TowerResult
-from recspark.training.towers.step import TowerStep, build_step
+from recspark.training.towers.step import RowNegatives, TowerStep, build_step
 from recspark.training.world import World
 
 _ITEMS_AT_ONCE = 1 << 16
@@ -56,6 +57,7 @@ class TowerBackend:
         world: World,
         num_threads: int,
         features: dict[str, list[dict[str, Any]]],
+        explicit: ExplicitNegatives | None = None,
     ) -> None:
         """``features`` says how features were encoded, for those who read the model."""
         torch.set_num_threads(num_threads)
@@ -63,7 +65,8 @@ class TowerBackend:
             torch.set_float32_matmul_precision(training.matmul_precision)
         else:
             keep_freed_memory()
-        self._network, self._table, self._maker, self._source, self._hard = network, table, maker, source, hard
+        self._network, self._table, self._maker, self._source = network, table, maker, source
+        self._hard, self._explicit = hard, explicit
         self._training, self._towers, self._world, self._features = training, maker.config, world, features
         self._score_loss = build_loss(self._towers.loss, self._towers.margin, self._towers.negative_weight)
         self._precision = getattr(torch, self._towers.score_precision)
@@ -161,8 +164,12 @@ class TowerBackend:
     def _build(self, examples: Examples, place: Place, all_targets: NDArray[np.int64]) -> TowerStep:
         source = self._source
         found = source.whole() if source.is_full else source.draw(all_targets, place.global_step)
-        hard = None if self._hard is None else self._hard.draw(examples, place)
-        return build_step(examples, found, place, hard)
+        own: list[tuple[NDArray[np.int64] | None, float]] = []
+        if self._hard is not None:
+            own.append((self._hard.draw(examples, place), 1.0))
+        if self._explicit is not None:
+            own.append((self._explicit.draw(examples, place), self._explicit.config.weight))
+        return build_step(examples, found, place, RowNegatives.join(own))
 
     def _complete(self, examples: Examples, place: Place) -> TowerStep:
         """The step once all ranks' targets are known. Collective."""
@@ -177,18 +184,20 @@ class TowerBackend:
         device = compared.items.device
         candidates, correction = _select(compared.items, step.candidates), step.found.correction
         queries, targets = self._spread_interests(step.targets, compared.queries, candidates)
-        shared, hard = len(candidates), None
+        shared, hard, weight = len(candidates), None, None
         if self._queue.is_open(step.place.global_step):
             candidates, correction, targets = self._queue.extend(step, candidates, targets, self._source)
             shared = len(candidates)
         if step.hard is not None:
+            assert step.hard_weight is not None
             own = np.where(step.hard >= 0, step.hard + shared, step.hard)
             hard = torch.from_numpy(own.repeat(len(queries) // len(own), axis=0)).to(device)
+            weight = torch.from_numpy(np.log(step.hard_weight)).to(device)
             candidates = torch.cat([candidates, compared.items])
         return retrieval_loss(
             self._score_loss, queries, candidates, targets,
             None if correction is None else torch.from_numpy(correction).to(device),
-            hard, shared, self._towers.chunk_rows, self._precision,
+            hard, shared, self._towers.chunk_rows, self._precision, weight,
         )  # fmt: skip
 
     def _spread_interests(self, targets: Targets, queries: Tensor, candidates: Tensor) -> tuple[Tensor, Targets]:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from recspark.config.towers import TowersConfig
 from recspark.contracts.shards import hash_ids
 from recspark.errors import DataError
-from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.ragged import BoolArray, IntArray, Ragged
+from recspark.evaluate.time_features import NEVER
 from recspark.training.lanes import hash_place
 from recspark.training.objective import Place
 from recspark.training.sequence_files import TIED, Sequences
+from recspark.training.towers.event_columns import EventColumns
 
 Ints = NDArray[np.int64]
 NEXT, REST, ALL = "next", "rest", "all"
@@ -30,7 +32,10 @@ class Examples:
     """Rows of this rank's users. ``users`` int64 [B] (user_idx); ``history`` has their input, the newest last.
 
     With ``is_prefixes`` each of the input's items ends a row, else each user is one row. Target p is item
-    ``target_item[p]`` of row ``target_row[p]`` (ascending), with ``target_weight[p]``; all [P].
+    ``target_item[p]`` of row ``target_row[p]`` (ascending), with ``target_weight[p]``; all [P]. With ``is_prefixes`` a
+    row's targets came at one time, ``row_ts_us`` int64 [R] (`NEVER` without targets), its last input before it, at
+    ``last_ts_us`` int64 [R]; both where times were asked for. ``history_weight`` float32 [N], above 0: what each event
+    of the input counts, where weights were asked for.
     """
 
     users: Ints
@@ -39,6 +44,9 @@ class Examples:
     target_row: Ints
     target_item: Ints
     target_weight: NDArray[np.float32]
+    row_ts_us: Ints | None = None
+    last_ts_us: Ints | None = None
+    history_weight: NDArray[np.float32] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -50,13 +58,42 @@ class Examples:
         """Place of each row's user among ``users`` [R]."""
         return self.history.row_of_value if self.is_prefixes else np.arange(len(self.users))
 
+    @property
+    def row_keys(self) -> Ints:
+        """A number a row that no other of the batch has, the same on any number of ranks [R]."""
+        place = self.history.place_of_value if self.is_prefixes else np.zeros(len(self.users), np.int64)
+        return (self.users[self.row_user] << 32) + place
+
+    def is_known(self, items_RH: IntArray) -> BoolArray:
+        """Whether items [R, H] are in the history of their row's user, as input or as target."""
+        owner = self.row_user[self.target_row]
+        order = np.argsort(owner, kind="stable")
+        targets = Ragged.from_lengths(np.bincount(owner, minlength=len(self.users)), self.target_item[order])
+        rows = np.broadcast_to(self.row_user[:, None], items_RH.shape)
+        return targets.contains(rows, items_RH) | self.history.contains(rows, items_RH)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A batch's events as they were read: ``items`` int32 [N]; ``ts_us`` int64 [N], ``weight`` float32 [N] where these
+    are asked for.
+    """
+
+    items: NDArray[np.int32]
+    ts_us: Ints | None
+    weight: NDArray[np.float32] | None
+
 
 class ExampleMaker:
     """Makes `Examples` of batches; every draw hangs on (seed, place) alone."""
 
-    def __init__(self, config: TowersConfig, mode: str, kept: NDArray[np.bool_], seed: int) -> None:
-        """``kept`` bool [V]: items that are learned; others are left out of histories."""
-        self.config, self.mode, self._kept, self._seed = config, mode, kept, seed
+    def __init__(
+        self, config: TowersConfig, mode: str, kept: NDArray[np.bool_], seed: int, columns: EventColumns | None = None
+    ) -> None:
+        """``kept`` bool [V]: items that are learned; others are left out of histories. ``columns``: times and weights
+        of events, where they are asked for.
+        """
+        self.config, self.mode, self._kept, self._seed, self._columns = config, mode, kept, seed, columns
 
     def make(self, batch: Sequences, place: Place) -> Examples:
         """The examples of a batch with keys.
@@ -64,31 +101,26 @@ class ExampleMaker:
         Raises: DataError when a history holds an item that `items` does not.
         """
         assert batch.keys is not None
-        read = batch.values[batch.offsets[0] : batch.offsets[-1]]
-        offsets, is_tied = batch.offsets - batch.offsets[0], (read & TIED) > 0
-        whole, moments = Ragged(offsets, read & ~np.int32(TIED)), Ragged(offsets, number_moments(is_tied))
-        if len(whole.values) and not 0 <= whole.values.min() <= whole.values.max() < len(self._kept):
-            raise DataError(
-                f"user_histories: item_idx {whole.values.min()}..{whole.values.max()}, but items holds "
-                f"0..{len(self._kept) - 1}; run the sessions stage again"
-            )
+        offsets = batch.offsets - batch.offsets[0]
+        values = batch.values[batch.offsets[0] : batch.offsets[-1]]
+        moments, users = number_moments((values & TIED) > 0), batch.keys.astype(np.int64)
+        read = self._look_up(values & ~np.int32(TIED), users, np.diff(offsets))
+        self._check_items(read.items)
+        events = Ragged(offsets, np.arange(len(values), dtype=np.int32))  # their places in the batch
         if not self._kept.all():
-            is_kept = self._kept[whole.values]
-            whole, moments = whole.where(is_kept), moments.where(is_kept)
-        users = batch.keys.astype(np.int64)
+            events = events.where(self._kept[read.items])
         if self.mode == ALL:
-            return self._finish(users, Ragged.empty(len(users)), whole, None)
-        is_recent = self._find_recent(whole)
-        recent, moments = whole.where(is_recent), moments.where(is_recent)
+            return self._finish(read, users, Ragged.empty(len(users)), events, None)
+        recent = events.where(self._find_recent(events))
         is_usable = np.flatnonzero(recent.lengths > 1)
-        recent, moments, users = recent.take(is_usable), moments.take(is_usable), users[is_usable]
+        recent, users = recent.take(is_usable), users[is_usable]
         if self.mode == NEXT:
-            before = place_before(moments)
+            before = place_before(Ragged(recent.offsets, moments[recent.values]))
             is_target = before >= 0
             places = Ragged(recent.offsets, before).where(is_target)
-            return self._finish(users, recent.where(~_is_last(recent)), recent.where(is_target), places)
+            return self._finish(read, users, recent.where(~_is_last(recent)), recent.where(is_target), places)
         is_input = self._draw_inputs(recent, is_usable + place.first_row, place)
-        return self._finish(users, recent.where(is_input), recent.where(~is_input), None)
+        return self._finish(read, users, recent.where(is_input), recent.where(~is_input), None)
 
     def count_targets(self, train: Ragged, moments: Ragged) -> Ints:
         """How often each item of all train histories is a target in an epoch [V]; in expectation for `rest`.
@@ -120,16 +152,45 @@ class ExampleMaker:
         is_input[recent.offsets[:-1][num_input == recent.lengths]] = False
         return is_input
 
-    def _finish(self, users: Ints, history: Ragged, targets: Ragged, places: Ragged | None) -> Examples:
-        """``places``: in its user's history, the last item that a target may see; None where rows are users."""
+    def _look_up(self, items: NDArray[np.int32], users: Ints, lengths: Ints) -> _Read:
+        """A batch's events with what is asked for beside their items."""
+        columns = self._columns
+        if columns is None or columns.is_empty:
+            return _Read(items, None, None)
+        places = columns.places(users, lengths)
+        return _Read(
+            items,
+            None if columns.ts_us is None else columns.ts_us[places],
+            None if columns.weight is None else columns.weight[places],
+        )
+
+    def _check_items(self, items: NDArray[np.int32]) -> None:
+        if len(items) and not 0 <= items.min() <= items.max() < len(self._kept):
+            raise DataError(
+                f"user_histories: item_idx {items.min()}..{items.max()}, but items holds "
+                f"0..{len(self._kept) - 1}; run the sessions stage again"
+            )
+
+    def _finish(self, read: _Read, users: Ints, history: Ragged, targets: Ragged, places: Ragged | None) -> Examples:
+        """``history`` and ``targets`` hold places in the batch. ``places``: in its user's history, the last item that a
+        target may see; None where rows are users.
+        """
         order = np.argsort(history.lengths, kind="stable")
         users, history, targets = users[order], history.take(order), targets.take(order)
         weight = np.maximum(targets.lengths, 1).astype(np.float64) ** -self.config.user_weight_power
         weights = np.repeat(weight, targets.lengths).astype(np.float32)
-        rows = targets.row_of_value
+        rows, row_ts_us, last_ts_us = targets.row_of_value, None, None
         if places is not None:
             rows = history.offsets[:-1][rows] + places.take(order).values
-        return Examples(users, history, places is not None, rows, targets.values.astype(np.int64), weights)
+            if read.ts_us is not None:
+                row_ts_us = np.full(len(history.values), NEVER)
+                row_ts_us[rows] = read.ts_us[targets.values]
+                last_ts_us = read.ts_us[history.values]
+        seen, wanted = Ragged(history.offsets, read.items[history.values]), read.items[targets.values]
+        own = None if read.weight is None else read.weight[history.values]
+        return Examples(
+            users, seen, places is not None, rows, wanted.astype(np.int64), weights, row_ts_us, last_ts_us, own
+        )
 
 
 def choose_mode(config: TowersConfig, kind: str, has_order: bool) -> str:

@@ -3,7 +3,8 @@
     target 7   graph   7 -> a user of it -> his item -> a user of that -> his item     [31]
                model   drawn from ranks 100..499 of the items nearest to 7             [12]
 
-None of them is in the user's history; where a draw is, the row has one fewer. Their number grows by epochs.
+None of them is in the user's history; where a draw is, the row has one fewer. Their number grows by epochs. Draws hang
+on the user and the place in his history, not on where a row stands: any number of ranks draws the same.
 """
 
 from typing import Any
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from recspark.config.towers import NegativesConfig
 from recspark.contracts.shards import hash_ids
-from recspark.evaluate.ragged import Ragged
 from recspark.training.lanes import hash_place
 from recspark.training.objective import Place
 from recspark.training.towers.examples import Examples
@@ -46,12 +46,15 @@ class HardNegatives:
         num_graph, num_model = int(self.config.hard_graph * grown), int(self.config.hard_model * grown)
         if not (num_graph or num_model) or not examples.num_rows:
             return None
-        rows = np.arange(examples.num_rows) + place.first_row * 1000003  # apart from other ranks' rows
+        rows = examples.row_keys
         anchors = self._choose_anchors(examples, rows, place)
         found = [self._walk(anchors, self._units(rows, place, _GRAPH, n)) for n in range(num_graph)]
         if self._near.numel():
             found += [self._pick_near(anchors, self._units(rows, place, _MODEL, n)) for n in range(num_model)]
-        return self._leave_out_known(examples, np.stack(found, 1)) if found else None
+        if not found:
+            return None
+        found_RH = np.stack(found, 1)
+        return np.where(examples.is_known(found_RH), ABSENT, found_RH)
 
     def is_due(self, global_step: int) -> bool:
         """Whether the model is to be looked at again before a step."""
@@ -105,17 +108,6 @@ class HardNegatives:
     def _pick_near(self, anchors: Ints, units: NDArray[np.float64]) -> Ints:
         near = self._near.numpy()
         return np.where(anchors == ABSENT, ABSENT, near[anchors, (units * near.shape[1]).astype(np.int64)])
-
-    def _leave_out_known(self, examples: Examples, found_RH: Ints) -> Ints:
-        """Without what is in the user's history, as input or as target."""
-        num_users = len(examples.users)
-        owner = examples.row_user[examples.target_row]
-        order = np.argsort(owner, kind="stable")
-        lengths = np.bincount(owner, minlength=num_users)
-        targets = Ragged.from_lengths(lengths, examples.target_item[order])
-        rows = np.broadcast_to(examples.row_user[:, None], found_RH.shape)
-        is_known = targets.contains(rows, found_RH) | examples.history.contains(rows, found_RH)
-        return np.where(is_known, ABSENT, found_RH)
 
     def _units(self, rows: Ints, place: Place, purpose: int, number: int) -> NDArray[np.float64]:
         bits = hash_ids(rows, hash_place(self._seed, place.global_step, purpose, number))

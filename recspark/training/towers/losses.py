@@ -166,16 +166,19 @@ def retrieval_loss(
     num_shared: int | None = None,
     chunk_rows: int = 256,
     precision: torch.dtype = torch.float32,
+    hard_correction_H: Tensor | None = None,
 ) -> Tensor:
     """The loss of all targets, summed; differentiable in queries and candidates, once.
 
     ``correction_C`` is the log of what a shared candidate counts, 0 for all by default. ``hard_RH`` int64 has rows of
-    ``candidates_CD`` that are negatives of one row each (`ABSENT`: none) and count once; only the first ``num_shared``
-    candidates are everyone's. ``precision`` is that of the matrix products.
+    ``candidates_CD`` that are negatives of one row each (`ABSENT`: none), ``hard_correction_H`` the log of what those
+    of a column count, once by default; only the first ``num_shared`` candidates are everyone's. ``precision`` is that
+    of the matrix products.
     """
     shared = len(candidates_CD) if num_shared is None else num_shared
     correction = None if correction_C is None else correction_C.to(queries_RD)
-    settings = _Settings(loss, targets, correction, hard_RH, shared, chunk_rows, precision)
+    own = None if hard_correction_H is None else hard_correction_H.to(queries_RD)
+    settings = _Settings(loss, targets, correction, hard_RH, own, shared, chunk_rows, precision)
     out: Tensor = _RetrievalLoss.apply(queries_RD, candidates_CD, settings)
     return out
 
@@ -186,6 +189,7 @@ class _Settings:
     targets: Targets
     correction: Tensor | None
     hard_RH: Tensor | None
+    hard_correction: Tensor | None
     num_shared: int
     chunk_rows: int
     precision: torch.dtype
@@ -207,7 +211,7 @@ class _RetrievalLoss(torch.autograd.Function):
             x_rD = queries_RD[own]
             scores = torch.mm(x_rD.to(shared_DC.dtype), shared_DC, out=buffer[: len(x_rD)]).to(x_rD)
             hard_rH = None if settings.hard_RH is None else settings.hard_RH[own]
-            scores, correction = _add_hard(scores, x_rD, candidates_CD, hard_rH, settings.correction)
+            scores, correction = _add_hard(scores, x_rD, candidates_CD, hard_rH, settings)
             total += settings.loss(scores, rows, correction).double()
             slope = scores[:, : settings.num_shared].to(shared_CD.dtype)
             query_gradient[own] = (slope @ shared_CD).to(x_rD)
@@ -253,16 +257,19 @@ def _take_rows(targets: Targets, own: Any, masked: Any, rows: slice, like: Tenso
 
 
 def _add_hard(
-    scores: Tensor, x_rD: Tensor, candidates_CD: Tensor, hard_rH: Tensor | None, correction: Tensor | None
+    scores: Tensor, x_rD: Tensor, candidates_CD: Tensor, hard_rH: Tensor | None, settings: _Settings
 ) -> tuple[Tensor, Tensor | None]:
     """Scores and log weights with the columns of each row's hard negatives; those that are absent score -inf."""
     if hard_rH is None:
-        return scores, correction
+        return scores, settings.correction
+    correction, own = settings.correction, settings.hard_correction
     if correction is None:
         correction = scores.new_zeros(scores.shape[1])
+    if own is None:
+        own = scores.new_zeros(hard_rH.shape[1])
     found = torch.einsum("rd,rhd->rh", x_rD, candidates_CD[hard_rH.clamp_min(0)])
     found = found.masked_fill(hard_rH == ABSENT, -torch.inf)
-    return torch.cat([scores, found], 1), torch.cat([correction, correction.new_zeros(hard_rH.shape[1])])
+    return torch.cat([scores, found], 1), torch.cat([correction, own])
 
 
 def _add_hard_gradients(

@@ -4,7 +4,7 @@ Shapes: R = rows, K = interests, C = candidates, r = table rows, I = items, D = 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from recspark.config.towers import TowersConfig, UserTowerConfig
 from recspark.contracts.shards import hash_ids
+from recspark.evaluate.time_features import NEVER, encode_times
 from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
 from recspark.models.pooling import MeanPooling
 from recspark.models.tower_table import TowerRows
 from recspark.models.towers import Similarity, Towers
 from recspark.training.lanes import hash_place
+from recspark.training.towers.examples import Examples
 from recspark.training.towers.result import TowerResult
 from recspark.training.towers.step import Ints, TowerStep
 
@@ -65,8 +67,10 @@ class TwoTowerNetwork:
 
     def __init__(
         self, towers: Towers, table_rows: TowerRows, config: TowersConfig, has_events: NDArray[np.bool_],
-        is_seen: NDArray[np.bool_], seed: int,
+        is_seen: NDArray[np.bool_], seed: int, until_us: int = NEVER,
     ) -> None:  # fmt: skip
+        """``until_us``: the time of the newest train event, the moment that stored users are of."""
+        self._until_us = until_us
         self.modules, self._rows, self._config = towers, table_rows, config
         self._has_events, self._is_seen, self._seed = has_events, is_seen, seed
 
@@ -94,7 +98,8 @@ class TwoTowerNetwork:
         if static is not None and step.examples.is_prefixes:
             static = static[_tensor(step.examples.row_user, static)]
         towers = self.modules
-        queries = towers.similarity.queries(towers.user.combine(pooled, static))
+        users = towers.user.combine(pooled, static, self._find_codes(step.examples, items_ID))
+        queries = towers.similarity.queries(users)
         return Compared(queries, towers.similarity.candidates(items_ID))
 
     def read_result(self, lookup: Lookup) -> TowerResult:
@@ -123,6 +128,7 @@ class TwoTowerNetwork:
         """The user tower and what does not hang on histories, of all users."""
         tower, config = self.modules.user, self._config.user
         spec = describe_user_tower(config)
+        spec = replace(spec, until_us=self._until_us) if spec.time_features else spec
         arrays = {name: t.cpu().numpy() for name, t in tower.state_dict().items() if not name.startswith("features.")}
         if not self._rows.num_users and tower.features is None:
             return StoredUserTower(spec, arrays)
@@ -163,35 +169,55 @@ class TwoTowerNetwork:
             places = np.searchsorted(rows, self._rows.num_items + examples.history.values.astype(np.int64))
             tokens_ND = vectors[_tensor(places, vectors)]
         if isinstance(user.pooling, MeanPooling) and user.pooling.rate is None and not examples.is_prefixes:
-            return self._sum_sets(step, user.dropout(tokens_ND), user.pooling.power)
-        return self._pool_padded(examples.history.lengths, tokens_ND, examples.is_prefixes)
+            return self._sum_sets(examples, user.dropout(tokens_ND), user.pooling.power)
+        return self._pool_padded(examples, tokens_ND)
 
-    def _sum_sets(self, step: TowerStep, tokens_ND: Tensor, power: float) -> Tensor:
+    def _sum_sets(self, examples: Examples, tokens_ND: Tensor, power: float) -> Tensor:
         """Means of whole histories, without padding."""
-        history = step.examples.history
+        history, counts = examples.history, np.maximum(examples.history.lengths, 1).astype(np.float32)
+        if (weight := examples.history_weight) is not None:
+            tokens_ND = tokens_ND * _tensor(weight, tokens_ND)[:, None]
+            counts = np.bincount(history.row_of_value, weight, len(history)).astype(np.float32)
         sums = tokens_ND.new_zeros(len(history), tokens_ND.shape[1])
         sums = sums.index_add(0, _tensor(history.row_of_value, tokens_ND), tokens_ND)
-        return sums / _tensor(np.maximum(history.lengths, 1), tokens_ND).pow(power)[:, None]
+        return sums / _tensor(counts, tokens_ND).pow(power)[:, None]
 
-    def _pool_padded(self, lengths: Ints, tokens_ND: Tensor, is_prefixes: bool) -> Tensor:
+    def _pool_padded(self, examples: Examples, tokens_ND: Tensor) -> Tensor:
         """Users in a few groups of about the same length: each is padded to its longest."""
-        found, start = [], 0
+        lengths, found, start = examples.history.lengths, [], 0
         for part in np.array_split(lengths, min(_PADDING_GROUPS, max(1, len(lengths) // 16))):
             stop = start + int(part.sum())
             if len(part):
-                found.append(self._pool_group(part, tokens_ND[start:stop], is_prefixes))
+                weight = None if examples.history_weight is None else examples.history_weight[start:stop]
+                found.append(self._pool_group(part, tokens_ND[start:stop], weight, examples.is_prefixes))
             start = stop
         return torch.cat(found) if found else tokens_ND[:0]
 
-    def _pool_group(self, lengths: Ints, tokens_ND: Tensor, is_prefixes: bool) -> Tensor:
+    def _pool_group(
+        self, lengths: Ints, tokens_ND: Tensor, weight: NDArray[np.float32] | None, is_prefixes: bool
+    ) -> Tensor:
         longest = int(lengths.max())
         is_there = np.arange(longest) < lengths[:, None]
         place = np.flatnonzero(is_there)
         x_BLD = tokens_ND.new_zeros(len(lengths) * longest, tokens_ND.shape[1])
         x_BLD = x_BLD.index_copy(0, _tensor(place, tokens_ND), tokens_ND).view(len(lengths), longest, -1)
-        pooled = self.modules.user.pool(x_BLD).flatten(0, 1)
+        weight_BL = None
+        if weight is not None:
+            padded = np.ones(is_there.shape, np.float32)
+            padded[is_there] = weight
+            weight_BL = _tensor(padded, tokens_ND)
+        pooled = self.modules.user.pool(x_BLD, weight_BL).flatten(0, 1)
         wanted = place if is_prefixes else np.arange(len(lengths)) * longest + np.maximum(lengths, 1) - 1
         return pooled[_tensor(wanted, tokens_ND)]
+
+    def _find_codes(self, examples: Examples, like: Tensor) -> Tensor | None:
+        """Codes of each row's moment [R, F]; None for a tower that does not read them."""
+        names = self._config.user.time_features
+        if not names:
+            return None
+        assert examples.row_ts_us is not None, "the config is checked: rows have a time"
+        assert examples.last_ts_us is not None
+        return _tensor(encode_times(names, examples.row_ts_us, examples.last_ts_us), like)
 
     def _find_static(self, step: TowerStep, rows: Ints, vectors: Tensor) -> Tensor | None:
         """What does not hang on histories, of each user [B, D]."""
@@ -208,7 +234,8 @@ def describe_user_tower(config: UserTowerConfig) -> UserTowerSpec:
         return UserTowerSpec("mean", unit_items=True, static_first=True)
     return UserTowerSpec(
         h.pooling, h.max_items, h.length_power, num_heads=h.num_heads, num_layers=h.num_layers, hidden=mlp.hidden,
-        activation=mlp.activation, norm=mlp.norm, residual=mlp.residual,
+        activation=mlp.activation, norm=mlp.norm, residual=mlp.residual, event_weights=h.event_weights,
+        time_features=config.time_features,
     )  # fmt: skip
 
 

@@ -44,7 +44,8 @@ def find_tower_readout(config: ModelConfig, inputs: TrainInputs, result: TowerRe
         return facts | {"popularity_term": float(config.popularity_term)}
     assert inputs.user_histories, "the config is checked for users"
     search = config.readout_search
-    cases = read_valid_cases(inputs.user_histories, inputs.num_events, search, world)
+    columns = result.users.spec.event_columns
+    cases = read_valid_cases(inputs.user_histories, inputs.num_events, search, world, columns)
     values = score_terms(result, cases, inputs.num_events, config, world)
     best = max(values, key=lambda term: values[term])  # of equals the first
     if world.rank == 0:
@@ -79,9 +80,8 @@ def score_users(
     result: TowerResult, cases: Cases, start: int, stop: int, items: NDArray[np.float32], metric: str
 ) -> NDArray[np.float32]:
     """Similarities [B, N] of a block of users to ``items``; -inf for what must not be listed."""
-    history = cases.history.block(start, stop)
-    history = history.where(result.is_listed[history.values])
-    users = result.users.encode(result.query, history, cases.user_idx[start:stop])
+    history, context = cases.history.block(start, stop), cases.context.block(cases.history, start, stop)
+    users = result.encode_users(history, cases.user_idx[start:stop], context)
     flat = users.reshape(-1, users.shape[-1])
     scores_BN = (unit_rows(flat) if metric == "cosine" else flat) @ items.T
     if users.ndim == 3:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.evaluate.history_context import HistoryContext
+from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.evaluate.user_tower import StoredUserTower
 from recspark.training.tables import SkipGramTables
 
@@ -28,6 +30,11 @@ class TowerResult:
     users: StoredUserTower
     item_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     features: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def encode_users(self, history: Ragged, user_idx: IntArray, context: HistoryContext) -> Floats:
+        """[U, D] or [U, K, D] of histories of item_idx, of which those that are not listed do not count."""
+        is_listed = self.is_listed[history.values]
+        return self.users.encode(self.query, history.where(is_listed), user_idx, context.pick(is_listed))
 
     def tables_of(self, items: range) -> SkipGramTables:
         """A range of the items, in the shape of a skip-gram's two tables."""

@@ -3,6 +3,7 @@
 Shapes: B = this rank's users, R = rows, P = targets, I = items whose vectors are needed, C = candidates.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,29 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class RowNegatives:
+    """Negatives of single rows: ``items`` int64 [R, H] item_idx (`ABSENT`: none), ``weight`` float32 [H] what one of a
+    column counts beside a candidate that is expected once.
+    """
+
+    items: Ints
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def join(cls, parts: Sequence[tuple[Ints | None, float]]) -> "RowNegatives | None":
+        """Those of several sources, each (items [R, H], what one counts), side by side; None where none has any."""
+        found = [(items, weight) for items, weight in parts if items is not None]
+        if not found:
+            return None
+        weights = np.repeat([weight for _, weight in found], [items.shape[1] for items, _ in found])
+        return cls(np.concatenate([items for items, _ in found], 1), weights.astype(np.float32))
+
+
+@dataclass(frozen=True)
 class TowerStep:
     """A step of this rank. ``items`` int64 [I] ascending; ``history`` [N], ``candidates`` [C] and ``hard`` [R, H] are
-    places in it (`ABSENT`: no negative); ``found`` says what the candidates count.
+    places in it (`ABSENT`: no negative); ``found`` says what the candidates count, ``hard_weight`` float32 [H] what the
+    rows' own negatives do.
     """
 
     examples: Examples
@@ -30,17 +51,18 @@ class TowerStep:
     found: Candidates
     targets: Targets
     hard: Ints | None = None
+    hard_weight: NDArray[np.float32] | None = None
 
 
-def build_step(examples: Examples, found: Candidates, place: Place, hard_items: Ints | None = None) -> TowerStep:
-    """The step of this rank's examples against the global candidates; ``hard_items`` [R, H] are item_idx."""
+def build_step(examples: Examples, found: Candidates, place: Place, own: RowNegatives | None = None) -> TowerStep:
+    """The step of this rank's examples against the global candidates and its rows' ``own`` negatives."""
     inputs = examples.history.values.astype(np.int64)
-    wanted = [found.items, inputs] + ([] if hard_items is None else [hard_items[hard_items != ABSENT]])
+    wanted = [found.items, inputs] + ([] if own is None else [own.items[own.items != ABSENT]])
     items = np.unique(np.concatenate(wanted)) if sum(map(len, wanted[1:])) else found.items
     column = found.columns_of(examples.target_item)
     targets = Targets.of(examples.target_row, column, examples.target_weight)
-    hard = None
-    if hard_items is not None:
-        hard = np.where(hard_items == ABSENT, ABSENT, np.searchsorted(items, hard_items))
     history, candidates = np.searchsorted(items, inputs), np.searchsorted(items, found.items)
-    return TowerStep(examples, place, items, history, candidates, found, targets, hard)
+    if own is None:
+        return TowerStep(examples, place, items, history, candidates, found, targets)
+    hard = np.where(own.items == ABSENT, ABSENT, np.searchsorted(items, own.items))
+    return TowerStep(examples, place, items, history, candidates, found, targets, hard, own.weight)
