@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.evaluate.ranking_head import StoredRankingHead
 from recspark.evaluate.user_tower import StoredUserTower
 from recspark.training.tables import SkipGramTables
 
@@ -19,7 +20,8 @@ Floats = NDArray[np.float32]
 class TowerResult:
     """``query`` [V, D] is what stands for an item in a history, ``candidate`` [V, D] what is recommended; both zero
     where an item is not ``is_listed`` bool [V]. ``item_arrays`` are the item tower's by name, ``features`` how features
-    were encoded ({"item": [...], "user": [...]}); both only for those who export the towers.
+    were encoded ({"item": [...], "user": [...]}); both only for those who export the towers. ``head`` ranks candidates
+    once more, None where the model has none.
     """
 
     query: Floats
@@ -28,6 +30,7 @@ class TowerResult:
     users: StoredUserTower
     item_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     features: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    head: StoredRankingHead | None = None
 
     def tables_of(self, items: range) -> SkipGramTables:
         """A range of the items, in the shape of a skip-gram's two tables."""
