@@ -104,7 +104,9 @@ class Release:
         history = Ragged.from_rows(known)
         masked = history.distinct() if mask_seen else Ragged.empty(len(history))
         only = to_idx(opened.index, allowed)
-        ranked = recommend(opened.vectors, history, masked, k, opened.index, opened.encoder, allowed=only)
+        ranked = recommend(
+            opened.vectors, history, masked, k, opened.index, opened.encoder, allowed=only, reranker=opened.reranker
+        )
         return Found(ranked.ids.astype(np.int64), ranked.scores, opened.catalogue)
 
     def reload(self) -> bool:

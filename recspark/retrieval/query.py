@@ -25,6 +25,7 @@ from recspark.logs import log
 from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.recommend import Searcher, recommend, search_index
+from recspark.retrieval.rerank import Reranker, open_reranker
 from recspark.retrieval.user_encoder import TowerEncoder, UserEncoder, open_user_encoder
 from recspark.retrieval.user_vectors import keep_known
 
@@ -53,8 +54,8 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What a query needs of a run: item ids and names by item_idx, the model's vectors and how it makes users, and the
-    index where it is built.
+    """What a query needs of a run: item ids and names by item_idx, the model's vectors and how it makes users, the
+    index where it is built, and what ranks once more where the model has it.
     """
 
     item_ids: pa.ChunkedArray
@@ -62,6 +63,7 @@ class _Answers:
     vectors: ItemVectors
     index: Searcher | None
     encoder: UserEncoder
+    reranker: Reranker | None
 
     def label(self, item_idx: int) -> str:
         """A name to show, the id where there is none."""
@@ -129,7 +131,10 @@ def recommend_for_user(run: "Run", user_id: str, k: int) -> list[Neighbour]:
         )
     mask_seen = run.config.evaluate is None or run.config.evaluate.mask_seen
     masked = history.distinct() if mask_seen else Ragged.empty(1)
-    ranked = recommend(answers.vectors, history, masked, k, answers.index, answers.encoder, np.array([user_idx]))
+    ranked = recommend(
+        answers.vectors, history, masked, k, answers.index, answers.encoder, np.array([user_idx]),
+        reranker=answers.reranker,
+    )  # fmt: skip
     reasons = _find_reasons(answers, answers.vectors.history_weights.cut(known).values, ranked)
     return [replace(n, because=why) for n, why in zip(answers.list_neighbours(ranked), reasons, strict=True)]
 
@@ -160,8 +165,8 @@ def _open_answers(run: "Run") -> _Answers:
     names = found[name_column].cast(pa.string()) if name_column else None
     item_ids = found[c.ITEM_ID].cast(pa.string())
     vectors = read_item_vectors(embeddings)
-    encoder = open_user_encoder(vectors, embeddings)
-    return _Answers(item_ids, names, vectors, _open_built_index(run, embeddings), encoder)
+    encoder, reranker = open_user_encoder(vectors, embeddings), open_reranker(vectors, embeddings)
+    return _Answers(item_ids, names, vectors, _open_built_index(run, embeddings), encoder, reranker)
 
 
 def _open_built_index(run: "Run", embeddings: TableAt) -> Searcher | None:

@@ -23,6 +23,7 @@ from recspark.evaluate.ragged import Ragged
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.lake.arrow import TableAt, read_ids, read_table
 from recspark.retrieval.recommend import Searcher, recommend
+from recspark.retrieval.rerank import Reranker, open_reranker
 from recspark.retrieval.rules import ListRules
 from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 
@@ -64,10 +65,12 @@ class Recommender:
 
     def list_users(self, user_ids: pa.ChunkedArray, histories: pa.Table) -> pa.Table:
         """Rows of `recommendations` for the users of one block; ``histories`` has their rows in the same order."""
-        history, rules = read_by_time(histories), self._rules
+        history, rules, vectors = read_by_time(histories), self._rules, self._vectors
         masked = history.distinct() if rules.mask_seen else Ragged.empty(len(history))
         users = histories[c.USER_IDX].to_numpy()
-        found = recommend(self._vectors, history, masked, rules.depth, self._index, self._encoder, users, rules.allowed)
+        found = recommend(
+            vectors, history, masked, rules.depth, self._index, self._encoder, users, rules.allowed, self._reranker
+        )
         return to_recommendations(PURPOSE, self._pinned.model_id, user_ids, self._item_ids, rules.cut(found))
 
     @cached_property
@@ -77,6 +80,10 @@ class Recommender:
     @cached_property
     def _encoder(self) -> UserEncoder:
         return open_user_encoder(self._vectors, self._pinned.item_embeddings)
+
+    @cached_property
+    def _reranker(self) -> Reranker | None:
+        return open_reranker(self._vectors, self._pinned.item_embeddings)
 
     @cached_property
     def _item_ids(self) -> pa.ChunkedArray:
