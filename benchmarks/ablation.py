@@ -35,7 +35,12 @@ POOLINGS: dict[str, tuple[str, ...]] = {
     f"pooling {name}": (f"model.towers.user.history.pooling={name}",)
     for name in ("mean", "decay", "attention", "multi_interest")
 }
-_OF_ORDER = {"no dropout": VARIANTS["no dropout"]} | POOLINGS
+_HEAD = "model.towers.ranking.kind=target_attention"
+HEADS: dict[str, tuple[str, ...]] = {
+    "ranking head": (_HEAD,),
+    "ranking head, joint": (_HEAD, "model.towers.ranking.joint=1"),
+}
+_OF_ORDER = {"no dropout": VARIANTS["no dropout"]} | POOLINGS | HEADS
 DATASETS = {
     "gowalla": {name: changed for name, changed in VARIANTS.items() if name not in _OF_ORDER},
     "s3-beauty": VARIANTS | _OF_ORDER,

@@ -1,6 +1,7 @@
 """Knobs that were given a value but cannot take effect under what the rest of the config says."""
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 from recspark.config.baselines import LIST_KINDS
@@ -88,7 +89,7 @@ def _idle_of_walks(config: "RunConfig") -> Iterator[Idle]:
 
 def _is_given(config: "RunConfig", section: str, name: str) -> bool:
     """Whether a knob has another value than its default."""
-    holder: Section = getattr(config, section)
+    holder: Section = reduce(getattr, section.split("."), config)
     field = type(holder).model_fields[name]
     return bool(getattr(holder, name) != field.get_default(call_default_factory=True))
 

@@ -176,6 +176,8 @@ def _plan_stages(config: RunConfig, fingerprint: str) -> dict[str, PlannedStage]
     elif model.has_corpus:
         training = section("training")["training"] | _backend_in_key(config) | _warm_start_in_key(config)
         own = {"model": section("model")["model"], "training": training}
+        if not model.has_ranking_head:
+            own["model"] = own["model"] | {"towers": _without(own["model"]["towers"], {"ranking"})}
         if not model.has_towers:  # what no other kind reads is none of its key
             own = {"model": _without(own["model"], {"towers"}), "training": _without(training, {"tables"})}
         add(s.TRAIN, own | seed, (base, *_training_reads(config, graph)))

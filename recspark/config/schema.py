@@ -223,6 +223,11 @@ class ModelConfig(Section):
         return self.towers.negatives.explicit if self.has_towers else None
 
     @property
+    def has_ranking_head(self) -> bool:
+        """Whether what its towers retrieve is ranked once more: section `towers.ranking`."""
+        return self.kind == "two_tower" and self.towers.ranking.kind != "none"
+
+    @property
     def has_corpus(self) -> bool:
         """Whether it learns from sequences, by section `training`."""
         return self.has_vectors and not self.is_closed_form

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from recspark.config.towers import RankingConfig
 from recspark.config.trainer import DenseConfig, TablesConfig
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def check_towers(config: "RunConfig") -> Iterator[Found]:
     yield from _check_times(config)
     yield from _check_features(config)
     yield from _check_negatives(config)
+    yield from _check_ranking(config)
 
 
 def _check_order(config: "RunConfig") -> Iterator[Found]:
@@ -166,14 +168,49 @@ def _check_explicit(config: "RunConfig") -> Iterator[Found]:
         yield Found(line, ("model.kind", key, "clean.event_types", "clean.event_weights"))
 
 
+def _check_ranking(config: "RunConfig") -> Iterator[Found]:
+    towers, key = config.model.towers, "model.towers.ranking"
+    if not config.model.has_ranking_head:
+        return
+    pooling, at = towers.user.history.pooling, "model.towers.user.history.pooling"
+    if pooling == "none":
+        line = f"{key}.kind: {towers.ranking.kind} needs a history; set {at} to decay, or leave it out"
+        yield Found(line, ("model.kind", f"{key}.kind", at))
+    elif pooling == "multi_interest":
+        line = (
+            f"{key}.kind: {towers.ranking.kind} takes one vector a user, {at} multi_interest gives several; take decay "
+            f"or attention"
+        )
+        yield Found(line, ("model.kind", f"{key}.kind", at))
+    if towers.ranking.positions and config.source.order == "none":
+        line = f"{key}.positions: needs an order (source.columns.ts or position); set it to false"
+        place = ("source.kind", "source.columns.ts", "source.columns.position")
+        yield Found(line, ("model.kind", f"{key}.positions", *place))
+
+
 def find_idle_towers(config: "RunConfig") -> Iterator[tuple[str, tuple[str, ...], str, str]]:
     """(section, knobs, key they are idle because of, why) of what a config's kind does not read."""
     kind = config.model.kind
     if config.model.has_towers:
         yield "training", OF_PAIRS, "model.kind", f"model.kind {kind} makes no pairs of items"
         yield "model", OF_READOUT, "model.kind", f"model.kind {kind} has vectors of its own, nothing to read out"
+        yield from _find_idle_ranking(config)
     elif config.model.has_corpus:
         yield "model", ("towers",), "model.kind", f"model.kind {kind} has no towers"
+
+
+def _find_idle_ranking(config: "RunConfig") -> Iterator[tuple[str, tuple[str, ...], str, str]]:
+    kind, section = config.model.kind, "model.towers.ranking"
+    if kind != "two_tower":
+        yield (
+            "model.towers",
+            ("ranking",),
+            "model.kind",
+            f"model.kind {kind} has no histories that a head could rank by",
+        )
+    elif not config.model.has_ranking_head:
+        names = tuple(name for name in RankingConfig.model_fields if name != "kind")
+        yield section, names, f"{section}.kind", f"goes with {section}.kind: target_attention"
 
 
 def find_idle_optimizer(config: "RunConfig") -> Iterator[tuple[str, str]]:

@@ -158,6 +158,46 @@ class NegativesConfig(Section):
         return self
 
 
+class RankingConfig(Section):
+    """A head that ranks what the towers retrieve once more, by target attention over the history (DIN, Zhou et al.
+    2018). What is served, by evaluate, query, recommend and releases, is its order."""
+
+    kind: Literal["none", "target_attention"] = "none"
+    """target_attention: how much an item of the history counts hangs on the candidate that is looked at. Needs a
+    `user.history` with one vector a user: mean, decay or attention."""
+    candidates: PositiveInt = 200
+    """So many items a list are retrieved and ranked again (k, where that is more), and learned to be told apart."""
+    attention_hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32,)
+    """Widths of the layers that weigh an item of the history against a candidate."""
+    weights: Literal["raw", "softmax"] = "raw"
+    """raw: as the layers give them, so that a history with much of a kind says more (Zhou et al. 2018). softmax: they
+    add up to 1."""
+    positions: bool = True
+    """How many items ago an event was is learned too, in the weights. Needs an order."""
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 32)
+    """Widths of the layers that make a score of user, candidate and what was pooled."""
+    activation: Literal["prelu", "relu"] = "prelu"
+    """Behind each hidden layer; prelu: with a learned slope a layer."""
+    dropout: Rate = 0.1
+    """Of the hidden layers of the score, in training."""
+    loss: Literal["softmax", "bce"] = "softmax"
+    """softmax: a target against its negatives. bce: each on its own (logistic), the negatives together weighing 1."""
+    num_negatives: PositiveInt = 20
+    """So many negatives a target, drawn from the first `candidates` of what the step compares with, as the towers are
+    at that step; nothing of the user's own."""
+    max_targets: PositiveInt = 4
+    """So many targets of each user of a batch, drawn anew each epoch, are learned from."""
+    joint: NonNegativeFloat = 0.0
+    """How much of its gradient goes on to the towers. 0: they learn as they would without it; 1: the sum of both
+    losses."""
+
+    @model_validator(mode="after")
+    def _check_negatives(self) -> "RankingConfig":
+        if self.num_negatives > self.candidates:
+            raise ValueError(f"num_negatives must be at most candidates ({self.candidates}), got {self.num_negatives}")
+        return self
+
+
 class PropagationConfig(Section):
     """Of `light_gcn`: vectors are averaged over the user-item graph instead of being looked up."""
 
@@ -205,6 +245,8 @@ class TowersConfig(Section):
     user: UserTowerConfig = UserTowerConfig()
     item: ItemTowerConfig = ItemTowerConfig()
     negatives: NegativesConfig = NegativesConfig()
+    ranking: RankingConfig = RankingConfig()
+    """Of two_tower."""
     start: Literal["spectral", "random"] = "spectral"
     """Of light_gcn and mf. spectral: from the leading singular vectors of the weighted graph (`propagation`), which
     saves most epochs."""

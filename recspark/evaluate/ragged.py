@@ -3,6 +3,7 @@
 Ragged(offsets=[0, 2, 2, 3], values=[7, 4, 9])  is  [[7, 4], [], [9]]
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,10 @@ class Ragged:
         lengths = np.bincount(self.row_of_value[keep], minlength=len(self))
         return Ragged.from_lengths(lengths, self.values[keep])
 
+    def keep_last(self, count: int) -> "Ragged":
+        """The last ``count`` values of each row, or all it has."""
+        return self.where(self.place_of_value >= np.repeat(self.lengths - count, self.lengths))
+
     def sort_by(self, keys: NDArray[Any]) -> "Ragged":
         """Each row's values by ascending ``keys`` (one a value); equal ones stay in order."""
         within = self.row_of_value[1:] == self.row_of_value[:-1]
@@ -118,3 +123,17 @@ class Ragged:
 
     def _keys(self, width: int) -> NDArray[np.int64]:
         return self.row_of_value * width + self.values
+
+
+def group_by_length(lengths: IntArray, width: int, max_values: int) -> Iterator[NDArray[np.int64]]:
+    """All rows in groups of like length, the shortest first: padded to its longest and ``width`` wide, a group has at
+    most ``max_values`` values (or one row).
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * max(int(lengths[order[stop]]), 1) * width <= max_values:
+            stop += 1
+        yield order[start:stop]
+        start = stop

@@ -6,7 +6,7 @@ The same arithmetic as `recspark.models.towers`, which tests compare it with; wh
 an engine. Shapes: U = users, L = items of the longest history, D = embedding_dim, K = interests.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.evaluate.history_context import NO_CONTEXT, HistoryContext
-from recspark.evaluate.ragged import IntArray, Ragged
+from recspark.evaluate.ragged import IntArray, Ragged, group_by_length
 from recspark.evaluate.time_features import NEVER, encode_times, find_last
 from recspark.evaluate.weighted_sums import weighted_sums
 
@@ -145,9 +145,10 @@ def pool_histories(
     if spec.distinct:
         history = history.distinct()
     if spec.max_items is not None:
-        from_last = np.repeat(history.offsets[1:], history.lengths) - 1 - np.arange(len(history.values))
-        is_recent = from_last < spec.max_items
-        history, weight = history.where(is_recent), None if weight is None else weight[is_recent]
+        if weight is not None:
+            from_last = np.repeat(history.offsets[1:], history.lengths) - 1 - np.arange(len(history.values))
+            weight = weight[from_last < spec.max_items]
+        history = history.keep_last(spec.max_items)
     if spec.unit_items:
         tokens_MD = tokens_MD / np.maximum(np.linalg.norm(tokens_MD, axis=1, keepdims=True), 1e-12)
     if spec.pooling in ("mean", "decay"):
@@ -203,7 +204,9 @@ def _pool_padded(
     dim = tokens_MD.shape[1]
     num_interests = arrays["pooling.score.weight"].shape[0] if spec.pooling == "multi_interest" else 0
     out = np.zeros((len(history), num_interests, dim) if num_interests else (len(history), dim), np.float32)
-    for users in _group_by_length(history, dim):
+    with_items = np.flatnonzero(history.lengths > 0)
+    for group in group_by_length(history.lengths[with_items], dim, _PADDED_VALUES):
+        users = with_items[group]
         part = history.take(users)
         length = int(part.lengths.max())
         is_there = np.arange(length) < part.lengths[:, None]
@@ -215,19 +218,6 @@ def _pool_padded(
         pool = _attend_all if spec.pooling == "attention" else _find_interests
         out[users] = pool(spec, arrays, x_BLD, part.lengths, log_weight_BL)
     return out
-
-
-def _group_by_length(history: Ragged, dim: int) -> Iterator[IntArray]:
-    """Rows with items, in groups whose padded size is bounded."""
-    order = np.argsort(history.lengths, kind="stable")
-    order = order[history.lengths[order] > 0]
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and (stop + 1 - start) * int(history.lengths[order[stop]]) * dim <= _PADDED_VALUES:
-            stop += 1
-        yield order[start:stop]
-        start = stop
 
 
 def _attend_all(spec: UserTowerSpec, arrays: Arrays, x_BLD: Floats, lengths: IntArray, log_weight_BL: Floats) -> Floats:

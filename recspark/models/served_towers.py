@@ -4,6 +4,7 @@ user tower   items int64 [B, L] (item_idx, right-padded with -1), user int64 [B]
              where the tower asks for them, after these: weights float32 [B, L] of the events (0 or more); moment_us and
              last_us int64 [B], when a user is asked for and the last event before (below 0: unknown)
 item tower   id vector [N, D], then each feature: codes int64 [N, M] (padded with -1), or vectors [N, W]  ->  [N, D]
+ranking head items int64 [B, L], user vector [B, D], candidates int64 [B, C] (item_idx)  ->  scores [B, C]
 """
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from recspark.evaluate.history_context import MIN_WEIGHT
 from recspark.models.feature_sum import FeatureSum
 from recspark.models.pooling import MeanPooling
+from recspark.models.ranking_head import RankingHead
 from recspark.models.time_sum import TimeSum
 from recspark.models.towers import ItemTower
 
@@ -87,6 +89,35 @@ class ServedItemTower(nn.Module):
                 x_ND = x_ND + _look_up(self.tower.features, name, values)
         out: Tensor = self.tower.mlp(x_ND)
         return out
+
+
+class ServedRankingHead(nn.Module):
+    """A trained ranking head with the items' vectors as they are compared: ``tokens_VD`` in a history, ``vectors_VD``
+    and ``bias_V`` as candidates.
+    """
+
+    tokens: Tensor
+    vectors: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, head: RankingHead, tokens_VD: Tensor, vectors_VD: Tensor, bias_V: Tensor, is_cosine: bool
+    ) -> None:
+        super().__init__()
+        self.head, self._is_cosine = head, is_cosine
+        self.register_buffer("tokens", tokens_VD)
+        self.register_buffer("vectors", vectors_VD)
+        self.register_buffer("bias", bias_V)
+
+    def forward(self, items_BL: Tensor, user_BD: Tensor, candidates_BC: Tensor) -> Tensor:
+        """The newest item of a history stands last before the padding; a user as the user tower gives him."""
+        is_there = items_BL >= 0
+        h_BLD = self.tokens[items_BL.clamp(min=0)] * is_there[..., None].to(self.tokens.dtype)
+        u_BD = F.normalize(user_BD, dim=-1) if self._is_cosine else user_BD
+        v_BCD = self.vectors[candidates_BC]
+        retrieved_BC = (v_BCD * u_BD[:, None]).sum(-1) + self.bias[candidates_BC]
+        scores: Tensor = self.head(u_BD, h_BLD, is_there.sum(1), v_BCD, retrieved_BC)
+        return scores
 
 
 def _look_up(features: FeatureSum, name: str, values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
     item    (id, left out at random) + features -> mlp
     user    pooled history + id + features -> mlp, one vector or one an interest
+    head    (where there is one) user, history, candidates -> scores of these
 
 Vectors by id are no parameters here: they live in a table over the ranks (`tower_table`), a step brings those it needs.
 Shapes: N = rows, D = embedding_dim, K = interests.
@@ -15,6 +16,7 @@ from recspark.config.towers import ItemTowerConfig, MlpConfig, TowersConfig, Use
 from recspark.models.feature_sum import FeatureData, FeatureSum
 from recspark.models.mlp import Mlp
 from recspark.models.pooling import build_pooling
+from recspark.models.ranking_head import RankingHead
 from recspark.models.time_sum import TimeSum
 
 
@@ -97,7 +99,7 @@ class Similarity(nn.Module):
 
 
 class Towers(nn.Module):
-    """Both towers and how they are compared."""
+    """Both towers and how they are compared; what is compared may be ranked once more by a head."""
 
     def __init__(
         self,
@@ -112,6 +114,9 @@ class Towers(nn.Module):
         self.item = ItemTower(config.item, item_features, dim)
         self.user = UserTower(config.user, user_features, dim, config.item.fusion == "gate")
         self.similarity = Similarity(config, is_cosine)
+        max_items, ranking = config.user.history.max_items, config.ranking  # last: the towers start as without it
+        has_head = ranking.kind != "none"
+        self.ranking_head = RankingHead(ranking, dim, max_items, is_cosine, config.temperature) if has_head else None
 
 
 def build_mlp(config: MlpConfig, dim: int) -> Mlp:

@@ -23,10 +23,12 @@ from recspark.lake.arrow import TableAt
 from recspark.lake.folders import rebuild_command
 from recspark.retrieval.query import find_exact_reason
 from recspark.retrieval.recommend import Searcher, recommend
+from recspark.retrieval.rerank import Reranker, open_reranker
 from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 from recspark.training.readout import popularity_bias
 
-ORACLE = "oracle"
+ORACLE, RETRIEVAL = "oracle", "_retrieval"
+"""Labels: the planted truth; behind a kind, what its towers retrieve, before a ranking head."""
 _ORDER = ("item_knn", "rp3beta", "ease", "als", "ppmi_svd", "spectral", "popularity")
 """Of baselines in a report, whatever the config's: neighbours, factors, what everybody likes."""
 RankBlock = Callable[[int, int], Ranked]
@@ -60,10 +62,14 @@ class Setting:
 
 
 def choose_builders(run: Run) -> dict[str, Callable[[Setting], RankBlock]]:
-    """What builds each ranker, by label, in the order of the report: the model, its baselines, the oracle."""
+    """What builds each ranker, by label, in the order of the report: the model, what a ranking head of it goes by, its
+    baselines, the oracle.
+    """
     kind, names = run.config.model.kind, run.config.baselines.names
     builders: dict[str, Callable[[Setting], RankBlock]] = {}
     builders[kind] = _build_trained if run.config.model.has_vectors else _build_baseline(kind)
+    if run.config.model.has_ranking_head:
+        builders[f"{kind}{RETRIEVAL}"] = _build_retrieval
     builders |= {name: _build_baseline(name) for name in _ORDER if name in names and name != kind}
     if run.config.source.kind == "synthetic":
         builders[ORACLE] = _build_oracle
@@ -71,6 +77,13 @@ def choose_builders(run: Run) -> dict[str, Callable[[Setting], RankBlock]]:
 
 
 def _build_trained(setting: Setting) -> RankBlock:
+    embeddings = setting.tables["item_embeddings"]
+    vectors = read_item_vectors(embeddings)
+    encoder, reranker = open_user_encoder(vectors, embeddings), open_reranker(vectors, embeddings)
+    return _rank_by_vectors(setting, vectors, _open_index(setting), encoder, reranker)
+
+
+def _build_retrieval(setting: Setting) -> RankBlock:
     embeddings = setting.tables["item_embeddings"]
     vectors = read_item_vectors(embeddings)
     return _rank_by_vectors(setting, vectors, _open_index(setting), open_user_encoder(vectors, embeddings))
@@ -114,14 +127,18 @@ def _build_vectors(kind: str, inputs: BaselineInputs) -> ItemVectors:
 
 
 def _rank_by_vectors(
-    setting: Setting, vectors: ItemVectors, index: Searcher | None, encoder: UserEncoder | None = None
+    setting: Setting,
+    vectors: ItemVectors,
+    index: Searcher | None,
+    encoder: UserEncoder | None = None,
+    reranker: Reranker | None = None,
 ) -> RankBlock:
     cases = setting.cases
 
     def rank_block(start: int, stop: int) -> Ranked:
         history, masked = cases.history.block(start, stop), cases.masked.block(start, stop)
         users, context = cases.user_idx[start:stop], cases.context.block(cases.history, start, stop)
-        return recommend(vectors, history, masked, setting.k, index, encoder, users, context=context)
+        return recommend(vectors, history, masked, setting.k, index, encoder, users, context=context, reranker=reranker)
 
     return rank_block
 

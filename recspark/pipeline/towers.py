@@ -2,6 +2,7 @@
 
 user_tower.pt2, user_tower.onnx   a history (and who it is of) -> the user's vector     torch.export, ONNX
 item_tower.pt2, item_tower.onnx   an item's id vector and features -> its vector; of models with item features
+ranking_head.pt2, ranking_head.onnx   history, user vector, candidates -> their scores; of models with a ranking head
 schema.json                       inputs, how features become numbers, how a score is made
 
 Each program is compared with the trained model before it counts as written. Item vectors themselves are in
@@ -25,12 +26,15 @@ from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.ragged import Ragged
 from recspark.evaluate.time_features import find_last
 from recspark.index.item_vectors import read_item_vectors
+from recspark.index.metric import COSINE
 from recspark.lake.arrow import find_table
 from recspark.lake.folders import read_manifest
 from recspark.logs import log
 from recspark.models.feature_sum import FeatureData
-from recspark.models.served_towers import ServedItemTower, ServedUserTower
+from recspark.models.ranking_head import RankingHead
+from recspark.models.served_towers import ServedItemTower, ServedRankingHead, ServedUserTower
 from recspark.models.towers import Towers, UserTower
+from recspark.retrieval.rerank import Reranker, open_reranker
 from recspark.retrieval.user_encoder import TowerEncoder, open_user_encoder
 from recspark.training.starting_model import MODELS
 from recspark.training.towers.files import read_item_tower
@@ -66,8 +70,11 @@ def write_towers(run: Run, folder: Path) -> list[Path]:
     arrays, features = read_item_tower(run.lake, manifest)
     if features.get("item"):
         written += _write_item_tower(run, arrays, features["item"], folder)
+    reranker = open_reranker(vectors, embeddings)
+    if reranker:
+        written += _write_ranking_head(run, reranker, folder)
     path = folder / "schema.json"
-    path.write_text(json.dumps(_describe(manifest, encoder, features), indent=1))
+    path.write_text(json.dumps(_describe(manifest, encoder, features, reranker), indent=1))
     return [*written, path]
 
 
@@ -82,8 +89,7 @@ def build_user_tower(run: Run, encoder: TowerEncoder) -> ServedUserTower:
         config = config.model_copy(update={"history": plain})
     tower = UserTower(config, [], run.config.model.embedding_dim, is_gated=False)
     tower.load_state_dict({name: torch.from_numpy(array) for name, array in encoder.tower.arrays.items()})
-    tokens = torch.zeros(int(encoder.vectors.item_idx[-1]) + 1, encoder.vectors.dim)
-    tokens[torch.from_numpy(encoder.vectors.item_idx)] = torch.from_numpy(encoder.vectors.queries)
+    tokens = _by_item(encoder.vectors.item_idx, encoder.vectors.queries)
     static = None
     if encoder.tower.static is not None and not encoder.tower.spec.static_first:
         assert encoder.tower.missing is not None
@@ -152,6 +158,42 @@ def _write_item_tower(run: Run, arrays: dict[str, Any], schema: list[dict[str, A
     return _write(tower, tuple(inputs), (shapes[0], tuple(shapes[1:])), expected, names, folder / "item_tower")
 
 
+def build_ranking_head(run: Run, reranker: Reranker) -> ServedRankingHead:
+    """The trained ranking head of a run in torch."""
+    towers, vectors = run.config.model.towers, reranker.vectors
+    is_cosine = vectors.metric == COSINE
+    max_items = towers.user.history.max_items
+    head = RankingHead(towers.ranking, vectors.dim, max_items, is_cosine, towers.temperature)
+    head.load_state_dict({name: torch.from_numpy(array) for name, array in reranker.head.arrays.items()})
+    tokens, candidates, bias = (
+        _by_item(vectors.item_idx, rows) for rows in (reranker.tokens, vectors.candidates, vectors.bias)
+    )
+    return ServedRankingHead(head, tokens, candidates, bias, is_cosine).eval()
+
+
+def _write_ranking_head(run: Run, reranker: Reranker, folder: Path) -> list[Path]:
+    """Both forms, compared on histories and candidate lists of several lengths."""
+    items, most = reranker.vectors.item_idx, reranker.head.spec.max_items
+    lengths = [min(n, most) for n in _TRIED_LENGTHS]
+    history = Ragged.from_rows([items[np.arange(n) * 7 % len(items)].tolist() for n in lengths])
+    candidates = np.stack([items[(np.arange(3) + n) * 5 % len(items)] for n in range(len(history))])
+    users = torch.linspace(-1, 1, len(history) * reranker.vectors.dim).view(len(history), -1)
+    expected = reranker.score(users.numpy(), history, reranker.vectors.rows_of(candidates))
+    batch, length = Dim("batch", min=1), Dim("length", min=1, max=most)
+    shapes = ({0: batch, 1: length}, {0: batch}, {0: batch, 1: Dim("candidates", min=1)})
+    inputs = (_pad(history, history.values.astype(np.int64), -1), users, torch.from_numpy(candidates))
+    names = ["items", "user_vector", "candidates"]
+    head = build_ranking_head(run, reranker)
+    return _write(head, inputs, shapes, expected, names, folder / "ranking_head", output="score")
+
+
+def _by_item(item_idx: Any, rows: Any) -> Tensor:
+    """Rows by item_idx; zeros for items without one."""
+    table = torch.zeros(int(item_idx[-1]) + 1, *rows.shape[1:])
+    table[torch.from_numpy(item_idx)] = torch.from_numpy(rows)
+    return table
+
+
 def _plain_feature(schema: dict[str, Any]) -> FeatureData:
     """A feature's sizes, without rows."""
     if schema["kind"] == "vector":
@@ -161,8 +203,9 @@ def _plain_feature(schema: dict[str, Any]) -> FeatureData:
 
 
 def _write(
-    module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any, expected: Any, names: list[str], stem: Path
-) -> list[Path]:
+    module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any, expected: Any, names: list[str], stem: Path,
+    output: str = "vector",
+) -> list[Path]:  # fmt: skip
     """The module by torch.export and, where its packages are there, by ONNX; read back and compared."""
     program = torch.export.export(module, inputs, dynamic_shapes=shapes)
     path = stem.with_suffix(".pt2")
@@ -172,13 +215,15 @@ def _write(
     if lacking := [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]:
         log("export", f"{stem.name}.onnx is left out: {', '.join(lacking)} not installed; pip install 'recspark[onnx]'")
         return [path]
-    return [path, _write_onnx(program, inputs, expected, names, stem.with_suffix(".onnx"))]
+    return [path, _write_onnx(program, inputs, expected, names, output, stem.with_suffix(".onnx"))]
 
 
-def _write_onnx(program: Any, inputs: tuple[Tensor, ...], expected: Any, names: list[str], path: Path) -> Path:
+def _write_onnx(
+    program: Any, inputs: tuple[Tensor, ...], expected: Any, names: list[str], output: str, path: Path
+) -> Path:
     import onnxruntime
 
-    torch.onnx.export(program, inputs, path, input_names=names, output_names=["vector"], external_data=False)
+    torch.onnx.export(program, inputs, path, input_names=names, output_names=[output], external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     wanted = {one.name for one in session.get_inputs()}
     feeds = {name: value.numpy() for name, value in zip(names, inputs, strict=True) if name in wanted}
@@ -196,7 +241,9 @@ def _check(found: Any, expected: Any, path: Path) -> None:
         )
 
 
-def _describe(manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any]) -> dict[str, Any]:
+def _describe(
+    manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any], reranker: Reranker | None
+) -> dict[str, Any]:
     facts, spec = manifest.facts, encoder.tower.spec
     last, once = spec.max_items or "all", ", each once" if spec.distinct else ""
     own = "; users seen in training have a row in user_embeddings and take that" if spec.static_first else ""
@@ -219,7 +266,19 @@ def _describe(manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any
             **(times if spec.time_features else {}),
         },
         "item_tower": {"id_vector": "float32 [batch, embedding_dim]: zeros for an item unseen in training"},
+        **({"ranking_head": _describe_head(reranker)} if reranker else {}),
         "features": features,
         "codes": "0: missing or unseen; of a vocabulary place + 1; of edges 1 + how many are at or below the number",
         "versions": manifest.inputs,
+    }
+
+
+def _describe_head(reranker: Reranker) -> dict[str, Any]:
+    spec = reranker.head.spec
+    return {
+        "items": f"as of user_tower, the last {spec.max_items}",
+        "user_vector": "float32 [batch, embedding_dim]: as user_tower gives it",
+        "candidates": f"int64 [batch, candidates]: item_idx of the first {spec.candidates} by `score`, those left out "
+        f"that must not be listed",
+        "score": "float32 [batch, candidates]: the list's order, ties to the smaller item_idx",
     }

@@ -19,6 +19,7 @@ from recspark.lake.arrow import TableAt
 from recspark.releases.binding import INDEXES, find_folder_flaw, hash_vectors, open_bound
 from recspark.releases.manifest import read_release_manifest
 from recspark.releases.registry import ReleaseRow
+from recspark.retrieval.rerank import Reranker, open_reranker
 from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 
 _EMBEDDINGS = "item_embeddings"
@@ -65,6 +66,11 @@ class Opened:
     def encoder(self) -> UserEncoder:
         """How users are made of histories."""
         return open_user_encoder(self.vectors, self._embeddings)
+
+    @cached_property
+    def reranker(self) -> Reranker | None:
+        """What ranks once more what was retrieved; None where the model has no ranking head."""
+        return open_reranker(self.vectors, self._embeddings)
 
     @cached_property
     def _embeddings(self) -> TableAt:

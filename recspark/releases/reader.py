@@ -125,7 +125,15 @@ class Release:
         masked = history.distinct() if mask_seen else Ragged.empty(len(history))
         only = to_idx(opened.index, allowed)
         ranked = recommend(
-            opened.vectors, history, masked, k, opened.index, opened.encoder, allowed=only, context=context
+            opened.vectors,
+            history,
+            masked,
+            k,
+            opened.index,
+            opened.encoder,
+            allowed=only,
+            context=context,
+            reranker=opened.reranker,
         )
         return Found(ranked.ids.astype(np.int64), ranked.scores, opened.catalogue)
 

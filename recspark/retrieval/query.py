@@ -28,6 +28,7 @@ from recspark.retrieval.close_matches import find_close_matches
 from recspark.retrieval.exact import search_exact
 from recspark.retrieval.moments import find_moment
 from recspark.retrieval.recommend import Searcher, recommend, search_index
+from recspark.retrieval.rerank import Reranker, open_reranker
 from recspark.retrieval.user_encoder import TowerEncoder, UserEncoder, open_user_encoder
 from recspark.retrieval.user_vectors import keep_known
 
@@ -57,7 +58,7 @@ class Neighbour:
 @dataclass(frozen=True)
 class _Answers:
     """What a query needs of a run: item ids and names by item_idx, the model's vectors, how it makes users and what it
-    reads of their events beside items, and the index where it is built.
+    reads of their events beside items, the index where it is built, and what ranks once more where the model has it.
     """
 
     item_ids: pa.ChunkedArray
@@ -66,6 +67,7 @@ class _Answers:
     index: Searcher | None
     encoder: UserEncoder
     event_columns: list[str]
+    reranker: Reranker | None
 
     def label(self, item_idx: int) -> str:
         """A name to show, the id where there is none."""
@@ -141,7 +143,17 @@ def recommend_for_user(run: "Run", user_id: str, k: int, at: str | None = None) 
     mask_seen = run.config.evaluate is None or run.config.evaluate.mask_seen
     masked = history.distinct() if mask_seen else Ragged.empty(1)
     who = np.array([user_idx])
-    ranked = recommend(answers.vectors, history, masked, k, answers.index, answers.encoder, who, context=context)
+    ranked = recommend(
+        answers.vectors,
+        history,
+        masked,
+        k,
+        answers.index,
+        answers.encoder,
+        who,
+        context=context,
+        reranker=answers.reranker,
+    )
     reasons = _find_reasons(answers, answers.vectors.history_weights.cut(known).values, ranked)
     return [replace(n, because=why) for n, why in zip(answers.list_neighbours(ranked), reasons, strict=True)]
 
@@ -172,9 +184,9 @@ def _open_answers(run: "Run") -> _Answers:
     names = found[name_column].cast(pa.string()) if name_column else None
     item_ids = found[c.ITEM_ID].cast(pa.string())
     vectors = read_item_vectors(embeddings)
-    encoder = open_user_encoder(vectors, embeddings)
+    encoder, reranker = open_user_encoder(vectors, embeddings), open_reranker(vectors, embeddings)
     index = _open_built_index(run, embeddings)
-    return _Answers(item_ids, names, vectors, index, encoder, find_event_columns(embeddings))
+    return _Answers(item_ids, names, vectors, index, encoder, find_event_columns(embeddings), reranker)
 
 
 def _open_built_index(run: "Run", embeddings: TableAt) -> Searcher | None:

@@ -13,6 +13,7 @@ from recspark.evaluate.lists import NO_ITEM, FloatArray, Ranked, blocks, concate
 from recspark.evaluate.ragged import IntArray, Ragged
 from recspark.index.item_vectors import ItemVectors
 from recspark.index.topk import largest_k
+from recspark.retrieval.rerank import Reranker
 from recspark.retrieval.user_encoder import MeanEncoder, UserEncoder
 
 BLOCK_CELLS = 1 << 21
@@ -38,28 +39,31 @@ def recommend(
     user_idx: IntArray | None = None,
     allowed: NDArray[np.integer] | None = None,
     context: HistoryContext = NO_CONTEXT,
+    reranker: Reranker | None = None,
 ) -> Ranked:
     """Each user's k best items (item_idx) that are not masked, from histories of item_idx; one row a user.
 
     Users are told by ``encoder``, by the mean of their items' vectors without one; of several vectors the best counts.
     ``context`` has what the model reads of events beside items.
-    ``allowed`` are the only item_idx that may be listed, all by default.
+    ``allowed`` are the only item_idx that may be listed, all by default. With a ``reranker`` its number of candidates
+    (k, where that is more) are retrieved, and the k that it puts first are listed; scores are then its own.
     """
     users = (encoder or MeanEncoder(vectors)).encode(history, user_idx, context)
     users_UHD = users[:, None, :] if users.ndim == 2 else users
     num_vectors = users_UHD.shape[1]
     queries = np.ascontiguousarray(users_UHD.reshape(-1, users_UHD.shape[2]))
     each = masked if num_vectors == 1 else masked.take(np.repeat(np.arange(len(masked)), num_vectors))
-    found = _search(vectors, queries, k, each, index, allowed)
+    depth = max(k, reranker.num_candidates) if reranker else k
+    found = _search(vectors, queries, depth, each, index, allowed)
     is_lost = np.logical_not(queries.any(axis=1))
     if num_vectors > 1:
-        found = _merge_best(found, is_lost, num_vectors, k)
+        found = _merge_best(found, is_lost, num_vectors, depth)
     # A zero vector has no direction to look in: users without any other get the highest bias.
     lost = np.flatnonzero(is_lost.reshape(-1, num_vectors).all(axis=1))
     if len(lost):
-        by_bias = rank_by_bias(vectors, masked.take(lost), k, allowed)
+        by_bias = rank_by_bias(vectors, masked.take(lost), depth, allowed)
         found.ids[lost], found.scores[lost] = by_bias.ids, by_bias.scores
-    return found
+    return reranker.rerank(found, users_UHD[:, 0], history, k) if reranker else found
 
 
 def search_index(

@@ -24,6 +24,7 @@ from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.lake.arrow import TableAt, read_ids, read_table
 from recspark.retrieval.recommend import Searcher, recommend
+from recspark.retrieval.rerank import Reranker, open_reranker
 from recspark.retrieval.rules import ListRules
 from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
 
@@ -80,7 +81,16 @@ class Recommender:
         masked = history.distinct() if rules.mask_seen else Ragged.empty(len(history))
         users = histories[c.USER_IDX].to_numpy()
         found = recommend(
-            self._vectors, history, masked, rules.depth, self._index, self._encoder, users, rules.allowed, context
+            self._vectors,
+            history,
+            masked,
+            rules.depth,
+            self._index,
+            self._encoder,
+            users,
+            rules.allowed,
+            context,
+            self._reranker,
         )
         return to_recommendations(PURPOSE, self._pinned.model_id, user_ids, self._item_ids, rules.cut(found))
 
@@ -91,6 +101,10 @@ class Recommender:
     @cached_property
     def _encoder(self) -> UserEncoder:
         return open_user_encoder(self._vectors, self._pinned.item_embeddings)
+
+    @cached_property
+    def _reranker(self) -> Reranker | None:
+        return open_reranker(self._vectors, self._pinned.item_embeddings)
 
     @cached_property
     def _item_ids(self) -> pa.ChunkedArray:

@@ -6,6 +6,7 @@ train: skip_gram by backend cpu on cpu, 1 process (no CUDA device, one process)
   corpus       walks at version 0: 20,000 sequences, 389,120 items an epoch
   steps        100 = 5 epochs of 20 batches of 1,024 sequences
   start        model 0123456789ab: 1,950 known, 0 from_neighbours, 0 from_content, 50 fresh, 0 left_out
+  ranking      target_attention, 22,000 parameters; ranks 200 items a list again
   estimate     about 4 s at 512,000 items/s (tried on the first batches)
 """
 
@@ -14,6 +15,7 @@ import time
 from dataclasses import replace
 
 from recspark.config import Run
+from recspark.evaluate.ranking_head_file import FACT as HEAD
 from recspark.lake.arrow import list_markers
 from recspark.models.sharded_embedding import Ranks
 from recspark.models.skip_gram import SkipGram
@@ -24,10 +26,12 @@ from recspark.training.job import build_backend, count_threads, find_objective, 
 from recspark.training.mixture import open_reader, plan_epoch
 from recspark.training.objective import Place
 from recspark.training.schedule import plan_schedule
-from recspark.training.towers.model import count_rows
+from recspark.training.towers.model import count_head, count_rows
 from recspark.training.world import World, find_launch, open_world
 
 _TRIAL_SECONDS, _TRIAL_BYTES = 2.0, 1 << 30
+_MOMENTS = 3
+"""Numbers AdamW holds a parameter, itself included."""
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -46,9 +50,12 @@ def describe_training(run: Run) -> str:
     name, device, reason = pick_backend(run, launch)
     reader = open_reader(inputs.open_corpora(), config.num_lanes, run.seed)
     reader.rank_lanes(0, launch.world_size)
-    num_rows = count_rows(run, inputs) if model.has_towers else None
-    num_numbers = _count_numbers(len(inputs.num_events), model.embedding_dim, 1, num_rows)
-    num_bytes = 4 * _count_numbers(len(inputs.num_events), model.embedding_dim, launch.world_size, num_rows)
+    num_rows, num_head = count_rows(run, inputs) if model.has_towers else None, count_head(run)
+    num_numbers, own_numbers = (
+        _count_numbers(len(inputs.num_events), model.embedding_dim, ranks, num_rows) + _MOMENTS * num_head
+        for ranks in (1, launch.world_size)
+    )
+    num_bytes = 4 * own_numbers
     batches = reader.steps_per_epoch(config.batch_sequences)
     plan_schedule(config, batches)
     if not model.has_towers:
@@ -66,6 +73,7 @@ def describe_training(run: Run) -> str:
         "steps": f"{config.epochs * batches:,} = {config.epochs} epochs of {batches:,} batches of "
         f"{config.batch_sequences:,} sequences{_describe_resume(run)}",
         **start,
+        **_describe_head(run, num_head),
         "estimate": estimate,
     }
     head = f"train: {model.kind} by backend {name} on {device}, {processes} ({reason})"
@@ -112,6 +120,15 @@ def _describe_start(run: Run, inputs: TrainInputs) -> dict[str, str]:
     return {"start": f"model {start.model.model_id}: {', '.join(f'{n:,} {of}' for of, n in start.counts.items())}"}
 
 
+def _describe_head(run: Run, num_parameters: int) -> dict[str, str]:
+    """The line of a ranking head, none without one."""
+    ranking = run.config.model.towers.ranking
+    if not num_parameters:
+        return {}
+    text = f"{ranking.kind}, {num_parameters:,} parameters; ranks {ranking.candidates:,} items a list again"
+    return {"ranking": text}
+
+
 def _describe_resume(run: Run) -> str:
     progress = read_progress(checkpoint_uri(run))
     return f"; goes on at step {progress['step']:,}" if progress else ""
@@ -128,7 +145,8 @@ def _estimate(
     kind, dim = run.config.model.kind, run.config.model.embedding_dim
     for record in list_markers(run.lake, "item_embeddings", "train"):
         seconds, tokens = record.counts.get("seconds"), record.counts.get("tokens")
-        if seconds and tokens and (record.facts["backend"], record.facts["model_kind"]) == (name, kind):
+        told = record.facts["backend"], record.facts["model_kind"], HEAD in record.facts
+        if seconds and tokens and told == (name, kind, run.config.model.has_ranking_head):
             rate = tokens / seconds * record.facts["embedding_dim"] / dim
             return _show_time(num_values, rate, f"as model {record.facts['model_id']} of this lake, by dimension")
     if num_bytes > _TRIAL_BYTES or run.config.training.num_processes > 1:

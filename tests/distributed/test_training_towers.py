@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from recspark.config import Run
+from recspark.evaluate.ranking_head_file import read_ranking_head
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.models.mlp import RankedBatchNorm
 from recspark.training.job import train
@@ -61,6 +62,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "rest": (
         "two_tower",
         {"loss": "bpr", "targets": "rest", "user": {"history": {"pooling": "mean", "shared": False, "dropout": 0.0}}},
+    ),
+    "ranked": (
+        "two_tower",
+        {
+            "user": {"history": _NO_DROPOUT},
+            "ranking": {
+                "kind": "target_attention", "candidates": 12, "num_negatives": 6, "dropout": 0.0, "joint": 0.5,
+            },
+        },
     ),
 }  # fmt: skip
 
@@ -123,6 +133,14 @@ def test_any_number_of_ranks_learns_the_same(folders: dict[int, Path], name: str
 def read_rows(run: Run, table: str) -> Any:
     found = read_table(find_table(run.lake, run.stages["train"], table))
     return found.filter(pc.equal(found["model_id"], run.stages["train"].id)).sort_by("idx")
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_any_number_of_ranks_learns_the_same_ranking_head(folders: dict[int, Path], num_ranks: int) -> None:
+    runs = plan(folders[1], "ranked"), plan(folders[num_ranks], "ranked")
+    expected, found = (read_ranking_head(run.lake, run.stages["train"].id).arrays for run in runs)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=2e-3, atol=2e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])

@@ -82,6 +82,8 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
 
     assert key() != key("model.towers.temperature=0.07")
     assert key() != key("training.tables.weight_decay=0.1")
+    head = "model.towers.ranking.kind=target_attention"
+    assert key() != key(head) != key(head, "model.towers.ranking.num_negatives=7")
     plain = plan_run(load_config(conf, ["model.kind=skip_gram"]), SOURCE).stages["train"].sections
     assert "towers" not in plain["model"]
     assert "tables" not in plain["training"]
@@ -180,6 +182,26 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
             ["model.towers.negatives.explicit.event_types=[]"],
             "model.towers.negatives.explicit.event_types:",
         ),
+        (
+            ["model.towers.ranking={kind: target_attention, candidates: 9}"],
+            "model.towers.ranking: num_negatives must be at most candidates (9), got 20",
+        ),
+        (
+            ["model.kind=light_gcn", "model.towers.ranking.kind=target_attention"],
+            "model.towers.ranking: model.kind light_gcn has no histories that a head could rank by; leave it out",
+        ),
+        (
+            ["model.towers.ranking={dropout: 0.2, joint: 1}"],
+            "model.towers.ranking.dropout, model.towers.ranking.joint: goes with model.towers.ranking.kind: target_",
+        ),
+        (
+            ["model.towers={ranking: {kind: target_attention}, user: {id: true, history: {pooling: none}}}"],
+            "model.towers.ranking.kind: target_attention needs a history; set model.towers.user.history.pooling to",
+        ),
+        (
+            ["model.towers={ranking: {kind: target_attention}, user: {history: {pooling: multi_interest}}}"],
+            "model.towers.ranking.kind: target_attention takes one vector a user, model.towers.user.history.pooling",
+        ),
         (["training.window=7"], "training.window: model.kind two_tower makes no pairs of items; leave it out"),
         (["model.readout=sum"], "model.readout: model.kind two_tower has vectors of its own, nothing to read out"),
     ],
@@ -199,6 +221,10 @@ def test_what_towers_cannot_have_is_told(conf, overrides, problem):
             "{user: {history: {pooling: mean}}, targets: next}",
             "model.towers.targets: next needs an order (source.columns.ts or position); set it to rest",
         ),
+        (
+            "{user: {history: {pooling: mean}}, ranking: {kind: target_attention}}",
+            "model.towers.ranking.positions: needs an order (source.columns.ts or position); set it to false",
+        ),
     ],
 )  # fmt: skip
 def test_a_source_without_order_takes_sets_only(tmp_path, override, problem):
@@ -206,6 +232,17 @@ def test_a_source_without_order_takes_sets_only(tmp_path, override, problem):
     path.write_text(UNORDERED + f"model: {{kind: two_tower, towers: {override}}}\n")
     assert problem_of(path) == problem
     load_config(path, ["model.kind=light_gcn"])
+
+
+def test_a_head_is_switched_off_beside_the_file_that_describes_it(conf):
+    text = conf.read_text().replace("two_tower", "two_tower, towers: {ranking: {kind: target_attention, dropout: 0.2}}")
+    plain = plan_run(load_config(conf), SOURCE).stages["train"].key
+    conf.write_text(text)
+    for off in ("model.towers.ranking.kind=none", "model.kind=mf"):
+        config = load_config(conf, [off])
+        assert not config.model.has_ranking_head
+    config = load_config(conf, ["model.towers.ranking.kind=none"])
+    assert plan_run(config, SOURCE).stages["train"].key == plain
 
 
 def test_an_edge_list_has_no_users(tmp_path):

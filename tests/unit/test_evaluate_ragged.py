@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recspark.evaluate.ragged import Ragged
+from recspark.evaluate.ragged import Ragged, group_by_length
 
 ROWS = st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=8)
 
@@ -53,3 +53,18 @@ def test_without_and_contains_look_at_the_same_row_only(rows, others):
 def test_from_arrow_reads_slices_chunks_and_nulls():
     column = pa.chunked_array([pa.array([[9], [1, 2], None]).slice(1), pa.array([[], [3]])])
     assert as_lists(Ragged.from_arrow(column)) == [[1, 2], [], [], [3]]
+
+
+@given(ROWS, st.integers(1, 4))
+def test_the_last_values_are_kept(rows, count):
+    assert as_lists(Ragged.from_rows(rows).keep_last(count)) == [row[-count:] for row in rows]
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 60))
+def test_groups_hold_every_row_once_and_no_more_than_they_may(lengths, max_values):
+    groups = [group.tolist() for group in group_by_length(np.array(lengths, dtype=np.int64), 3, max_values)]
+    rows = [row for group in groups for row in group]
+    assert sorted(rows) == list(range(len(lengths)))
+    assert [lengths[row] for row in rows] == sorted(lengths)
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(max(lengths[row] for row in group), 1) * 3 <= max_values

@@ -17,6 +17,7 @@ from recspark.evaluate.time_features import NEVER
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table, read_table
 from recspark.pipeline import towers
+from recspark.retrieval.rerank import open_reranker
 from recspark.retrieval.user_encoder import open_user_encoder
 from recspark.training.job import train
 from tests.helpers.tiny_lake import plan_tiny
@@ -47,6 +48,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "times": ("two_tower", {"user": {"id": True, "time_features": ["day_of_week", "hour_of_day", "time_since_last"]}}),
     "light_gcn": ("light_gcn", {}),
     "mf": ("mf", {}),
+    "ranked": (
+        "two_tower",
+        {
+            "user": {"history": {"max_items": 6, "shared": False}},
+            "ranking": {"kind": "target_attention", "weights": "softmax", "num_negatives": 6},
+        },
+    ),
 }
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
@@ -92,6 +100,26 @@ def test_the_program_makes_the_vectors_that_users_are_served_by(
         with torch.no_grad():
             found = program(padded, torch.tensor(users), *more).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_program_of_a_ranking_head_scores_as_lists_are_ranked(exported: dict[str, tuple[Run, Path]]) -> None:
+    run, folder = exported["ranked"]
+    embeddings = find_table(run.lake, run.stages["train"], "item_embeddings")
+    vectors = read_item_vectors(embeddings)
+    reranker, rows = open_reranker(vectors, embeddings), [[7], [1, 2, 3, 4, 5, 6]]
+    assert reranker is not None
+    encoder = open_user_encoder(vectors, embeddings)
+    users = encoder.encode(Ragged.from_rows(rows), np.array([-1, -1]))
+    candidates = np.array([[3, 9, 20, 41], [50, 2, 8, 0]])
+    expected = reranker.score(users, Ragged.from_rows(rows), vectors.rows_of(candidates))
+    padded = torch.tensor([[7, -1, -1, -1, -1, -1], [1, 2, 3, 4, 5, 6]])
+    program = torch.export.load(folder / "ranking_head.pt2").module()
+    with torch.no_grad():
+        found = program(padded, torch.from_numpy(users), torch.from_numpy(candidates)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    schema = json.loads((folder / "schema.json").read_text())
+    assert schema["ranking_head"]["items"] == "as of user_tower, the last 6"
+    assert "ranking_head" not in json.loads((exported["decay"][1] / "schema.json").read_text())
 
 
 def test_the_item_tower_gives_the_items_vectors_from_id_and_features(exported: dict[str, tuple[Run, Path]]) -> None:

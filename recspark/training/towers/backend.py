@@ -34,6 +34,7 @@ from recspark.training.towers.explicit_negatives import ExplicitNegatives
 from recspark.training.towers.hard_negatives import HardNegatives
 from recspark.training.towers.losses import Targets, build_loss, retrieval_loss, untrained_cost
 from recspark.training.towers.network import Compared, TowerNetwork, fold_interests
+from recspark.training.towers.ranking import RankingLoss
 from recspark.training.towers.result import TowerResult
 from recspark.training.towers.step import RowNegatives, TowerStep, build_step
 from recspark.training.world import World
@@ -58,8 +59,11 @@ class TowerBackend:
         num_threads: int,
         features: dict[str, list[dict[str, Any]]],
         explicit: ExplicitNegatives | None = None,
+        ranking: RankingLoss | None = None,
     ) -> None:
-        """``features`` says how features were encoded, for those who read the model."""
+        """``features`` says how features were encoded, for those who read the model; ``ranking`` is for a network with
+        a ranking head.
+        """
         torch.set_num_threads(num_threads)
         if world.device.startswith("cuda"):
             torch.set_float32_matmul_precision(training.matmul_precision)
@@ -68,6 +72,7 @@ class TowerBackend:
         self._network, self._table, self._maker, self._source = network, table, maker, source
         self._hard, self._explicit = hard, explicit
         self._training, self._towers, self._world, self._features = training, maker.config, world, features
+        self._ranking = ranking
         self._score_loss = build_loss(self._towers.loss, self._towers.margin, self._towers.negative_weight)
         self._precision = getattr(torch, self._towers.score_precision)
         self._queue = CandidateQueue(self._towers.negatives, table.table.dim, world.device)
@@ -93,6 +98,7 @@ class TowerBackend:
         examples = self._maker.make(batch, place)
         num_items = len(self._source.whole().items)
         cost = untrained_cost(self._towers.loss, num_items, self._towers.margin, self._towers.negative_weight)
+        cost += self._ranking.untrained_cost if self._ranking else 0.0
         return cost * float(examples.target_weight.sum()), len(examples.target_item)
 
     def step(self, prepared: TowerStep | tuple[Examples, Place], learning_rate: float) -> None:
@@ -104,8 +110,7 @@ class TowerBackend:
         self._network.modules.train()
         torch.manual_seed(int(hash_ids(np.array([step.place.global_step]), self._world.rank)[0] >> np.uint64(1)))
         compared = self._network.compare(step, rows, vectors)
-        loss = self._find_loss(step, compared)
-        total = self._world.sum_over_ranks([float(step.targets.weight.sum())])[0]
+        loss, total = self._add_ranking(step, compared, self._find_loss(step, compared))
         (loss / max(total, 1e-12)).backward()  # type: ignore[no-untyped-call]
         gradient = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
         self._table.apply_gradient(route, gradient, self._choose_update(learning_rate))
@@ -199,6 +204,15 @@ class TowerBackend:
             None if correction is None else torch.from_numpy(correction).to(device),
             hard, shared, self._towers.chunk_rows, self._precision, weight,
         )  # fmt: skip
+
+    def _add_ranking(self, step: TowerStep, compared: Compared, loss: Tensor) -> tuple[Tensor, float]:
+        """(loss with the ranking head's mean for each target, weight of the targets of all ranks). Collective."""
+        weight = float(step.targets.weight.sum())
+        if self._ranking is None:
+            return loss, self._world.sum_over_ranks([weight])[0]
+        ranked, ranked_weight = self._ranking.measure(step, compared)
+        total, ranked_total = self._world.sum_over_ranks([weight, ranked_weight])
+        return loss + ranked * (total / max(ranked_total, 1e-12)), total
 
     def _spread_interests(self, targets: Targets, queries: Tensor, candidates: Tensor) -> tuple[Tensor, Targets]:
         """Queries as rows of one vector each: of several a user, a target is scored by the nearest."""

@@ -3,6 +3,7 @@
 user_tower.npz   what makes a user's vector of a history: plain numpy arrays by name, those of the tower as torch names
                  them (`tower.*`), and `static` float32 [U, D], `has_static` uint8 [U], `missing` float32 [D] where
                  users have something of their own; what is done with them is in the manifest's facts
+ranking_head.npz where the model has a ranking head: its arrays as torch names them
 item_tower.npz   the item tower's arrays, for `recspark export --towers`
 features.json    how features became numbers: {"item": [{"name", "kind", "vocabulary" or "edges" or "length"}],
                  "user": [...]}
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from recspark.contracts.manifest import FileEntry, Manifest
+from recspark.evaluate.ranking_head_file import FILE as HEAD_FILE
 from recspark.evaluate.user_tower_file import FILE
 from recspark.lake.folders import check_file, folder_uri, hash_file
 from recspark.lake.storage import readable_copy, writable_folder
@@ -35,7 +37,10 @@ def write_towers(lake: str, model_id: str, result: TowerResult) -> list[FileEntr
         np.savez(os.path.join(local, FILE), **arrays)  # type: ignore[arg-type]
         np.savez(os.path.join(local, ITEM_FILE), **result.item_arrays)  # type: ignore[arg-type]
         Path(local, FEATURES).write_text(json.dumps(result.features))
-    return [hash_file(folder, name) for name in (FILE, ITEM_FILE, FEATURES)]
+        if result.head:
+            np.savez(os.path.join(local, HEAD_FILE), **result.head.arrays)  # type: ignore[arg-type]
+    names = [FILE, ITEM_FILE, FEATURES, *([HEAD_FILE] if result.head else [])]
+    return [hash_file(folder, name) for name in names]
 
 
 def read_item_tower(lake: str, manifest: Manifest) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:

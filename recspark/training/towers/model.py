@@ -23,6 +23,7 @@ from recspark.lake.arrow import TableAt, read_table
 from recspark.logs import log
 from recspark.models.feature_sum import FeatureData
 from recspark.models.light_gcn import BipartiteGraph, spectral_start
+from recspark.models.ranking_head import RankingHead
 from recspark.models.tower_table import TowerRows, TowerTable
 from recspark.models.towers import Similarity, Towers
 from recspark.training.init import init_rows
@@ -37,6 +38,7 @@ from recspark.training.towers.features import EncodedFeature, read_features
 from recspark.training.towers.graph_network import GraphNetwork
 from recspark.training.towers.hard_negatives import HardNegatives
 from recspark.training.towers.network import TowerNetwork, TwoTowerNetwork
+from recspark.training.towers.ranking import RankingLoss
 from recspark.training.world import World
 
 InitialRows = Callable[[NDArray[np.int64]], NDArray[np.float32]]
@@ -91,7 +93,9 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
     source = CandidateSource(towers.negatives, counts, data.kept, seed, by_prefix=mode == NEXT)
     torch.manual_seed(seed)  # dense parameters start alike on all ranks
     network, table = _build_network(run, towers, data, world)
-    hard = None
+    hard = ranking = None
+    if run.config.model.has_ranking_head:
+        ranking = RankingLoss(network.modules.ranking_head, network.similarity, towers.ranking, seed)
     if towers.negatives.hard_graph or towers.negatives.hard_model:
         hard = HardNegatives(towers.negatives, data.users_UN(), seed)
     explicit = _build_explicit(run, towers, data, inputs)
@@ -100,7 +104,9 @@ def build_tower_backend(run: Run, inputs: TrainInputs, world: World, num_threads
         log("train", f"{run.config.model.kind}: targets {mode}, candidates {source.describe()}",
             rows=table.rows.num_rows, dense_parameters=num_dense)  # fmt: skip
     schemas = {"item": [f.schema for f in data.item_features], "user": [f.schema for f in data.user_features]}
-    return TowerBackend(network, table, maker, source, hard, run.config.training, world, num_threads, schemas, explicit)
+    return TowerBackend(
+        network, table, maker, source, hard, run.config.training, world, num_threads, schemas, explicit, ranking
+    )
 
 
 def _build_explicit(run: Run, towers: TowersConfig, data: TowerData, inputs: TrainInputs) -> ExplicitNegatives | None:
@@ -119,6 +125,16 @@ def count_rows(run: Run, inputs: TrainInputs) -> int:
     own_history = user.history.pooling != "none" and not user.history.shared
     num_users = read_table(inputs.users, [c.USER_IDX]).num_rows if user.id else 0
     return TowerRows(num_items, num_users, own_history).num_rows
+
+
+def count_head(run: Run) -> int:
+    """Parameters of a run's ranking head, laid out without memory; 0 where it has none."""
+    model = run.config.model
+    if not model.has_ranking_head:
+        return 0
+    with torch.device("meta"):
+        head = RankingHead(model.towers.ranking, model.embedding_dim, model.towers.user.history.max_items, True, 1.0)
+    return sum(parameter.numel() for parameter in head.parameters())
 
 
 def settle(run: Run) -> TowersConfig:

@@ -1,6 +1,6 @@
 """A step's vectors out of table rows, by two towers: which rows it needs, and what becomes of them.
 
-Shapes: R = rows, K = interests, C = candidates, r = table rows, I = items, D = embedding_dim.
+Shapes: R = rows, K = interests, C = candidates, r = table rows, I = items, N = items of histories, D = embedding_dim.
 """
 
 from collections.abc import Callable
@@ -33,10 +33,14 @@ _ID_DROPOUT = 4
 
 @dataclass(frozen=True)
 class Compared:
-    """What a loss compares: ``queries`` [R, D] (already scaled), or [R, K, D]; ``items`` [I, D] of the step's items."""
+    """What a loss compares: ``queries`` [R, D] (already scaled), or [R, K, D]; ``items`` [I, D] of the step's items.
+
+    ``history`` [N, D], for a ranking head, are the items of all histories as they are compared; None without any.
+    """
 
     queries: Tensor
     items: Tensor
+    history: Tensor | None = None
 
 
 class TowerNetwork(Protocol):
@@ -93,14 +97,16 @@ class TwoTowerNetwork:
     def compare(self, step: TowerStep, rows: Ints, vectors: Tensor) -> Compared:
         """Both towers; dropout is that of the modules' mode."""
         items_ID = self._read_items(step, vectors)
-        pooled = self._pool(step, rows, vectors, items_ID)
+        tokens_ND = self._read_history(step, rows, vectors, items_ID)
+        pooled = None if tokens_ND is None else self._pool(step, tokens_ND)
         static = self._find_static(step, rows, vectors)
         if static is not None and step.examples.is_prefixes:
             static = static[_tensor(step.examples.row_user, static)]
         towers = self.modules
         users = towers.user.combine(pooled, static, self._find_codes(step.examples, items_ID))
         queries = towers.similarity.queries(users)
-        return Compared(queries, towers.similarity.candidates(items_ID))
+        history = None if tokens_ND is None else towers.similarity.candidates(tokens_ND)
+        return Compared(queries, towers.similarity.candidates(items_ID), history)
 
     def read_result(self, lookup: Lookup) -> TowerResult:
         """Items by their tower; those without events by features alone, and left out where there are none."""
@@ -118,7 +124,10 @@ class TwoTowerNetwork:
         if self._rows.has_history_items:
             query = lookup(range(num_items, 2 * num_items)).cpu().numpy() * listed[:, None]
         arrays = {name: t.cpu().numpy() for name, t in self.modules.item.state_dict().items()}
-        return TowerResult(query, candidate, listed, self._read_users(lookup), arrays)
+        head = self.modules.ranking_head
+        return TowerResult(
+            query, candidate, listed, self._read_users(lookup), arrays, head=head.store() if head is not None else None
+        )
 
     @property
     def _dim(self) -> int:
@@ -159,15 +168,18 @@ class TwoTowerNetwork:
         out: Tensor = self.modules.item(ids_ID, _tensor(step.items, vectors))
         return out
 
-    def _pool(self, step: TowerStep, rows: Ints, vectors: Tensor, items_ID: Tensor) -> Tensor | None:
-        """Pooled histories [R, D] or [R, K, D]; None without pooling."""
-        user, examples = self.modules.user, step.examples
-        if user.pooling is None:
+    def _read_history(self, step: TowerStep, rows: Ints, vectors: Tensor, items_ID: Tensor) -> Tensor | None:
+        """What stands for the items of all histories [N, D]; None without pooling."""
+        if self.modules.user.pooling is None:
             return None
-        tokens_ND = items_ID[_tensor(step.history, vectors)]
-        if self._rows.has_history_items:
-            places = np.searchsorted(rows, self._rows.num_items + examples.history.values.astype(np.int64))
-            tokens_ND = vectors[_tensor(places, vectors)]
+        if not self._rows.has_history_items:
+            return items_ID[_tensor(step.history, vectors)]
+        places = np.searchsorted(rows, self._rows.num_items + step.examples.history.values.astype(np.int64))
+        return vectors[_tensor(places, vectors)]
+
+    def _pool(self, step: TowerStep, tokens_ND: Tensor) -> Tensor:
+        """Pooled histories [R, D] or [R, K, D]."""
+        user, examples = self.modules.user, step.examples
         if isinstance(user.pooling, MeanPooling) and user.pooling.rate is None and not examples.is_prefixes:
             return self._sum_sets(examples, user.dropout(tokens_ND), user.pooling.power)
         return self._pool_padded(examples, tokens_ND)

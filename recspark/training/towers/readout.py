@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from recspark.config.schema import ModelConfig
 from recspark.evaluate.histories import Cases
 from recspark.evaluate.ranking import RANKING_METRICS, find_hits
+from recspark.evaluate.ranking_head_file import FACT as HEAD
 from recspark.evaluate.top_k import BLOCK_BYTES, blocks, mask_scores, top_k
 from recspark.logs import log
 from recspark.training.inputs import TrainInputs
@@ -26,7 +27,8 @@ _BLOCK_USERS = 128
 
 
 def find_tower_readout(config: ModelConfig, inputs: TrainInputs, result: TowerResult, world: World) -> dict[str, Any]:
-    """The facts that readers of the model go by. Collective; the same on every rank.
+    """The facts that readers of the model go by. Collective; the same on every rank. The term is chosen for what is
+    retrieved, whatever a ranking head makes of it.
 
     Raises: DataError when the term is `auto` and no user has both train and validation items.
     """
@@ -40,6 +42,8 @@ def find_tower_readout(config: ModelConfig, inputs: TrainInputs, result: TowerRe
         "item_features": [feature["name"] for feature in result.features.get("item", [])],
         "user_tower": result.users.spec.to_facts(),
     }
+    if result.head:
+        facts[HEAD] = result.head.spec.to_facts()
     if "popularity_term" not in config.autos:
         return facts | {"popularity_term": float(config.popularity_term)}
     assert inputs.user_histories, "the config is checked for users"

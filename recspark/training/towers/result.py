@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from recspark.evaluate.history_context import HistoryContext
 from recspark.evaluate.ragged import IntArray, Ragged
+from recspark.evaluate.ranking_head import StoredRankingHead
 from recspark.evaluate.user_tower import StoredUserTower
 from recspark.training.tables import SkipGramTables
 
@@ -21,7 +22,8 @@ Floats = NDArray[np.float32]
 class TowerResult:
     """``query`` [V, D] is what stands for an item in a history, ``candidate`` [V, D] what is recommended; both zero
     where an item is not ``is_listed`` bool [V]. ``item_arrays`` are the item tower's by name, ``features`` how features
-    were encoded ({"item": [...], "user": [...]}); both only for those who export the towers.
+    were encoded ({"item": [...], "user": [...]}); both only for those who export the towers. ``head`` ranks candidates
+    once more, None where the model has none.
     """
 
     query: Floats
@@ -30,6 +32,7 @@ class TowerResult:
     users: StoredUserTower
     item_arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     features: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    head: StoredRankingHead | None = None
 
     def encode_users(self, history: Ragged, user_idx: IntArray, context: HistoryContext) -> Floats:
         """[U, D] or [U, K, D] of histories of item_idx, of which those that are not listed do not count."""
