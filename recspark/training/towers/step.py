@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.models.item_neighbours import Near
 from recspark.training.objective import Place
 from recspark.training.towers.candidates import Candidates
 from recspark.training.towers.examples import Examples
@@ -19,7 +20,8 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True)
 class TowerStep:
     """A step of this rank. ``items`` int64 [I] ascending; ``history`` [N], ``candidates`` [C] and ``hard`` [R, H] are
-    places in it (`ABSENT`: no negative); ``found`` says what the candidates count.
+    places in it (`ABSENT`: no negative); ``found`` says what the candidates count. ``near`` has the neighbours of the
+    items, where the item tower reads any.
     """
 
     examples: Examples
@@ -30,6 +32,12 @@ class TowerStep:
     found: Candidates
     targets: Targets
     hard: Ints | None = None
+    near: Near | None = None
+
+    @property
+    def inputs(self) -> Ints:
+        """The items whose inputs are needed, ascending: ``items`` and their neighbours."""
+        return self.items if self.near is None else self.near.items
 
 
 def build_step(examples: Examples, found: Candidates, place: Place, hard_items: Ints | None = None) -> TowerStep:
