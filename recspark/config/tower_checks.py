@@ -50,6 +50,7 @@ def check_towers(config: "RunConfig") -> Iterator[Found]:
     yield from _check_weights(config)
     yield from _check_times(config)
     yield from _check_features(config)
+    yield from _check_neighbours(config)
     yield from _check_negatives(config)
     yield from _check_ranking(config)
 
@@ -132,6 +133,13 @@ def _check_features(config: "RunConfig") -> Iterator[Found]:
         key = "model.towers.targets"
         line = f"{key}: all would show a history its own targets; set it to next or rest, or history.pooling to none"
         yield Found(line, ("model.kind", key, "model.towers.user.history.pooling"))
+
+
+def _check_neighbours(config: "RunConfig") -> Iterator[Found]:
+    kind, key = config.model.kind, "model.towers.item.neighbours.count"
+    if config.model.towers.item.neighbours.count and kind != "two_tower":
+        line = f"{key}: {kind} has a vector an item and nothing to join to it; set it to 0, or take two_tower"
+        yield Found(line, ("model.kind", key))
 
 
 def _check_negatives(config: "RunConfig") -> Iterator[Found]:

@@ -73,8 +73,29 @@ class UserTowerConfig(Section):
     mlp: MlpConfig = MlpConfig()
 
 
+class NeighboursConfig(Section):
+    """Of `two_tower`: an item is read together with the items that short random walks over the users' train histories
+    visit most from it, weighted by visits (PinSage, Ying et al. 2018)."""
+
+    count: NonNegativeInt = 0
+    """So many neighbours an item; 10 to 50 where they are wanted, 0 for none."""
+    num_walks: PositiveInt = 100
+    """Walks from each item."""
+    walk_length: PositiveInt = 3
+    """Steps item -> user -> item of a walk at most."""
+    restart_probability: Rate = 0.5
+    """Chance that a walk is over after a step and the next one starts; near 0, walks go far."""
+
+    @model_validator(mode="after")
+    def _check_visits(self) -> "NeighboursConfig":
+        visits = self.num_walks * self.walk_length
+        if self.count > visits:
+            raise ValueError(f"count must be at most num_walks x walk_length, which is {visits}, got {self.count}")
+        return self
+
+
 class ItemTowerConfig(Section):
-    """What an item's vector is made of: id and features are added up."""
+    """What an item's vector is made of: id and features are added up, neighbours joined to them."""
 
     id: bool = True
     """A vector of its own."""
@@ -82,11 +103,12 @@ class ItemTowerConfig(Section):
     """Item features (section `features`): categorical, multi, numeric (in buckets), vector."""
     id_dropout: Rate = 0.1
     """In training, ids are left out of this share of the items, so that features carry and an item without events can
-    be served. Of a tower with features only."""
+    be served; of half of these their neighbours too. Of a tower with features only."""
     num_buckets: Annotated[int, Field(ge=2, le=1024)] = 32
     """Numeric features are cut into so many buckets of equally many items, in both towers."""
     fusion: Literal["sum", "gate"] = "sum"
     """gate: each feature is multiplied by a learned sigmoid of itself first, in both towers."""
+    neighbours: NeighboursConfig = NeighboursConfig()
     mlp: MlpConfig = MlpConfig()
 
 

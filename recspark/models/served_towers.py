@@ -3,7 +3,8 @@
 user tower   items int64 [B, L] (item_idx, right-padded with -1), user int64 [B] (-1: unknown)  ->  [B, D], [B, K, D]
              where the tower asks for them, after these: weights float32 [B, L] of the events (0 or more); moment_us and
              last_us int64 [B], when a user is asked for and the last event before (below 0: unknown)
-item tower   id vector [N, D], then each feature: codes int64 [N, M] (padded with -1), or vectors [N, W]  ->  [N, D]
+item tower   id vector [N, D], then each feature: codes int64 [N, M] (padded with -1), or vectors [N, W]; of a tower
+             with neighbours also their item_idx int64 [N, T] (padded with -1) and visits float32 [N, T]  ->  [N, D]
 ranking head items int64 [B, L], user vector [B, D], candidates int64 [B, C] (item_idx)  ->  scores [B, C]
 """
 
@@ -75,20 +76,36 @@ class ServedUserTower(nn.Module):
 
 
 class ServedItemTower(nn.Module):
-    """A trained item tower; the id vector of an item without train events is zeros."""
+    """A trained item tower; the id vector of an item without train events is zeros.
 
-    def __init__(self, tower: ItemTower) -> None:
+    ``inputs_VD`` are the inputs of all items, which a tower with neighbours reads them by.
+    """
+
+    inputs: Tensor | None
+
+    def __init__(self, tower: ItemTower, inputs_VD: Tensor | None = None) -> None:
         super().__init__()
         self.tower = tower
+        self.register_buffer("inputs", inputs_VD)
 
-    def forward(self, ids_ND: Tensor, *features: Tensor) -> Tensor:
-        """Features in the order of the schema."""
-        x_ND = ids_ND
-        if self.tower.features is not None:
-            for name, values in zip(self.tower.features.maps, features, strict=True):
-                x_ND = x_ND + _look_up(self.tower.features, name, values)
-        out: Tensor = self.tower.mlp(x_ND)
+    def forward(self, ids_ND: Tensor, *more: Tensor) -> Tensor:
+        """``more``: features in the order of the schema, then neighbours and their visits."""
+        x_ND, features = ids_ND, self.tower.features
+        num_features = 0 if features is None else len(features.maps)
+        if features is not None:
+            for name, values in zip(features.maps, more[:num_features], strict=True):
+                x_ND = x_ND + _look_up(features, name, values)
+        out: Tensor = self.tower(x_ND, self._pool(*more[num_features:]) if self.inputs is not None else None)
         return out
+
+    def _pool(self, neighbours_NT: Tensor, visits_NT: Tensor) -> Tensor:
+        """[N, H]; an item without neighbours gets zeros."""
+        assert self.inputs is not None
+        assert self.tower.neighbours is not None
+        visits_NT = visits_NT * (neighbours_NT >= 0).to(visits_NT.dtype)
+        weights_NT = visits_NT / visits_NT.sum(1, keepdim=True).clamp(min=1e-12)
+        messages = self.tower.neighbours.read(self.inputs[neighbours_NT.clamp(min=0)])
+        return (messages * weights_NT[..., None]).sum(1)
 
 
 class ServedRankingHead(nn.Module):

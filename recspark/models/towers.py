@@ -1,6 +1,6 @@
 """The two towers: from vectors by id, features and a history to what is compared.
 
-    item    (id, left out at random) + features -> mlp
+    item    (id, left out at random) + features, neighbours joined to it -> mlp
     user    pooled history + id + features -> mlp, one vector or one an interest
     head    (where there is one) user, history, candidates -> scores of these
 
@@ -15,22 +15,33 @@ from torch.nn import functional as F
 from recspark.config.towers import ItemTowerConfig, MlpConfig, TowersConfig, UserTowerConfig
 from recspark.models.feature_sum import FeatureData, FeatureSum
 from recspark.models.mlp import Mlp
+from recspark.models.neighbour_layer import NeighbourLayer
 from recspark.models.pooling import build_pooling
 from recspark.models.ranking_head import RankingHead
 from recspark.models.time_sum import TimeSum
 
 
 class ItemTower(nn.Module):
-    """An item's vector before it is brought to unit length; also what stands for it in a history."""
+    """An item's vector before it is brought to unit length; also what stands for it in a history.
+
+    Its input is id + features, `read` by itself, as that is also what it is to items that it is a neighbour of.
+    """
 
     def __init__(self, config: ItemTowerConfig, features: list[FeatureData], dim: int) -> None:
         super().__init__()
         self.features = FeatureSum(features, dim, config.fusion == "gate") if features else None
+        self.neighbours = NeighbourLayer(dim) if config.neighbours.count else None
         self.mlp = build_mlp(config.mlp, dim)
 
-    def forward(self, ids_ND: Tensor, items_N: Tensor) -> Tensor:
-        """Vectors by id (zeros where they are left out) and item_idx -> [N, D]."""
-        x_ND = ids_ND if self.features is None else ids_ND + self.features(items_N)
+    def read(self, ids_ND: Tensor, items_N: Tensor) -> Tensor:
+        """The inputs [N, D] of vectors by id (zeros where they are left out) and item_idx."""
+        return ids_ND if self.features is None else ids_ND + self.features(items_N)
+
+    def forward(self, x_ND: Tensor, pooled_NH: Tensor | None = None) -> Tensor:
+        """Inputs, and what `NeighbourLayer.pool` makes of those of their neighbours where it has any -> [N, D]."""
+        if self.neighbours is not None:
+            assert pooled_NH is not None
+            x_ND = self.neighbours(x_ND, pooled_NH)
         out: Tensor = self.mlp(x_ND)
         return out
 

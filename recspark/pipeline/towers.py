@@ -1,7 +1,8 @@
 """A trained model's towers as files for other runtimes: `recspark export CONF --towers`.
 
 user_tower.pt2, user_tower.onnx   a history (and who it is of) -> the user's vector     torch.export, ONNX
-item_tower.pt2, item_tower.onnx   an item's id vector and features -> its vector; of models with item features
+item_tower.pt2, item_tower.onnx   an item's id vector, features and neighbours -> its vector; of models with any but the
+                                  first
 ranking_head.pt2, ranking_head.onnx   history, user vector, candidates -> their scores; of models with a ranking head
 schema.json                       inputs, how features become numbers, how a score is made
 
@@ -39,6 +40,7 @@ from recspark.retrieval.user_encoder import TowerEncoder, open_user_encoder
 from recspark.training.starting_model import MODELS
 from recspark.training.towers.files import read_item_tower
 from recspark.training.towers.model import settle
+from recspark.training.towers.result import ITEM_INPUTS
 
 TOLERANCE = 1e-5
 """Largest difference to the trained model, relative to a vector's largest number."""
@@ -68,13 +70,13 @@ def write_towers(run: Run, folder: Path) -> list[Path]:
     user_tower, items = build_user_tower(run, encoder), vectors.item_idx
     written = _write_user_tower(user_tower, encoder, items, folder)
     arrays, features = read_item_tower(run.lake, manifest)
-    if features.get("item"):
+    if features.get("item") or ITEM_INPUTS in arrays:
         written += _write_item_tower(run, arrays, features["item"], folder)
     reranker = open_reranker(vectors, embeddings)
     if reranker:
         written += _write_ranking_head(run, reranker, folder)
     path = folder / "schema.json"
-    path.write_text(json.dumps(_describe(manifest, encoder, features, reranker), indent=1))
+    path.write_text(json.dumps(_describe(manifest, encoder, features, ITEM_INPUTS in arrays, reranker), indent=1))
     return [*written, path]
 
 
@@ -137,11 +139,13 @@ def _pad(history: Ragged, values: Any, filler: int) -> Tensor:
 
 
 def _write_item_tower(run: Run, arrays: dict[str, Any], schema: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Both forms, compared with the trained module on a few codes."""
+    """Both forms, compared with the trained module on a few codes and neighbours."""
     dim = run.config.model.embedding_dim
     towers = Towers(settle(run), dim, [_plain_feature(s) for s in schema], [], is_cosine=True)
-    towers.item.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    tower = ServedItemTower(towers.item).eval()
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    inputs_VD = tensors.pop(ITEM_INPUTS, None)
+    towers.item.load_state_dict(tensors)
+    tower = ServedItemTower(towers.item, inputs_VD).eval()
     inputs: list[Tensor] = [torch.linspace(-1, 1, 3 * dim).view(3, dim)]
     batch = Dim("batch", min=1)
     shapes: list[Any] = [{0: batch}]
@@ -152,9 +156,14 @@ def _write_item_tower(run: Run, arrays: dict[str, Any], schema: list[dict[str, A
         else:
             inputs.append(torch.tensor([[0, -1], [1, -1], [1, 0]]))
             shapes.append({0: batch, 1: Dim(f"values_{number}", min=1)})
+    names = ["id_vector", *(one["name"] for one in schema)]
+    if inputs_VD is not None:
+        wide = Dim("num_neighbours", min=1)
+        inputs += [torch.tensor([[0, 1], [1, -1], [-1, -1]]), torch.tensor([[2.0, 1.0], [3.0, 0.0], [0.0, 0.0]])]
+        shapes += [{0: batch, 1: wide}, {0: batch, 1: wide}]
+        names += ["neighbours", "visits"]
     with torch.no_grad():
         expected = tower(*inputs).numpy()
-    names = ["id_vector", *(one["name"] for one in schema)]
     return _write(tower, tuple(inputs), (shapes[0], tuple(shapes[1:])), expected, names, folder / "item_tower")
 
 
@@ -242,7 +251,11 @@ def _check(found: Any, expected: Any, path: Path) -> None:
 
 
 def _describe(
-    manifest: Manifest, encoder: TowerEncoder, features: dict[str, Any], reranker: Reranker | None
+    manifest: Manifest,
+    encoder: TowerEncoder,
+    features: dict[str, Any],
+    has_neighbours: bool,
+    reranker: Reranker | None,
 ) -> dict[str, Any]:
     facts, spec = manifest.facts, encoder.tower.spec
     last, once = spec.max_items or "all", ", each once" if spec.distinct else ""
@@ -265,7 +278,7 @@ def _describe(
             **(weights if spec.event_weights else {}),
             **(times if spec.time_features else {}),
         },
-        "item_tower": {"id_vector": "float32 [batch, embedding_dim]: zeros for an item unseen in training"},
+        "item_tower": _describe_item_tower(has_neighbours),
         **({"ranking_head": _describe_head(reranker)} if reranker else {}),
         "features": features,
         "codes": "0: missing or unseen; of a vocabulary place + 1; of edges 1 + how many are at or below the number",
@@ -282,3 +295,14 @@ def _describe_head(reranker: Reranker) -> dict[str, Any]:
         f"that must not be listed",
         "score": "float32 [batch, candidates]: the list's order, ties to the smaller item_idx",
     }
+
+
+def _describe_item_tower(has_neighbours: bool) -> dict[str, str]:
+    found = {"id_vector": "float32 [batch, embedding_dim]: zeros for an item unseen in training"}
+    if has_neighbours:
+        found["neighbours"] = (
+            "int64 [batch, num_neighbours]: item_idx of what short walks from the item over the user-item graph visit "
+            "most, padded with -1; nothing but -1 for an item without events"
+        )
+        found["visits"] = "float32 [batch, num_neighbours]: how often they do; only their shares count"
+    return found

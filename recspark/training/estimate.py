@@ -6,6 +6,7 @@ train: skip_gram by backend cpu on cpu, 1 process (no CUDA device, one process)
   corpus       walks at version 0: 20,000 sequences, 389,120 items an epoch
   steps        100 = 5 epochs of 20 batches of 1,024 sequences
   start        model 0123456789ab: 1,950 known, 0 from_neighbours, 0 from_content, 50 fresh, 0 left_out
+  neighbours   10 an item: 234.4 KiB a process, and up to 11.9 MiB while they are looked for
   ranking      target_attention, 22,000 parameters; ranks 200 items a list again
   estimate     about 4 s at 512,000 items/s (tried on the first batches)
 """
@@ -26,7 +27,7 @@ from recspark.training.job import build_backend, count_threads, find_objective, 
 from recspark.training.mixture import open_reader, plan_epoch
 from recspark.training.objective import Place
 from recspark.training.schedule import plan_schedule
-from recspark.training.towers.model import count_head, count_rows
+from recspark.training.towers.model import count_head, count_neighbour_bytes, count_rows, settle
 from recspark.training.world import World, find_launch, open_world
 
 _TRIAL_SECONDS, _TRIAL_BYTES = 2.0, 1 << 30
@@ -73,6 +74,7 @@ def describe_training(run: Run) -> str:
         "steps": f"{config.epochs * batches:,} = {config.epochs} epochs of {batches:,} batches of "
         f"{config.batch_sequences:,} sequences{_describe_resume(run)}",
         **start,
+        **_describe_neighbours(run, inputs),
         **_describe_head(run, num_head),
         "estimate": estimate,
     }
@@ -118,6 +120,15 @@ def _describe_start(run: Run, inputs: TrainInputs) -> dict[str, str]:
     if start is None:
         return {}
     return {"start": f"model {start.model.model_id}: {', '.join(f'{n:,} {of}' for of, n in start.counts.items())}"}
+
+
+def _describe_neighbours(run: Run, inputs: TrainInputs) -> dict[str, str]:
+    """The line of neighbours of items, none without them."""
+    count = settle(run).item.neighbours.count
+    if not count:
+        return {}
+    kept, meanwhile = (_show_bytes(size) for size in count_neighbour_bytes(run, inputs))
+    return {"neighbours": f"{count} an item: {kept} a process, and up to {meanwhile} while they are looked for"}
 
 
 def _describe_head(run: Run, num_parameters: int) -> dict[str, str]:

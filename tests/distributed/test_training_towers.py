@@ -59,6 +59,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "targets": "rest", "user": {"history": {"pooling": "mean", "dropout": 0.0, "event_weights": True}},
         },
     ),
+    "neighbours": (
+        "two_tower",
+        # So few walks that many a neighbour is known through one user alone, who may be another rank's.
+        {"item": {"neighbours": {"count": 30, "num_walks": 20}}, "user": {"history": _NO_DROPOUT}},
+    ),
     "rest": (
         "two_tower",
         {"loss": "bpr", "targets": "rest", "user": {"history": {"pooling": "mean", "shared": False, "dropout": 0.0}}},

@@ -166,6 +166,14 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
             ["model.towers.negatives={hard_first_rank: 9, hard_last_rank: 9}"],
             "model.towers.negatives: hard_first_rank must be below hard_last_rank, got 9 and 9",
         ),
+        (
+            ["model.towers.item.neighbours={count: 9, num_walks: 4, walk_length: 2}"],
+            "model.towers.item.neighbours: count must be at most num_walks x walk_length, which is 8, got 9",
+        ),
+        (
+            ["model.kind=mf", "model.towers.item.neighbours.count=5"],
+            "model.towers.item.neighbours.count: mf has a vector an item and nothing to join to it; set it to 0, or",
+        ),
         (["model.towers.loss=ccl", "model.metric=ip"], "model.towers.loss: ccl is about cosines; set model.metric to"),
         (
             ["model.towers.negatives.explicit.event_types=[skip]"],

@@ -19,7 +19,9 @@ from recspark.lake.arrow import find_table, read_table
 from recspark.pipeline import towers
 from recspark.retrieval.rerank import open_reranker
 from recspark.retrieval.user_encoder import open_user_encoder
+from recspark.training.inputs import find_inputs
 from recspark.training.job import train
+from recspark.training.towers.model import find_item_neighbours, read_tower_data, settle
 from tests.helpers.tiny_lake import plan_tiny
 from tests.helpers.tower_lake import plan_towers
 from tests.helpers.training_lake import NUM_TOPICS, write_topic_sessions
@@ -32,6 +34,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "item": {"features": ["genre"], "fusion": "gate", "mlp": {"hidden": [12], "norm": "batch"}},
             "user": {"id": True, "history": {"pooling": "attention", "max_items": 6}},
         },
+    ),
+    "neighbours": (
+        "two_tower",
+        {"item": {"id": False, "features": ["genre"], "neighbours": {"count": 5, "num_walks": 40}}},
     ),
     "interests": ("two_tower", {"user": {"history": {"pooling": "multi_interest"}, "mlp": {"hidden": [6]}}}),
     "decay": ("two_tower", {}),
@@ -136,6 +142,26 @@ def test_the_item_tower_gives_the_items_vectors_from_id_and_features(exported: d
     np.testing.assert_allclose(found, vector, rtol=1e-4, atol=1e-5)
 
 
+def test_the_item_tower_reads_neighbours(exported: dict[str, tuple[Run, Path]]) -> None:
+    """Item 7 has no genre, item 59 no train events."""
+    run, folder = exported["neighbours"]
+    near = find_item_neighbours(settle(run).item, read_tower_data(run, find_inputs(run)), run.seed)
+    assert near is not None
+    schema = json.loads((folder / "schema.json").read_text())
+    assert set(schema["item_tower"]) == {"id_vector", "neighbours", "visits"}
+    vocabulary = schema["features"]["item"][0]["vocabulary"]
+    codes = torch.tensor([[0, -1], [1 + vocabulary.index("g4"), 1 + vocabulary.index("all")]])
+    neighbours, visits = (torch.from_numpy(a[[7, 59]]) for a in (near.items, near.visits))
+    assert (neighbours[0] >= 0).all()
+    assert (neighbours[1] < 0).all()
+    program = torch.export.load(folder / "item_tower.pt2").module()
+    with torch.no_grad():
+        found = program(torch.zeros(2, 8), codes, neighbours.long(), visits.float()).numpy()
+    table = find_table(run.lake, run.stages["train"], "item_embeddings")
+    rows = read_table(table, ["idx", "vector"], [("idx", "in", [7, 59])]).sort_by("idx")
+    np.testing.assert_allclose(found, np.array(rows["vector"].to_pylist()), rtol=1e-4, atol=1e-5)
+
+
 def test_the_schema_says_how_a_score_is_made(exported: dict[str, tuple[Run, Path]]) -> None:
     run, folder = exported["light_gcn"]
     schema = json.loads((folder / "schema.json").read_text())
@@ -146,8 +172,9 @@ def test_the_schema_says_how_a_score_is_made(exported: dict[str, tuple[Run, Path
 
 
 @pytest.mark.skipif(not HAS_ONNX, reason="onnx, onnxscript and onnxruntime are not installed")
-def test_onnx_is_written_and_compared_too(exported: dict[str, tuple[Run, Path]]) -> None:
-    assert sorted(p.name for p in exported["attention"][1].glob("*.onnx")) == ["item_tower.onnx", "user_tower.onnx"]
+@pytest.mark.parametrize("name", ["attention", "neighbours"])
+def test_onnx_is_written_and_compared_too(exported: dict[str, tuple[Run, Path]], name: str) -> None:
+    assert sorted(p.name for p in exported[name][1].glob("*.onnx")) == ["item_tower.onnx", "user_tower.onnx"]
 
 
 def test_a_program_that_differs_is_not_left_behind(tmp_path: Path) -> None:

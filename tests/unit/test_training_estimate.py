@@ -17,6 +17,7 @@ from recspark.training.estimate import _show_bytes, _show_time, describe_trainin
 from recspark.training.job import train
 from tests.helpers.ranks import ROOT
 from tests.helpers.tiny_lake import plan_tiny
+from tests.helpers.tower_lake import plan_towers
 from tests.helpers.training_lake import plan_training, topic_sequences, write_topic_sessions
 
 TOKENS = sum(map(len, topic_sequences(640, 58, 0)))
@@ -114,6 +115,15 @@ def test_a_warm_start_says_what_starts_from_what(tmp_path: Path) -> None:
     said = describe(plan_training(tmp_path, backend="cpu", warm_start=start, min_count=4))
     counts = "58 known, 0 from_neighbours, 0 from_content, 0 fresh, 2 left_out"
     assert said["start"] == f"model {earlier.stages['train'].id}: {counts}"
+
+
+def test_neighbours_of_items_are_counted(tmp_path: Path) -> None:
+    run = plan_towers(tmp_path, "two_tower", {"item": {"neighbours": {"count": 4}}})
+    write_topic_sessions(run)
+    size, meanwhile = _show_bytes(12 * 60 * 4), _show_bytes(32 * (TOKENS + 3))
+    said = describe(run)["neighbours"]
+    assert said == f"4 an item: {size} a process, and up to {meanwhile} while they are looked for"
+    assert "neighbours" not in describe(plan_towers(tmp_path, "two_tower"))
 
 
 def test_without_inputs_the_message_is_the_training_s(tmp_path: Path) -> None:

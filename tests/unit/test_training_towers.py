@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import scipy.sparse as sp
+import torch
 
 from recspark.config import Run
 from recspark.contracts.tables import SESSIONS, USER_HISTORIES
@@ -19,15 +21,23 @@ from recspark.evaluate.user_tower_file import find_event_columns
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_done, find_table, read_table, write_table
 from recspark.lake.folders import read_manifest
+from recspark.models.item_neighbours import NONE, ItemNeighbours, find_neighbours
 from recspark.pipeline.evaluate_stage import evaluate
 from recspark.retrieval.query import recommend_for_user, similar_items
 from recspark.retrieval.rules import plan_rules
 from recspark.retrieval.serving import Pinned, Recommender, read_blocks
 from recspark.retrieval.user_encoder import TowerEncoder, open_user_encoder
+from recspark.training.inputs import find_inputs
 from recspark.training.job import train
+from recspark.training.objective import Place
 from recspark.training.readout import unit_rows
+from recspark.training.sequence_files import Sequences
 from recspark.training.towers import backend as tower_backend
-from tests.helpers.tiny_lake import rows_of
+from recspark.training.towers.files import read_item_tower
+from recspark.training.towers.model import build_tower_backend, find_item_neighbours, read_tower_data, settle
+from recspark.training.towers.step import TowerStep
+from recspark.training.world import World
+from tests.helpers.tiny_lake import Parts, rows_of, write_sessions
 from tests.helpers.tower_lake import SKIPS, plan_towers, write_skips
 from tests.helpers.training_lake import NUM_TOPICS, topic_purity, vectors_of, write_topic_sessions
 
@@ -53,6 +63,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "two_tower",
         {"user": {"time_features": ["hour_of_day", "day_of_week", "time_since_last"], "history": {"pooling": "mean"}}},
     ),
+    "neighbours": ("two_tower", {"item": {"neighbours": {"count": 8, "num_walks": 30}}}),
     "sampled": (
         "two_tower",
         {
@@ -143,11 +154,7 @@ def test_an_audit_finds_users_made_of_their_train_items_alone(trained: dict[str,
 
 def test_a_user_of_light_gcn_is_the_sum_of_his_items_as_the_graph_has_it(trained: dict[str, Run]) -> None:
     """`item_queries` against the propagated vector of the user himself."""
-    import torch
-
     from recspark.models.light_gcn import BipartiteGraph
-    from recspark.training.inputs import find_inputs
-    from recspark.training.towers.model import read_tower_data
 
     run = trained["light_gcn"]
     users_UN = read_tower_data(run, find_inputs(run)).users_UN()
@@ -186,7 +193,7 @@ def train_with_a_stop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     train(run)
 
 
-@pytest.mark.parametrize("name", ["attention", "sampled", "light_gcn"])
+@pytest.mark.parametrize("name", ["attention", "sampled", "light_gcn", "neighbours"])
 def test_a_resumed_training_gives_the_same_vectors(
     trained: dict[str, Run], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,8 +364,9 @@ def write_genres(run: Run, genres: list[str | None]) -> None:
     write_topic_sessions(run, features={"f_genre": genres})
 
 
-def test_an_item_without_events_is_placed_by_its_features(tmp_path: Path) -> None:
-    run = plan_with_genres(tmp_path)
+@pytest.mark.parametrize("count", [0, 8])
+def test_an_item_without_events_is_placed_by_its_features(tmp_path: Path, count: int) -> None:
+    run = plan_with_genres(tmp_path, neighbours={"count": count})
     write_genres(run, [f"genre {i % NUM_TOPICS}" for i in range(60)])
     train(run)
     items = rows(run, "item_embeddings")
@@ -384,3 +392,105 @@ def test_a_feature_that_is_not_there_or_empty_is_told_by_name(tmp_path: Path) ->
         DataError, match=r"f_genre: no value in any row with train events; check the feature's join key"
     ):
         train(run)
+
+
+def neighbours_of(run: Run) -> ItemNeighbours:
+    found = find_item_neighbours(settle(run).item, read_tower_data(run, find_inputs(run)), run.seed)
+    assert found is not None
+    return found
+
+
+def item_arrays(run: Run) -> dict[str, Any]:
+    manifest = read_manifest(run.lake, "models", run.stages["train"].id)
+    assert manifest is not None
+    return read_item_tower(run.lake, manifest)[0]
+
+
+def join_plainly(arrays: dict[str, Any], x: np.ndarray, neighbours: np.ndarray, visits: np.ndarray) -> np.ndarray:
+    """The formula by loops, of one item's input and its neighbours."""
+    pooled = np.zeros(16)
+    for neighbour, count in zip(neighbours, visits, strict=True):
+        if count:
+            said = arrays["neighbours.message.weight"] @ arrays["inputs"][neighbour] + arrays["neighbours.message.bias"]
+            pooled += count / visits.sum() * np.maximum(said, 0)
+    hidden = arrays["neighbours.join.weight"] @ np.concatenate([x, pooled]) + arrays["neighbours.join.bias"]
+    hidden = np.maximum(hidden, 0)
+    return np.asarray(x + arrays["neighbours.out.weight"] @ (hidden / max(np.linalg.norm(hidden), 1e-12)))
+
+
+def test_items_with_neighbours_are_the_formula_by_loops(trained: dict[str, Run]) -> None:
+    run = trained["neighbours"]
+    arrays, near, items = item_arrays(run), neighbours_of(run), rows(run, "item_embeddings")
+    for item, vector in zip(items["idx"].to_pylist(), vectors_of(items), strict=True):
+        expected = join_plainly(arrays, arrays["inputs"][item], near.items[item], near.visits[item])
+        np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(arrays["neighbours.join.weight"][:, :8]).max() > 0.01  # zeros at the start
+
+
+def test_neighbours_know_train_events_alone(trained: dict[str, Run]) -> None:
+    """Item 59 stands in the validation part of every history, and nowhere else."""
+    near = neighbours_of(trained["neighbours"])
+    assert (near.items[59] == NONE).all()
+    assert not (near.items == 59).any()
+    is_there = near.items >= 0
+    topics = np.broadcast_to(np.arange(60)[:, None] % NUM_TOPICS, near.items.shape)
+    assert (near.items[is_there] % NUM_TOPICS == topics[is_there]).all()
+
+
+def test_a_step_leaves_out_what_its_own_users_alone_have_together(tmp_path: Path) -> None:
+    run = plan_towers(tmp_path, "two_tower", {"item": {"neighbours": {"count": 4}}})
+    parts: list[Parts] = [([0, 1, 2], [], [], []), ([3, 4], [], [], []), ([3, 4], [], [], []), ([5, 6], [], [], [])]
+    write_sessions(run, [1, 1, 1, 2, 2, 1, 1], parts, days=[[1, 2, 3], [1, 2], [1, 2], [1, 2]])
+    backend = build_tower_backend(run, find_inputs(run), World(), 1)
+    batch = Sequences(np.array([0, 1, 2, 3, 4], np.int32), np.array([0, 3, 5]), np.array([0, 1], np.int32))
+    step = backend.prepare(batch, Place(0, 0, 0, 0))
+    assert isinstance(step, TowerStep)
+    assert step.near is not None
+    stops = np.append(step.near.starts[1:], len(step.near.places))
+    found = [step.near.items[step.near.places[a:b]].tolist() for a, b in zip(step.near.starts, stops, strict=True)]
+    assert found == [[], [], [], [4], [3], [6], [5]]  # users 1 and 2 both have 3 and 4; user 3 is not in the batch
+
+
+def write_cold_items(run: Run) -> None:
+    """Items 0..59 of five genres, of which users have six of one; 60..64, one a genre, are wanted in the test alone."""
+    random, parts = np.random.default_rng(3), []
+    for user in range(400):
+        genre = user % NUM_TOPICS
+        seen = random.choice(np.arange(genre, 60, NUM_TOPICS), 6, replace=False)
+        parts.append((seen.tolist(), [], [], [60 + genre]))
+    counts = np.bincount(np.concatenate([p[0] for p in parts]), minlength=65)
+    days = [[*range(1, 7), 40] for _ in parts]
+    genres = [f"genre {i % NUM_TOPICS}" for i in range(65)]
+    write_sessions(run, counts.tolist(), parts, days=days, f_genre=genres)
+
+
+def test_items_unseen_in_training_are_found_and_counted_as_a_segment(tmp_path: Path) -> None:
+    run = plan_with_genres(tmp_path, neighbours={"count": 8})
+    write_cold_items(run)
+    train(run)
+    evaluate(run)
+    found = read_table(
+        find_table(run.lake, run.stages["evaluate"], "metrics"), filters=[("segment", "=", "cold_items")]
+    )
+    values = {row["value"] for row in found.to_pylist() if row["name"] == "recall" and row["num_users"] == 400}
+    # A user has not seen 6 of the genre's 12 items, and the cold one: by chance among them 5 in 7; popularity has none.
+    assert max(values) > 0.5
+    assert min(values) == 0
+
+
+def test_an_item_that_came_after_training_is_placed_by_the_users_it_has_by_then(tmp_path: Path) -> None:
+    """Features say nothing here: of items whose id is left out, neighbours alone tell the topic."""
+    towers = {"item": {"features": ["genre"], "id_dropout": 0.5, "neighbours": {"count": 8}}}
+    run = plan_towers(tmp_path, "two_tower", towers, features=GENRES)
+    write_genres(run, ["thing"] * 60)
+    train(run)
+    users = read_tower_data(run, find_inputs(run)).users_UN()
+    of_item = users.toarray().T
+    with_new = sp.csr_array(np.concatenate([of_item, of_item[:NUM_TOPICS]]))  # items 60.. have the users of 0..4
+    near = find_neighbours(with_new, users, settle(run).item.neighbours, run.seed)
+    arrays, vectors = item_arrays(run), vectors_of(rows(run, "item_embeddings"))
+    alike = arrays["inputs"][59]  # an item without events: what its features say
+    for topic in range(NUM_TOPICS):
+        vector = join_plainly(arrays, alike, near.items[60 + topic], near.visits[60 + topic])
+        nearest = np.argsort(-(vectors @ vector) / np.linalg.norm(vectors, axis=1))[:5]
+        assert set(nearest % NUM_TOPICS) == {topic}

@@ -84,14 +84,17 @@ class TowerBackend:
     def _is_local(self) -> bool:
         """Whether a step can be made ahead: by this rank alone, and from what does not change meanwhile."""
         is_mined = self._hard is not None and self._hard.is_mined
-        return not is_mined and (self._source.is_full or self._world.world_size == 1)
+        needs_others = not self._source.is_full or self._network.neighbours is not None
+        return not is_mined and (not needs_others or self._world.world_size == 1)
 
     def prepare(self, batch: Sequences, place: Place) -> TowerStep | tuple[Examples, Place]:
-        """The step's integer work; only the examples where what they are compared with hangs on other ranks' targets or
-        on the model.
+        """The step's integer work; only the examples where the rest of it hangs on other ranks' examples or on the
+        model.
         """
         examples = self._maker.make(batch, place)
-        return self._build(examples, place, examples.target_item) if self._is_local else (examples, place)
+        if not self._is_local:
+            return examples, place
+        return self._build(examples, place, examples.target_item, examples.users)
 
     def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
         """(loss sum, targets) of this rank's part of a batch if all similarities were 0."""
@@ -166,24 +169,29 @@ class TowerBackend:
             found.append(self._table.lookup(self._table.route(own)))
         return torch.cat(found) if found else self._table.table.weight[:0]
 
-    def _build(self, examples: Examples, place: Place, all_targets: NDArray[np.int64]) -> TowerStep:
-        source = self._source
+    def _build(
+        self, examples: Examples, place: Place, all_targets: NDArray[np.int64], all_users: NDArray[np.int64]
+    ) -> TowerStep:
+        source, neighbours = self._source, self._network.neighbours
         found = source.whole() if source.is_full else source.draw(all_targets, place.global_step)
         own: list[tuple[NDArray[np.int64] | None, float]] = []
         if self._hard is not None:
             own.append((self._hard.draw(examples, place), 1.0))
         if self._explicit is not None:
             own.append((self._explicit.draw(examples, place), self._explicit.config.weight))
-        return build_step(examples, found, place, RowNegatives.join(own))
+        step = build_step(examples, found, place, RowNegatives.join(own))
+        # A neighbour that an item has by one user alone would tell this very user's history by his target.
+        return step if neighbours is None else replace(step, near=neighbours.near(step.items, all_users))
 
     def _complete(self, examples: Examples, place: Place) -> TowerStep:
-        """The step once all ranks' targets are known. Collective."""
+        """The step once all ranks' targets and users are known. Collective."""
         if self._hard is not None and self._hard.is_due(place.global_step):
             found = self.result()
             vectors = self._network.similarity.candidates(torch.from_numpy(found.candidate).to(self._world.device))
             self._hard.mine(vectors, self._source.whole().items)
-        parts = self._world.gather_objects(examples.target_item)
-        return self._build(examples, place, np.concatenate(parts))
+        parts = self._world.gather_objects((examples.target_item, examples.users))
+        targets, users = (np.concatenate(found) for found in zip(*parts, strict=True))
+        return self._build(examples, place, targets, users)
 
     def _find_loss(self, step: TowerStep, compared: Compared) -> Tensor:
         device = compared.items.device

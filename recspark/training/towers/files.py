@@ -4,7 +4,8 @@ user_tower.npz   what makes a user's vector of a history: plain numpy arrays by 
                  them (`tower.*`), and `static` float32 [U, D], `has_static` uint8 [U], `missing` float32 [D] where
                  users have something of their own; what is done with them is in the manifest's facts
 ranking_head.npz where the model has a ranking head: its arrays as torch names them
-item_tower.npz   the item tower's arrays, for `recspark export --towers`
+item_tower.npz   the item tower's arrays, for `recspark export --towers`; of one with neighbours also `inputs` float32
+                 [V, D], by which it reads them
 features.json    how features became numbers: {"item": [{"name", "kind", "vocabulary" or "edges" or "length"}],
                  "user": [...]}
 """

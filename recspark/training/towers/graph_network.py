@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recspark.config.towers import PropagationConfig
 from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
+from recspark.models.item_neighbours import ItemNeighbours
 from recspark.models.light_gcn import BipartiteGraph
 from recspark.models.tower_table import TowerRows
 from recspark.models.towers import Similarity
@@ -19,6 +20,8 @@ from recspark.training.towers.step import Ints, TowerStep
 
 class GraphNetwork:
     """`BipartiteGraph` over a table of items and users."""
+
+    neighbours: ItemNeighbours | None = None
 
     def __init__(
         self, similarity: Similarity, graph: BipartiteGraph, rows: TowerRows, config: PropagationConfig

@@ -22,6 +22,7 @@ from recspark.evaluate.time_features import NEVER
 from recspark.lake.arrow import TableAt, read_table
 from recspark.logs import log
 from recspark.models.feature_sum import FeatureData
+from recspark.models.item_neighbours import ItemNeighbours, find_neighbours
 from recspark.models.light_gcn import BipartiteGraph, spectral_start
 from recspark.models.ranking_head import RankingHead
 from recspark.models.tower_table import TowerRows, TowerTable
@@ -137,6 +138,12 @@ def count_head(run: Run) -> int:
     return sum(parameter.numel() for parameter in head.parameters())
 
 
+def count_neighbour_bytes(run: Run, inputs: TrainInputs) -> tuple[int, int]:
+    """Bytes a process that neighbours of items take, and those that looking for them does; 0 where there are none."""
+    count, num_events = settle(run).item.neighbours.count, int(inputs.num_events.sum())
+    return 12 * count * len(inputs.num_events), 32 * num_events if count else 0
+
+
 def settle(run: Run) -> TowersConfig:
     """The section of a run as its kind reads it: mf and light_gcn have a vector a user and one an item, no more."""
     towers = run.config.model.towers
@@ -200,9 +207,18 @@ def _build_network(run: Run, towers: TowersConfig, data: TowerData, world: World
     rows = TowerRows(num_items, data.num_users if towers.user.id else 0, own_history)
     item_features, user_features = (_to_torch(f, world.device) for f in (data.item_features, data.user_features))
     modules = Towers(towers, dim, item_features, user_features, run.config.model.metric == "cosine")
-    network = TwoTowerNetwork(modules, rows, towers, data.kept, data.is_seen, run.seed, data.until_us)
+    neighbours = find_item_neighbours(towers.item, data, run.seed)
+    network = TwoTowerNetwork(modules, rows, towers, data.kept, data.is_seen, run.seed, data.until_us, neighbours)
     graph = _build_graph(towers, data) if run.config.model.kind == "mf" and towers.start == "spectral" else None
     return network, TowerTable(rows, dim, world, _choose_start(run, graph))
+
+
+def find_item_neighbours(config: ItemTowerConfig, data: TowerData, seed: int) -> ItemNeighbours | None:
+    """The neighbours of all items by train histories alone, None where their tower reads none."""
+    if not config.neighbours.count:
+        return None
+    users_UN = data.users_UN()
+    return find_neighbours(sp.csr_array(users_UN.T), users_UN, config.neighbours, seed)
 
 
 def _build_graph_network(

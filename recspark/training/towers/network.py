@@ -1,6 +1,7 @@
 """A step's vectors out of table rows, by two towers: which rows it needs, and what becomes of them.
 
-Shapes: R = rows, K = interests, C = candidates, r = table rows, I = items, N = items of histories, D = embedding_dim.
+Shapes: R = rows, K = interests, C = candidates, r = table rows, I = items, J = items whose inputs are needed, N =
+items of histories, D = embedding_dim, H = width of a neighbour layer.
 """
 
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from recspark.config.towers import TowersConfig, UserTowerConfig
 from recspark.contracts.shards import hash_ids
 from recspark.evaluate.time_features import NEVER, encode_times
 from recspark.evaluate.user_tower import StoredUserTower, UserTowerSpec
+from recspark.models.item_neighbours import ItemNeighbours, Near
 from recspark.models.pooling import MeanPooling
 from recspark.models.tower_table import TowerRows
 from recspark.models.towers import Similarity, Towers
 from recspark.training.lanes import hash_place
 from recspark.training.towers.examples import Examples
-from recspark.training.towers.result import TowerResult
+from recspark.training.towers.result import ITEM_INPUTS, TowerResult
 from recspark.training.towers.step import Ints, TowerStep
 
 Lookup = Callable[[range], Tensor]
@@ -52,6 +54,10 @@ class TowerNetwork(Protocol):
     def similarity(self) -> Similarity:
         """How its vectors are compared."""
 
+    @property
+    def neighbours(self) -> ItemNeighbours | None:
+        """Those that items are read together with; a step has to hold its own (`TowerStep.near`)."""
+
     def rows_of(self, step: TowerStep) -> Ints:
         """The distinct table rows that a step needs, ascending in the order of `TowerRows`."""
 
@@ -66,17 +72,18 @@ class TwoTowerNetwork:
     """`Towers` over a table; `mf` is the same with a vector a user and nothing else.
 
     ``has_events`` bool [V]: items whose id says something; the others are told by features alone. ``is_seen`` bool [U]:
-    the same of users.
+    the same of users. ``neighbours``: of all items, where their tower reads any.
     """
 
     def __init__(
         self, towers: Towers, table_rows: TowerRows, config: TowersConfig, has_events: NDArray[np.bool_],
-        is_seen: NDArray[np.bool_], seed: int, until_us: int = NEVER,
+        is_seen: NDArray[np.bool_], seed: int, until_us: int = NEVER, neighbours: ItemNeighbours | None = None,
     ) -> None:  # fmt: skip
         """``until_us``: the time of the newest train event, the moment that stored users are of."""
         self._until_us = until_us
         self.modules, self._rows, self._config = towers, table_rows, config
         self._has_events, self._is_seen, self._seed = has_events, is_seen, seed
+        self.neighbours = neighbours
 
     @property
     def similarity(self) -> Similarity:
@@ -85,9 +92,9 @@ class TwoTowerNetwork:
         return found
 
     def rows_of(self, step: TowerStep) -> Ints:
-        """Ids of items, of a history's items where they have a table of their own, of users."""
+        """Ids of items and their neighbours, of a history's items where they have a table of their own, of users."""
         rows = self._rows
-        parts = [step.items] if self._config.item.id else []
+        parts = [step.inputs] if self._config.item.id else []
         if rows.has_history_items:
             parts.append(rows.num_items + np.unique(step.examples.history.values.astype(np.int64)))
         if rows.num_users:
@@ -115,15 +122,18 @@ class TwoTowerNetwork:
             listed[:] = True
         vectors = lookup(range(num_items)) if self._config.item.id else lookup(range(0)).new_zeros(num_items, self._dim)
         kept = _tensor((self._has_events & listed).astype(np.float32), vectors)[:, None]
-        items = torch.cat([
-            self.modules.item(vectors[part] * kept[part], torch.arange(part.start, part.stop, device=vectors.device))
+        inputs_VD = torch.cat([
+            self.modules.item.read(vectors[part] * kept[part], torch.arange(part.start, part.stop, device=kept.device))
             for part in _parts(num_items)
         ])  # fmt: skip
+        items = torch.cat([self._finish_items(inputs_VD, part) for part in _parts(num_items)])
         candidate = items.cpu().numpy() * listed[:, None]
         query = candidate
         if self._rows.has_history_items:
             query = lookup(range(num_items, 2 * num_items)).cpu().numpy() * listed[:, None]
         arrays = {name: t.cpu().numpy() for name, t in self.modules.item.state_dict().items()}
+        if self.neighbours is not None:
+            arrays[ITEM_INPUTS] = inputs_VD.cpu().numpy()
         head = self.modules.ranking_head
         return TowerResult(
             query, candidate, listed, self._read_users(lookup), arrays, head=head.store() if head is not None else None
@@ -157,15 +167,37 @@ class TwoTowerNetwork:
         return StoredUserTower(spec, arrays, np.concatenate(found), seen, missing)
 
     def _read_items(self, step: TowerStep, vectors: Tensor) -> Tensor:
-        """The step's items by their tower [I, D], some without their id."""
-        count, config = len(step.items), self._config.item
-        ids_ID = vectors[:count] if config.id else vectors.new_zeros(count, vectors.shape[1])
+        """The step's items by their tower [I, D], some without their id, some of those without neighbours too."""
+        needed, config = step.inputs, self._config.item
+        ids_JD = vectors[: len(needed)] if config.id else vectors.new_zeros(len(needed), vectors.shape[1])
+        drawn = np.ones(len(needed))
+        if config.features and self.modules.training:
+            drawn = _draw(self._seed, step.place.global_step, needed)
         if config.id and config.features:
-            kept = self._has_events[step.items]
-            if self.modules.training:
-                kept = kept & (_draw(self._seed, step.place.global_step, step.items) >= config.id_dropout)
-            ids_ID = ids_ID * _tensor(kept.astype(np.float32), vectors)[:, None]
-        out: Tensor = self.modules.item(ids_ID, _tensor(step.items, vectors))
+            kept = self._has_events[needed] & (drawn >= config.id_dropout)
+            ids_JD = ids_JD * _tensor(kept.astype(np.float32), vectors)[:, None]
+        x_JD: Tensor = self.modules.item.read(ids_JD, _tensor(needed, vectors))
+        if step.near is not None:
+            return self._join_neighbours(x_JD, step.near, drawn[step.near.own] >= config.id_dropout / 2)
+        out: Tensor = self.modules.item(x_JD)
+        return out
+
+    def _join_neighbours(self, x_JD: Tensor, near: Near, has_any: NDArray[np.bool_]) -> Tensor:
+        """Vectors [I, D] of items from the inputs of all that they need; ``has_any`` [I]: not left without."""
+        tower = self.modules.item
+        assert tower.neighbours is not None
+        own, starts, places, weights = (_tensor(a, x_JD) for a in (near.own, near.starts, near.places, near.weights))
+        pooled_IH = tower.neighbours.pool(x_JD, starts, places, weights)
+        pooled_IH = pooled_IH * _tensor(has_any.astype(np.float32), x_JD)[:, None]
+        out: Tensor = tower(x_JD[own], pooled_IH)
+        return out
+
+    def _finish_items(self, inputs_VD: Tensor, part: slice) -> Tensor:
+        """The vectors of a slice of all items from their inputs."""
+        if self.neighbours is not None:
+            near = self.neighbours.near(np.arange(part.start, part.stop))
+            return self._join_neighbours(inputs_VD[_tensor(near.items, inputs_VD)], near, np.ones(len(near.own), bool))
+        out: Tensor = self.modules.item(inputs_VD[part])
         return out
 
     def _read_history(self, step: TowerStep, rows: Ints, vectors: Tensor, items_ID: Tensor) -> Tensor | None:

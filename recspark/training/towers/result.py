@@ -16,14 +16,16 @@ from recspark.evaluate.user_tower import StoredUserTower
 from recspark.training.tables import SkipGramTables
 
 Floats = NDArray[np.float32]
+ITEM_INPUTS = "inputs"
+"""Among the item tower's arrays: what each item is to those that it is a neighbour of."""
 
 
 @dataclass(frozen=True)
 class TowerResult:
     """``query`` [V, D] is what stands for an item in a history, ``candidate`` [V, D] what is recommended; both zero
-    where an item is not ``is_listed`` bool [V]. ``item_arrays`` are the item tower's by name, ``features`` how features
-    were encoded ({"item": [...], "user": [...]}); both only for those who export the towers. ``head`` ranks candidates
-    once more, None where the model has none.
+    where an item is not ``is_listed`` bool [V]. ``item_arrays`` are the item tower's by name, with `ITEM_INPUTS` [V, D]
+    of a tower that reads neighbours; ``features`` how features were encoded ({"item": [...], "user": [...]}). Both only
+    for those who export the towers. ``head`` ranks candidates once more, None where the model has none.
     """
 
     query: Floats

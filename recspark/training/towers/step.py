@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recspark.models.item_neighbours import Near
 from recspark.training.objective import Place
 from recspark.training.towers.candidates import Candidates
 from recspark.training.towers.examples import Examples
@@ -40,7 +41,7 @@ class RowNegatives:
 class TowerStep:
     """A step of this rank. ``items`` int64 [I] ascending; ``history`` [N], ``candidates`` [C] and ``hard`` [R, H] are
     places in it (`ABSENT`: no negative); ``found`` says what the candidates count, ``hard_weight`` float32 [H] what the
-    rows' own negatives do.
+    rows' own negatives do. ``near`` has the neighbours of the items, where the item tower reads any.
     """
 
     examples: Examples
@@ -52,6 +53,12 @@ class TowerStep:
     targets: Targets
     hard: Ints | None = None
     hard_weight: NDArray[np.float32] | None = None
+    near: Near | None = None
+
+    @property
+    def inputs(self) -> Ints:
+        """The items whose inputs are needed, ascending: ``items`` and their neighbours."""
+        return self.items if self.near is None else self.near.items
 
 
 def build_step(examples: Examples, found: Candidates, place: Place, own: RowNegatives | None = None) -> TowerStep:
