@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 RowUpdate = Callable[[Tensor, Tensor, Tensor, Tensor], None]
-"""(weight [n, dim], squares [n], rows [r] distinct, gradient [r, dim]) -> None, in place."""
+"""(weight [n, dim], squares [n], rows [r] distinct, gradient [r, dim]) -> None, in place; may use the gradient up."""
 
 _INIT_ROWS = 1 << 20  # made at once; the table itself is never held twice
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -188,7 +188,10 @@ class ShardedEmbedding:
         return look_up(self.weight, route, self.ranks)
 
     def apply_gradient(self, route: Route, gradient: Tensor, update: RowUpdate) -> None:
-        """Adds up the gradients (float32 [r, dim]) of all ranks at each row's owner, then updates. Collective."""
+        """Adds up the gradients (float32 [r, dim]) of all ranks at each row's owner, then updates. Collective.
+
+        ``gradient`` may be overwritten.
+        """
         if route.order is None or route.distinct_rows is None or route.inverse is None:
             update(self.weight, self.squares, route.local_rows, gradient)
             return
