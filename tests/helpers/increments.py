@@ -58,7 +58,9 @@ def draw_arrivals(lines, seed):
 
 
 def csv_source(folder, **more):
-    return {"kind": "files", "path": str(folder), "format": "csv", "columns": COLUMNS, "rules": RULES} | more
+    """A few lines a file, of which any may be bad."""
+    source = {"kind": "files", "path": str(folder), "format": "csv", "columns": COLUMNS, "rules": RULES}
+    return source | {"max_bad_ratio": 1.0} | more
 
 
 def build(spark, run):
