@@ -49,12 +49,12 @@ def cut_randomly(lines, num_files, seed):
 def draw_arrivals(lines, seed):
     """What comes at once, time after time: {file name: lines}; how many, how large and in which order is drawn.
 
-    The first file holds a third of the lines or more: enough for a vocabulary.
+    The first file holds half of the lines or more: enough for a vocabulary.
     """
     rng = random.Random(f"arrivals {seed}")
     num_files = rng.randint(3, 6)
     names = rng.sample([f"part-{n}.csv" for n in range(num_files)], num_files)
-    ends = [0, *sorted(rng.sample(range(len(lines) // 3, len(lines)), num_files - 1)), len(lines)]
+    ends = [0, *sorted(rng.sample(range(len(lines) // 2, len(lines)), num_files - 1)), len(lines)]
     files = {n: lines[start:end] for n, (start, end) in zip(names, itertools.pairwise(ends), strict=True)}
     cuts = [0, *sorted(rng.sample(range(1, num_files), rng.randint(1, min(3, num_files - 1)))), num_files]
     return [{name: files[name] for name in names[start:end]} for start, end in itertools.pairwise(cuts)]
