@@ -80,7 +80,14 @@ def find_neighbours(
 
     V <= n: walks start from the rows behind the first V too, such as new items, but never reach them. Entries count by
     being there. Cost: two reads at random of the graph a step, by one core.
+
+    Raises: ValueError when the two are not of the same users, or an item of a user has no row.
     """
+    if users_of_item.shape[1] != items_of_user.shape[0] or users_of_item.shape[0] < items_of_user.shape[1]:
+        raise ValueError(
+            f"users_of_item is {users_of_item.shape} and items_of_user {items_of_user.shape}; expected a column a user "
+            f"and at least {items_of_user.shape[1]} rows"
+        )
     shape = (users_of_item.shape[0], config.count)
     found, visits, via = np.full(shape, NONE, np.int32), np.zeros(shape, np.int32), np.full(shape, NONE, np.int32)
     _fill(

@@ -97,8 +97,8 @@ def test_another_seed_walks_elsewhere_and_other_rows_change_nothing() -> None:
     one, again, other = find(CONFIGS[0]), find(CONFIGS[0]), find(CONFIGS[0], seed=6)
     np.testing.assert_array_equal(one.visits, again.visits)
     assert not np.array_equal(one.visits, other.visits)
-    users = users_UN()
-    some = find_neighbours(sp.csr_array(users.T)[:7], users, CONFIGS[0], 5)
+    users = users_UN(num_items=7)  # without those that nobody has
+    some = find_neighbours(sp.csr_array(users.T), users, CONFIGS[0], 5)
     np.testing.assert_array_equal(some.items, one.items[:7])
 
 
@@ -110,6 +110,12 @@ def test_a_new_item_finds_neighbours_by_its_users_and_is_nobodys() -> None:
     np.testing.assert_array_equal(found.items[:NUM_ITEMS], before.items)
     assert set(found.items[NUM_ITEMS]) <= {0, 1, 2, 3}
     assert found.items[NUM_ITEMS, 0] in (1, 2)  # both users have them
+
+
+def test_an_item_that_walks_reach_needs_a_row() -> None:
+    users = users_UN()
+    with pytest.raises(ValueError, match=r"is \(7, 7\) and items_of_user \(7, 9\); expected .* at least 9 rows"):
+        find_neighbours(sp.csr_array(users.T)[:7], users, CONFIGS[0], 5)
 
 
 NEIGHBOURS = ItemNeighbours(
