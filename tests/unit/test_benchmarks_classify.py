@@ -20,6 +20,17 @@ def test_all_labels_at_once_are_each_label_alone():
         assert bias[label] == pytest.approx(alone.intercept_[0], abs=2e-3)
 
 
+def test_vectors_far_from_unit_length_are_fitted_as_well():
+    random = np.random.default_rng(3)
+    vectors = (random.normal(size=(200, 5)) * [9, 3, 1, 0.1, 0.01] + [5, -7, 0, 2, 0]).astype(np.float32)
+    labels = random.random((200, 2)) < 1 / (1 + np.exp(-vectors[:, [1, 2]]))
+    weights, bias = fit_one_vs_rest(vectors, labels)
+    for label in range(2):
+        alone = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(vectors, labels[:, label])
+        np.testing.assert_allclose(weights[:, label], alone.coef_[0], atol=2e-3)
+        assert bias[label] == pytest.approx(alone.intercept_[0], abs=2e-2)
+
+
 def test_each_node_gets_as_many_labels_as_it_has():
     scores = np.array([[0.1, 0.9, 0.5], [0.7, 0.7, 0.2]])
     assert choose_labels(scores, np.array([2, 1])).tolist() == [[False, True, True], [True, False, False]]
