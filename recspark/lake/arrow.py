@@ -4,10 +4,11 @@ Downstream never reads "latest": `find_table` turns (stage, key) into a pinned v
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -113,6 +114,19 @@ def _damaged_log(uri: str, error: Exception) -> LakeError:
         f"{uri}: the log of this Delta table is damaged ({first_line(error)}); restore {uri}/_delta_log, "
         f"or remove {uri} and run `recspark run CONF` again: what wrote the table is built anew"
     )
+
+
+def list_data_files(table: DeltaTable, uri: str, partition: Mapping[str, str] | None = None) -> list[str]:
+    """Paths of an open table's data files, sorted; those of one ``partition`` (values as text), or of all.
+
+    The log has paths as they stand in URLs, and delta-rs's own list has the whole table's path so too: neither would
+    open below a folder called `my lake`.
+    """
+    wanted = partition or {}
+    columns = ["path", *(f"partition.{name}" for name in wanted)]
+    files = pa.table(table.get_add_actions(flatten=True)).select(columns).to_pylist()
+    chosen = [f for f in files if all(str(f[f"partition.{name}"]) == value for name, value in wanted.items())]
+    return sorted(join(uri, unquote(file["path"])) for file in chosen)
 
 
 def find_commit(lake: str, name: str, key: str, run_id: str | None = None) -> tuple[int, CommitRecord] | None:

@@ -15,6 +15,7 @@ from pyspark.sql.types import StructType
 from recspark.config import Run
 from recspark.contracts.commits import CommitRecord
 from recspark.contracts.tables import TableSpec
+from recspark.cpus import count_cpus
 from recspark.errors import LakeError
 from recspark.lake.arrow import TABLE_PROPERTIES, TableAt, find_commit, open_table, table_uri
 from recspark.lake.jars import add_delta_jars, check_packages, check_pair, check_runtime, has_delta_jars
@@ -59,7 +60,7 @@ def build_spark(run: Run) -> SparkSession:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
         wanted |= _LOCAL_SETTINGS | {
-            "spark.master": run.config.spark.master or f"local[{os.cpu_count() or 1}]",
+            "spark.master": run.config.spark.master or f"local[{count_cpus()}]",
             "spark.driver.memory": run.config.spark.driver_memory,
         }
     wanted |= run.config.spark.conf

@@ -13,7 +13,7 @@ from recspark.errors import ConfigError, TrainingError
 from recspark.lake.arrow import TableAt, find_done, read_table
 from recspark.lake.folders import find_flaw
 from recspark.pipeline.plan import StageState
-from recspark.training.checkpoint import check_resume
+from recspark.training.nearest import check_resume
 from recspark.training.starting_model import MODELS, check_start
 from recspark.training.trackers import check_trackers
 

@@ -1,156 +1,76 @@
 """Checkpoints of one training: a folder a step, and LATEST, which names the last whole one.
 
-    <lake>/checkpoints/<train key>/step-0000500/...   what the backend wrote
-    <lake>/checkpoints/<train key>/LATEST             {"folder": "step-0000500", "files": {...}, "state": {...}}
+    <lake>/checkpoints/<train key>/step-0000500/...   what the backend wrote, and RECORD, written last
+    <lake>/checkpoints/<train key>/LATEST             the same record
     <lake>/checkpoints/<train key>/metrics.jsonl      one line a report
 
-LATEST is written last and at once: by replacing a file locally, by one object on a store. A folder that it does not
-name is no checkpoint. What training depends on (`facts`) is recorded and compared before a resume.
+A resume checks every file's SHA-256 and, where one is lost or damaged, goes on from the newest checkpoint that is
+whole. What training depends on (`facts`) is recorded and compared first.
 """
 
 import json
-import os
 import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
-from recspark.config import Run
+from recspark.contracts.manifest import FileEntry
 from recspark.errors import TrainingError
 from recspark.faults import fault_point
-from recspark.lake.storage import join, open_filesystem, read_bytes, readable_copy, writable_folder, write_bytes
+from recspark.lake.folders import hash_file
+from recspark.lake.storage import join, open_filesystem, read_bytes, readable_copy, writable_folder
+from recspark.logs import log
+from recspark.training.checkpoint_record import (
+    FORMAT_VERSION,
+    LATEST,
+    RECORD,
+    Record,
+    compare_facts,
+    list_folders,
+    parse_record,
+    read_records,
+    write_at_once,
+)  # fmt: skip
 
-if TYPE_CHECKING:  # what `recspark run` asks at its start needs no engine
+if TYPE_CHECKING:
     from recspark.training.backend import Backend
     from recspark.training.world import World
 
-FORMAT_VERSION = 1
-_LATEST, _METRICS = "LATEST", "metrics.jsonl"
-_SHOWN_DIFFERENCES, _SHOWN_CHARACTERS = 4, 40
-_ELSEWHERE = "its source, or a stage that it reads, is another one"
-
-
-class Difference(NamedTuple):
-    """A fact that a checkpoint was made from and this run has otherwise, such as config.training.window."""
-
-    name: str
-    old: Any
-    new: Any
-
-    def __str__(self) -> str:
-        return f"  {self.name}: the checkpoint has {self.old}, this run has {self.new}"
-
-    @property
-    def short(self) -> str:
-        """The same in a few words."""
-        old, new = (text if len(text) <= _SHOWN_CHARACTERS else "..." for text in (str(self.old), str(self.new)))
-        return f"{self.name} {old} -> {new}"
-
-
-class Nearest(NamedTuple):
-    """The unfinished training beside this one that differs least, and in what."""
-
-    uri: str
-    step: int
-    differences: list[Difference]
-
-
-def checkpoint_uri(run: Run) -> str:
-    """Where a run's checkpoints and metrics are."""
-    return join(run.lake, "checkpoints", run.stages["train"].key)
-
-
-def check_resume(run: Run) -> None:
-    """Checks that a training which has to be resumed has a checkpoint; its inputs need not be there yet.
-
-    Raises: TrainingError.
-    """
-    uri = checkpoint_uri(run)
-    if run.config.training.resume == "required" and read_bytes(join(uri, _LATEST)) is None:
-        found = Checkpoints(uri, 1, {"config": run.stages["train"].sections})
-        raise nothing_to_resume(uri, found.find_nearest(only=("config",)))
-
-
-def nothing_to_resume(uri: str, nearest: Nearest | None) -> TrainingError:
-    """What is said where `training.resume` is required and there is no checkpoint."""
-    if nearest is None:
-        return TrainingError(
-            f"training.resume is required, but {uri} has no checkpoint yet, nor is there one of another training "
-            f"beside it; set training.resume to auto, which trains from the start"
-        )
-    where = f"{uri}: no checkpoint; that of step {nearest.step} in {nearest.uri} is of another training:"
-    differences = [str(d) for d in nearest.differences] or [f"  {_ELSEWHERE}"]
-    advice = "undo the change to go on from it, or leave training.resume=required out to train from the start"
-    return TrainingError("\n".join([where, *differences, advice]))
-
-
-def describe_anew(nearest: Nearest) -> str:
-    """The warning where `training.resume` is auto and only another training has a checkpoint; one line."""
-    shown = [d.short for d in nearest.differences[:_SHOWN_DIFFERENCES]] or [_ELSEWHERE]
-    num_more = len(nearest.differences) - len(shown)
-    more = f", and {num_more} more" if num_more > 0 else ""
-    return (
-        f"warning: begins anew, though a training stopped at step {nearest.step} ({nearest.uri}), which was made from "
-        f"something else: {', '.join(shown)}{more}. Undo the change to go on from it; with training.resume=required "
-        f"such a change is refused"
-    )
-
-
-def find_recorded_backend(uri: str) -> str | None:
-    """The backend that made the latest checkpoint below a folder or URI, None without a readable record."""
-    found = _parse_latest(read_bytes(join(uri, _LATEST)))  # whoever resumes says what is wrong with it
-    return None if found is None else found["facts"].get("backend")
-
-
-def read_progress(uri: str) -> dict[str, Any] | None:
-    """The state (`TrainState`) of the latest checkpoint below a folder or URI, None without a readable record."""
-    found = _parse_latest(read_bytes(join(uri, _LATEST)))
-    return None if found is None else found["state"]
+_METRICS = "metrics.jsonl"
 
 
 class Checkpoints:
     """The checkpoints below one folder or URI; the newest ``keep`` stay."""
 
     def __init__(self, uri: str, keep: int, facts: dict[str, Any]) -> None:
-        self.uri, self._keep, self._facts = uri, keep, {"format_version": FORMAT_VERSION, **facts}
+        self.uri, self.facts = uri, {"format_version": FORMAT_VERSION, **facts}
+        self._keep = keep
 
-    def find_latest(self) -> dict[str, Any] | None:
-        """What LATEST says (``folder``, ``state``), None where there is no checkpoint.
+    def find_latest(self, world: "World") -> Record | None:
+        """The newest checkpoint whose files are whole, None where there is none at all. Collective.
 
-        Raises: TrainingError when it was made from something else or its files are not whole.
+        Raises: TrainingError when it was made from something else, or none is whole.
         """
-        content = read_bytes(join(self.uri, _LATEST))
-        if content is None:
+        latest, records = read_bytes(join(self.uri, LATEST)), read_records(self.uri)
+        if latest is None and not records:
             return None
-        found = _parse_latest(content)
-        if found is None:
-            raise TrainingError(f"{self.uri}/{_LATEST}: not a checkpoint record; {self._advice()}")
-        differences = _compare(found["facts"], self._facts)
-        if differences:
-            where = f"{self.uri}: cannot resume, the checkpoint was made from something else:"
-            advice = f"undo the change, or {self._advice()}"
-            raise TrainingError("\n".join([where, *map(str, differences), advice]))
-        self._check_files(found)
-        return found
+        if records:
+            self._check_facts(records[0])
+        flaws = [] if parse_record(latest) else [f"{self.uri}/{LATEST}: {'not a record' if latest else 'missing'}"]
+        for record in records:
+            flaw = self._find_flaw(record, world)
+            if flaw is None:
+                if flaws and world.rank == 0:
+                    log(
+                        "train", f"warning: {'; '.join(flaws)}. Goes on from the whole checkpoint of step {record.step}"
+                    )
+                return record
+            flaws.append(flaw)
+        raise TrainingError("\n".join([*flaws, f"no whole checkpoint is left; {self._advice()}"]))
 
-    def find_nearest(self, only: tuple[str, ...] = ()) -> Nearest | None:
-        """None where there is none; ``only`` these facts are compared where not all are known yet."""
-        folder, own = self.uri.rsplit("/", 1)
-        own_facts = {key: value for key, value in self._facts.items() if not only or key in only}
-        others = []
-        for name in _list_folders(folder):
-            found = _parse_latest(read_bytes(join(folder, name, _LATEST))) if name != own else None
-            if found and found["state"]["step"] < found["facts"].get("num_steps", 0):
-                known = {key: value for key, value in found["facts"].items() if not only or key in only}
-                differences = _compare(known, own_facts, ignored=("key", "num_steps"))
-                others.append(
-                    (len(differences), name, Nearest(join(folder, name), found["state"]["step"], differences))
-                )
-        return min(others, key=lambda other: other[:2])[2] if others else None
-
-    def load(self, latest: dict[str, Any], backend: "Backend") -> None:
+    def load(self, record: Record, backend: "Backend") -> None:
         """Brings a backend to the state of a checkpoint. Collective."""
-        with readable_copy(join(self.uri, latest["folder"])) as folder:
+        with readable_copy(join(self.uri, record.folder)) as folder:
             backend.load(folder)
 
     def save(self, state: dict[str, Any], step: int, backend: "Backend", world: "World") -> None:
@@ -161,81 +81,87 @@ class Checkpoints:
         world.barrier()
         with writable_folder(join(self.uri, name)) as folder:
             backend.save(folder)
+            world.barrier()
+            files = _hash_files(folder, world)
         world.barrier()
         if world.rank == 0:
             fault_point("train.checkpoint.files")
-            latest = {"folder": name, "files": _list_files(join(self.uri, name)), "state": state, "facts": self._facts}
-            _write_at_once(join(self.uri, _LATEST), json.dumps(latest, indent=1, sort_keys=True).encode())
+            record = Record(name, files, state, self.facts).to_json()
+            write_at_once(join(self.uri, name, RECORD), record)
+            write_at_once(join(self.uri, LATEST), record)
             self._prune(name)
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Writes all report lines so far."""
-        _write_at_once(join(self.uri, _METRICS), "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_at_once(join(self.uri, _METRICS), "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def read_metrics(self, up_to_step: int) -> list[dict[str, Any]]:
-        """The report lines of steps that the latest checkpoint has seen."""
+        """The report lines of steps that the checkpoint has seen; of a damaged file those that can be read."""
         content = read_bytes(join(self.uri, _METRICS)) or b""
-        lines: list[dict[str, Any]] = [json.loads(line) for line in content.splitlines()]
+        lines = [line for line in map(_parse_line, content.splitlines()) if line is not None]
         return [line for line in lines if line["step"] <= up_to_step]
 
-    def _check_files(self, latest: dict[str, Any]) -> None:
-        folder = join(self.uri, latest["folder"])
-        found = _list_files(folder)
-        for path, size in latest["files"].items():
-            if path not in found:
-                raise TrainingError(f"{folder}/{path}: missing, but {_LATEST} lists it; {self._advice()}")
-            if found[path] != size:
-                raise TrainingError(f"{folder}/{path}: {found[path]} bytes, {_LATEST} says {size}; {self._advice()}")
+    def _check_facts(self, record: Record) -> None:
+        if differences := compare_facts(record.facts, self.facts):
+            where = f"{self.uri}: cannot resume, the checkpoint was made from something else:"
+            advice = f"undo the change, or {self._advice()}"
+            raise TrainingError("\n".join([where, *map(str, differences), advice]))
+
+    def _find_flaw(self, record: Record, world: "World") -> str | None:
+        """What is wrong with a checkpoint's files; each rank hashes its share of them. Collective."""
+        folder = join(self.uri, record.folder)
+        share = record.files[world.rank :: world.world_size]
+        own = _find_lost(folder, record.files) or _find_damaged(folder, share)
+        return next((flaw for flaw in world.gather_objects(own) if flaw), None)
 
     def _advice(self) -> str:
         return f"remove {self.uri} to train from the start"
 
     def _prune(self, newest: str) -> None:
         """Removes old checkpoints, and newer ones that never became whole."""
-        names = sorted(name for name in _list_folders(self.uri) if name.startswith("step-"))
+        names = sorted(name for name in list_folders(self.uri) if name.startswith("step-"))
         whole = [name for name in names if name <= newest]
         for name in names:
             if name not in whole[-self._keep :]:
                 _delete(join(self.uri, name))
 
 
-def _parse_latest(content: bytes | None) -> dict[str, Any] | None:
-    """What LATEST says, None where it is not there or no record of ours."""
+def _hash_files(folder: str, world: "World") -> tuple[FileEntry, ...]:
+    """All ranks' files of a checkpoint; ranks that hold the same one (on a shared disk) take turns. Collective."""
+    listed = world.gather_objects(sorted(_list_files(folder)))
+    own = []
+    for place, path in enumerate(sorted({path for paths in listed for path in paths})):
+        holders = [rank for rank, paths in enumerate(listed) if path in paths]
+        if holders[place % len(holders)] == world.rank:
+            own.append(hash_file(folder, path))
+    return tuple(sorted((entry for entries in world.gather_objects(own) for entry in entries), key=lambda e: e.path))
+
+
+def _find_lost(folder: str, files: tuple[FileEntry, ...]) -> str | None:
+    """The first file that is not there, or has another size."""
+    sizes = _list_files(folder)
+    for file in files:
+        if file.path not in sizes:
+            return f"{folder}/{file.path}: missing, but its record lists it"
+        if sizes[file.path] != file.bytes:
+            return f"{folder}/{file.path}: {sizes[file.path]} bytes, its record says {file.bytes}"
+    return None
+
+
+def _find_damaged(folder: str, files: tuple[FileEntry, ...]) -> str | None:
+    """The first file whose content is not what was written."""
+    for file in files:
+        if hash_file(folder, file.path).sha256 != file.sha256:
+            return f"{folder}/{file.path}: damaged, its SHA-256 is not the one in its record"
+    return None
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(content or b"")
-        is_record = isinstance(found["facts"], dict) and isinstance(found["files"], dict)
-        return found if is_record and found["folder"] and "step" in found["state"] else None
+        found = json.loads(line)
+        return found if isinstance(found["step"], int) else None
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _compare(
-    found: dict[str, Any], wanted: dict[str, Any], prefix: str = "", ignored: tuple[str, ...] = ()
-) -> list[Difference]:
-    """The facts that differ, by name."""
-    differences = []
-    for name in sorted((set(found) | set(wanted)) - set(ignored)):
-        old, new = found.get(name), wanted.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            differences += _compare(old, new, f"{prefix}{name}.")
-        elif old != new:
-            differences.append(Difference(f"{prefix}{name}", old, new))
-    return differences
-
-
-def _write_at_once(uri: str, content: bytes) -> None:
-    """Writes a small file so that a reader sees the old one or the new one, never a part."""
-    filesystem, path = open_filesystem(uri)
-    if not isinstance(filesystem, pafs.LocalFileSystem):
-        write_bytes(uri, content)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    draft = f"{path}.{os.getpid()}"
-    with open(draft, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(draft, path)
 
 
 def _list_files(uri: str) -> dict[str, int]:
@@ -243,12 +169,6 @@ def _list_files(uri: str) -> dict[str, int]:
     filesystem, path = open_filesystem(uri)
     found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
     return {info.path.removeprefix(path).lstrip("/"): info.size for info in found if info.is_file}
-
-
-def _list_folders(uri: str) -> list[str]:
-    filesystem, path = open_filesystem(uri)
-    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return [info.base_name for info in found if info.type == pafs.FileType.Directory]
 
 
 def _delete(uri: str) -> None:

@@ -3,12 +3,12 @@
 Repeats to the bit with one thread; with more, threads update rows without locks.
 """
 
-import os
-
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from recspark.cpus import count_cpus
 from recspark.training.backend import CPU
 from recspark.training.cpu_kernel import init_state, train_batch
 from recspark.training.cpu_rows import places_of
@@ -29,7 +29,7 @@ class CpuBackend:
     def __init__(self, dim: int, objective: Objective) -> None:
         self._objective = objective
         self._state = init_state(objective.num_items, dim, objective.config.init_scale, objective.seed)
-        self._num_threads = objective.config.num_threads or os.cpu_count() or 1
+        self._num_threads = objective.config.num_threads or count_cpus()
         self._loss, self._pairs = 0.0, 0
 
     def start_from(self, start: StartRows) -> None:
@@ -71,9 +71,10 @@ class CpuBackend:
         save_file(self._state._asdict() | sums, f"{folder}/{_FILE}")
 
     def load(self, folder: str) -> None:
-        """Reads what `save` wrote."""
-        for name, array in load_file(f"{folder}/{_FILE}").items():
-            self._put(name, np.arange(self._objective.num_items), array)
+        """Reads what `save` wrote, one array at a time: at their largest these are half of what training holds."""
+        with safe_open(f"{folder}/{_FILE}", framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118  (no dictionary)
+                self._put(name, np.arange(self._objective.num_items), file.get_tensor(name))
 
     def part(self, items: range) -> SkipGramTables:
         """Rows of the model as it stands."""

@@ -20,7 +20,7 @@ from recspark.evaluate.ranking_head_file import FACT as HEAD
 from recspark.lake.arrow import list_markers
 from recspark.models.sharded_embedding import Ranks
 from recspark.models.skip_gram import SkipGram
-from recspark.training.checkpoint import checkpoint_uri, read_progress
+from recspark.training.checkpoint_record import checkpoint_uri, find_record
 from recspark.training.data import SequenceReader
 from recspark.training.inputs import TrainInputs, find_inputs
 from recspark.training.job import build_backend, count_threads, find_objective, open_start, pick_backend
@@ -141,25 +141,26 @@ def _describe_head(run: Run, num_parameters: int) -> dict[str, str]:
 
 
 def _describe_resume(run: Run) -> str:
-    progress = read_progress(checkpoint_uri(run))
-    return f"; goes on at step {progress['step']:,}" if progress else ""
+    record = find_record(checkpoint_uri(run))
+    return f"; goes on at step {record.step:,}" if record else ""
 
 
 def _estimate(
     run: Run, inputs: TrainInputs, reader: SequenceReader, num_values: int, name: str, device: str, num_bytes: int
 ) -> str:
     """How long the rest may take, by what is nearest: this training's checkpoint, an earlier training, a trial."""
-    progress = read_progress(checkpoint_uri(run))
-    if progress and progress["seconds"]:
+    record = find_record(checkpoint_uri(run))
+    progress = record.state if record else {}
+    if progress.get("seconds"):
         left, rate, source = num_values - progress["tokens"], progress["tokens"] / progress["seconds"], "so far"
         return _show_time(left, rate, f"as {source}, by its checkpoint")
     kind, dim = run.config.model.kind, run.config.model.embedding_dim
-    for record in list_markers(run.lake, "item_embeddings", "train"):
-        seconds, tokens = record.counts.get("seconds"), record.counts.get("tokens")
-        told = record.facts["backend"], record.facts["model_kind"], HEAD in record.facts
+    for made in list_markers(run.lake, "item_embeddings", "train"):
+        seconds, tokens = made.counts.get("seconds"), made.counts.get("tokens")
+        told = made.facts["backend"], made.facts["model_kind"], HEAD in made.facts
         if seconds and tokens and told == (name, kind, run.config.model.has_ranking_head):
-            rate = tokens / seconds * record.facts["embedding_dim"] / dim
-            return _show_time(num_values, rate, f"as model {record.facts['model_id']} of this lake, by dimension")
+            rate = tokens / seconds * made.facts["embedding_dim"] / dim
+            return _show_time(num_values, rate, f"as model {made.facts['model_id']} of this lake, by dimension")
     if num_bytes > _TRIAL_BYTES or run.config.training.num_processes > 1:
         return "none: this lake has no finished training by this backend to go by"
     return _show_time(num_values, _try_batches(run, inputs, reader, name, device), "tried on the first batches")

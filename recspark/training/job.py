@@ -3,18 +3,20 @@
 One process or many (torchrun): all ranks run `train` and write what is theirs; rank 0 speaks and commits.
 """
 
-import os
 import time
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 from recspark.config import Run
 from recspark.config.schema import TrainingConfig
+from recspark.cpus import count_cpus
 from recspark.lake.arrow import find_done
 from recspark.lake.folders import find_flaw
 from recspark.logs import log
 from recspark.training.backend import CPU, TORCH, Backend, StartsWarm, TowerTraining, choose_backend
-from recspark.training.checkpoint import Checkpoints, checkpoint_uri, find_recorded_backend
+from recspark.training.checkpoint import Checkpoints
+from recspark.training.checkpoint_record import checkpoint_uri, find_record
 from recspark.training.closed_form import fit_closed_form
 from recspark.training.data import SequenceReader
 from recspark.training.earlier_model import open_earlier_model
@@ -75,7 +77,8 @@ def pick_backend(run: Run, launch: Launch) -> tuple[str, str, str]:
         config = config.model_copy(update={"backend": TORCH})
         name, device, _ = choose_backend(config, launch)
         return name, device, f"model.kind {run.config.model.kind} is trained by it"
-    return choose_backend(config, launch, find_recorded_backend(checkpoint_uri(run)))
+    record = find_record(checkpoint_uri(run))
+    return choose_backend(config, launch, record.facts.get("backend") if record else None)
 
 
 def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str, reason: str) -> TrainedModel:
@@ -133,7 +136,7 @@ def open_start(run: Run, inputs: TrainInputs) -> StartRows | None:
 
 def count_threads(config: TrainingConfig, launch: Launch) -> int:
     """CPU threads of one process."""
-    return config.num_threads or max(1, (os.cpu_count() or 1) // launch.local_world_size)
+    return config.num_threads or max(1, count_cpus() // launch.local_world_size)
 
 
 def find_objective(run: Run, inputs: TrainInputs) -> Objective:
@@ -176,6 +179,7 @@ def _checkpoints(run: Run, inputs: TrainInputs, backend: str, reader: SequenceRe
         "num_steps": run.config.training.epochs * reader.steps_per_epoch(run.config.training.batch_sequences),
         "num_lanes": reader.num_lanes,
         "sequences": reader.num_rows,
+        "counted": [counted.name for counted in fields(TrainState)],  # another version's state may be of other numbers
     }
     return Checkpoints(checkpoint_uri(run), run.config.training.keep_checkpoints, facts)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recspark.contracts import columns as c
 from recspark.errors import LakeError, first_line
-from recspark.lake.arrow import TableAt, check_plain_files, open_table
+from recspark.lake.arrow import TableAt, check_plain_files, list_data_files, open_table
 from recspark.lake.storage import open_filesystem
 
 MARK = 1 << 30
@@ -109,20 +109,19 @@ def open_sequences(
     partitions = delta.metadata().partition_columns
     if split is not None and c.SPLIT not in partitions:
         raise LakeError(f"{table.uri}: not partitioned by {c.SPLIT!r} (by {partitions}), so {split!r} has no files")
-    chosen = [] if split is None else [(c.SPLIT, "=", split)]
+    chosen = {} if split is None else {c.SPLIT: split}
     epochs = []
-    for condition in _epoch_conditions(delta, partitions):
-        paths = sorted(delta.file_uris(file_pruning_predicate=(chosen + condition) or None))
-        epochs.append(_read_footers(paths, column))
+    for epoch in _find_epochs(delta, partitions):
+        epochs.append(_read_footers(list_data_files(delta, table.uri, chosen | epoch), column))
     return SequenceFiles(table.uri, table.version, column, tuple(epochs), prefix, marked_type, key, time)
 
 
-def _epoch_conditions(delta: DeltaTable, partitions: list[str]) -> list[list[tuple[str, str, str]]]:
-    """One partition filter for each epoch of walks, in order; one empty filter for any other table."""
+def _find_epochs(delta: DeltaTable, partitions: list[str]) -> list[dict[str, str]]:
+    """The partition of each epoch of walks, in order; one without values, which is all, for any other table."""
     if c.EPOCH not in partitions:
-        return [[]]
+        return [{}]
     epochs = sorted({int(p[c.EPOCH]) for p in delta.partitions()})
-    return [[(c.EPOCH, "=", str(e))] for e in epochs] or [[]]
+    return [{c.EPOCH: str(epoch)} for epoch in epochs] or [{}]
 
 
 def _check_column(delta: DeltaTable, uri: str, column: str) -> None:

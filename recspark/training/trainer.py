@@ -15,8 +15,9 @@ from recspark.errors import DataError, TrainingError
 from recspark.faults import fault_point
 from recspark.logs import log
 from recspark.training.backend import Backend
-from recspark.training.checkpoint import Checkpoints, describe_anew, nothing_to_resume
+from recspark.training.checkpoint import Checkpoints
 from recspark.training.data import SequenceReader, prefetched
+from recspark.training.nearest import describe_anew, find_nearest, nothing_to_resume
 from recspark.training.objective import Place
 from recspark.training.reports import OpenTrackers, Reports, Totals
 from recspark.training.schedule import plan_schedule
@@ -103,7 +104,7 @@ class Trainer:
         return self._state
 
     def _resume(self) -> None:
-        latest = self._checkpoints.find_latest()
+        latest = self._checkpoints.find_latest(self._world)
         # Every rank has to have read LATEST before the first one writes a new one.
         self._world.barrier()
         if latest is None:
@@ -111,7 +112,7 @@ class Trainer:
             return
         with self._world.naming_the_missing():
             self._checkpoints.load(latest, self._backend)
-        self._state = TrainState(**latest["state"])
+        self._state = TrainState(**latest.state)
         self._saved_step = self._reported_step = self._state.step
         if self._world.rank == 0:
             log("train", f"resumed at step {self._state.step}", steps=self.schedule.num_steps)
@@ -119,9 +120,10 @@ class Trainer:
     def _start_anew(self) -> None:
         """Says which unfinished training is nearest to this one, and why it cannot be gone on with."""
         is_required = self._config.resume == "required"
-        nearest = self._checkpoints.find_nearest() if is_required or self._world.rank == 0 else None
+        uri, facts = self._checkpoints.uri, self._checkpoints.facts
+        nearest = find_nearest(uri, facts) if is_required or self._world.rank == 0 else None
         if is_required:
-            raise nothing_to_resume(self._checkpoints.uri, nearest)
+            raise nothing_to_resume(uri, nearest)
         if nearest:
             log("train", describe_anew(nearest))
 

@@ -8,7 +8,9 @@ import pytest
 
 from recspark.config import Run
 from recspark.errors import TrainingError
-from recspark.training.checkpoint import Checkpoints, check_resume, checkpoint_uri
+from recspark.training.checkpoint import Checkpoints
+from recspark.training.checkpoint_record import checkpoint_uri
+from recspark.training.nearest import check_resume
 from recspark.training.world import World
 from tests.helpers.training_lake import plan_training
 
@@ -40,12 +42,12 @@ def save(checkpoints: Checkpoints, step: int) -> None:
 
 def test_the_latest_comes_back_and_older_ones_go(tmp_path: Path) -> None:
     checkpoints = open_checkpoints(tmp_path)
-    assert checkpoints.find_latest() is None
+    assert checkpoints.find_latest(World()) is None
     for step in (5, 10, 15):
         save(checkpoints, step)
-    latest = open_checkpoints(tmp_path).find_latest()
+    latest = open_checkpoints(tmp_path).find_latest(World())
     assert latest is not None
-    assert latest["state"] == {"step": 15}
+    assert latest.state == {"step": 15}
     backend = Written()
     checkpoints.load(latest, backend)  # type: ignore[arg-type]
     assert backend.content == "state of 15"
@@ -57,11 +59,11 @@ def test_a_folder_that_never_became_whole_is_no_checkpoint(tmp_path: Path) -> No
     save(checkpoints, 5)
     (tmp_path / "step-0000010").mkdir()
     (tmp_path / "step-0000010" / "half").write_text("x")
-    latest = checkpoints.find_latest()
+    latest = checkpoints.find_latest(World())
     assert latest is not None
-    assert latest["folder"] == "step-0000005"
+    assert latest.folder == "step-0000005"
     save(checkpoints, 10)
-    assert [p.name for p in (tmp_path / "step-0000010").iterdir()] == ["state"]
+    assert sorted(p.name for p in (tmp_path / "step-0000010").iterdir()) == ["RECORD", "state"]
     (tmp_path / "step-0000020").mkdir()
     save(checkpoints, 15)
     assert not (tmp_path / "step-0000020").exists()
@@ -71,7 +73,7 @@ def test_every_difference_is_listed(tmp_path: Path) -> None:
     save(open_checkpoints(tmp_path), 5)
     changed = open_checkpoints(tmp_path, backend="torch", tables={"sessions": 4, "items": 1}, num_items=7)
     with pytest.raises(TrainingError) as caught:
-        changed.find_latest()
+        changed.find_latest(World())
     assert str(caught.value).splitlines() == [
         f"{tmp_path}: cannot resume, the checkpoint was made from something else:",
         "  backend: the checkpoint has cpu, this run has torch",
@@ -84,21 +86,62 @@ def test_every_difference_is_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda file: file.unlink(), "step-0000005/state: missing, but LATEST lists it; remove"),
-        (lambda file: file.write_text("x"), "step-0000005/state: 1 bytes, LATEST says 10; remove"),
+        (lambda file: file.unlink(), "step-0000010/state: missing, but its record lists it"),
+        (lambda file: file.write_text("x"), "step-0000010/state: 1 bytes, its record says 11"),
+        (lambda file: file.write_text("stAte of 10"), "step-0000010/state: damaged, its SHA-256 is not the one in its"),
     ],
 )
-def test_damaged_files_are_named(tmp_path: Path, damage: Any, message: str) -> None:
-    save(open_checkpoints(tmp_path), 5)
+def test_behind_damaged_files_the_newest_whole_checkpoint_is_gone_on_from(
+    tmp_path: Path, damage: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (5, 10):
+        save(open_checkpoints(tmp_path), step)
+    damage(tmp_path / "step-0000010" / "state")
+    latest = open_checkpoints(tmp_path).find_latest(World())
+    assert latest is not None
+    assert latest.state == {"step": 5}
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Goes on from the whole checkpoint of step 5" in said
     damage(tmp_path / "step-0000005" / "state")
-    with pytest.raises(TrainingError, match=message):
-        open_checkpoints(tmp_path).find_latest()
+    with pytest.raises(TrainingError) as caught:
+        open_checkpoints(tmp_path).find_latest(World())
+    assert [message in line for line in str(caught.value).splitlines()] == [True, False, False]
+    assert str(caught.value).endswith(f"no whole checkpoint is left; remove {tmp_path} to train from the start")
 
 
-def test_a_latest_that_is_no_record_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(lambda file: file.unlink(), "LATEST: missing. Goes"), (lambda file: file.write_text("5"), "not a record. Goes")],
+)
+def test_a_lost_latest_costs_nothing(
+    tmp_path: Path, damage: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (5, 10):
+        save(open_checkpoints(tmp_path), step)
+    damage(tmp_path / "LATEST")
+    latest = open_checkpoints(tmp_path).find_latest(World())
+    assert latest is not None
+    assert latest.state == {"step": 10}
+    assert message in capsys.readouterr().err
+
+
+def test_a_latest_that_is_no_record_is_refused_where_nothing_else_is_left(tmp_path: Path) -> None:
     (tmp_path / "LATEST").write_text("step-5")
-    with pytest.raises(TrainingError, match="LATEST: not a checkpoint record"):
-        open_checkpoints(tmp_path).find_latest()
+    with pytest.raises(TrainingError, match=r"LATEST: not a record\nno whole checkpoint is left; remove"):
+        open_checkpoints(tmp_path).find_latest(World())
+
+
+def test_a_record_of_an_older_format_is_named_by_it(tmp_path: Path) -> None:
+    old = {"folder": "step-0000005", "files": {"state": 10}, "state": {"step": 5}, "facts": FACTS}
+    (tmp_path / "LATEST").write_text(json.dumps(old))
+    with pytest.raises(TrainingError, match="format_version: the checkpoint has None, this run has 2"):
+        open_checkpoints(tmp_path).find_latest(World())
+
+
+def test_metrics_that_were_cut_short_are_read_as_far_as_they_go(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "lo')
+    assert open_checkpoints(tmp_path).read_metrics(9) == [{"step": 1, "loss": 2.5}]
 
 
 def test_metrics_beyond_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
@@ -117,7 +160,7 @@ def stop_training(run: Run) -> None:
 def test_a_required_resume_is_checked_before_there_are_inputs(tmp_path: Path) -> None:
     check_resume(plan_training(tmp_path))
     run = plan_training(tmp_path, resume="required")
-    with pytest.raises(TrainingError, match="has no checkpoint yet, nor is there one of another training beside it; s"):
+    with pytest.raises(TrainingError, match="has no checkpoint yet, and no unfinished training is beside it; s"):
         check_resume(run)
     stop_training(plan_training(tmp_path, window=2))
     with pytest.raises(TrainingError) as caught:

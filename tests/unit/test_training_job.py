@@ -50,6 +50,14 @@ def checkpoint_folder(run: Run) -> Path:
     return Path(run.lake, "checkpoints", run.stages["train"].key)
 
 
+@pytest.mark.parametrize("name", ["my läke", "a+b", "a#b"])
+def test_a_lake_may_be_called_as_folders_are(tmp_path: Path, name: str) -> None:
+    run = plan_training(tmp_path / name, epochs=2, batch_sequences=8)
+    write_topic_sessions(run, num_sessions=64)
+    train(run)
+    assert rows(run, "item_embeddings").num_rows > 50
+
+
 def train_in_child(folder: Path, fault: str = "", **training: Any) -> subprocess.CompletedProcess[str]:
     """Trains `plan_training(folder, **training)` in a process of its own, where a fault may kill it."""
     code = (

@@ -11,7 +11,9 @@ import pytest
 
 from recspark.config.schema import TrainingConfig
 from recspark.errors import TrainingError
-from recspark.training.checkpoint import Checkpoints, Difference, Nearest, describe_anew
+from recspark.training.checkpoint import Checkpoints
+from recspark.training.checkpoint_record import Difference
+from recspark.training.nearest import Nearest, describe_anew, find_nearest
 from recspark.training.sequence_files import Sequences
 from recspark.training.trainer import Trainer
 from recspark.training.world import World
@@ -79,6 +81,9 @@ class TwoRanks(World):
         if len(values) > 1:  # a report: loss first
             other[0] = self.other_loss()  # type: ignore[attr-defined]
         return [list(values), other]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        return [value, []]  # the other holds no files
 
     def arrive(self, step: int) -> None:
         pass
@@ -196,7 +201,7 @@ def test_without_another_training_a_required_resume_says_so(tmp_path: Path) -> N
     with pytest.raises(TrainingError) as caught:
         open_trainer(tmp_path, Steps(), resume="required").train()
     assert str(caught.value) == (
-        f"training.resume is required, but {tmp_path}/key has no checkpoint yet, nor is there one of another training "
+        f"training.resume is required, but {tmp_path}/key has no checkpoint yet, and no unfinished training is "
         f"beside it; set training.resume to auto, which trains from the start"
     )
 
@@ -214,7 +219,7 @@ def test_a_start_from_nothing_names_the_unfinished_training_beside_it(
     assert f"warning: begins anew, though a training stopped at step 4 ({tmp_path}/key), which was made from" in said
     assert "window None -> 3. Undo the change to go on from it; with training.resume=required such a change" in said
     third = Checkpoints(str(tmp_path / "third"), 2, {"num_steps": 12, "window": 3})  # `other` is finished
-    nearest = third.find_nearest()
+    nearest = find_nearest(third.uri, third.facts)
     assert nearest is not None
     assert nearest.uri == f"{tmp_path}/key"
 
