@@ -17,6 +17,7 @@ from recspark.logs import log
 from recspark.training.backend import Backend
 from recspark.training.checkpoint import Checkpoints, describe_anew, nothing_to_resume
 from recspark.training.data import SequenceReader, prefetched
+from recspark.training.few_steps import warn_of_few_steps
 from recspark.training.objective import Place
 from recspark.training.reports import OpenTrackers, Reports, Totals
 from recspark.training.schedule import plan_schedule
@@ -124,6 +125,7 @@ class Trainer:
             raise nothing_to_resume(self._checkpoints.uri, nearest)
         if nearest:
             log("train", describe_anew(nearest))
+        warn_of_few_steps(self._backend, self.schedule, self._reader, self._config, self._world)
 
     def _train_epoch(self) -> None:
         """Trains from the current step to the end of its epoch."""
