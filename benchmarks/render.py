@@ -13,7 +13,7 @@ from benchmarks.curve_plot import MEASURES, draw_curves
 from benchmarks.front_plot import draw_front
 from benchmarks.lines import QUALITY, read_lines
 from benchmarks.places import RESULTS
-from benchmarks.verdicts import compare_models, compare_with_papers, find_tried, judge_bars, short
+from benchmarks.verdicts import compare_models, compare_with_papers, explain_scoring, find_tried, judge_bars, short
 from recspark.errors import RecsparkError
 
 Line = dict[str, Any]
@@ -55,8 +55,10 @@ def render_quality(lines: Iterable[Line], trials: str = "") -> str:
     text = f"# Quality\n\n{_HEAD}\n\n"
     text += (
         "Mean over seeds with its standard deviation. cpu-seconds are those of the first seed's whole chain, from raw "
-        "events to metrics. Settings: `trials` were chosen on validation slices (`TRIALS.md`), never on test; "
-        "`defaults` are those of the config as it stands, without trials on this data set.\n"
+        "events to metrics. Settings are those of the config under `conf/benchmarks`. `trials`: `TRIALS.md` has trials "
+        "of this model on validation slices of this data set, never on test. `no trials recorded`: it has none; such a "
+        "config may still differ from the project's defaults, for reasons that its comments give or that nobody wrote "
+        "down.\n"
     )
     for dataset in dict.fromkeys(line["dataset"] for line in chosen):
         own = [line for line in chosen if line["dataset"] == dataset]
@@ -101,7 +103,7 @@ def _pictures(lines: list[Line]) -> str:
 
 
 def _verdicts(dataset: str, lines: list[Line]) -> str:
-    sentences = [*compare_models(dataset, lines), compare_with_papers(dataset, lines)]
+    sentences = [explain_scoring(dataset), *compare_models(dataset, lines), compare_with_papers(dataset, lines)]
     return "".join(f"- {sentence}\n" for sentence in sentences if sentence) + "\n"
 
 
@@ -111,11 +113,10 @@ def _bars(dataset: str, lines: list[Line]) -> str:
         return ""
     text = _table_head("bar", "metric", "must reach", "aim", "measured", "verdict")
     for bar, line, verdict in judged:
-        name = f"{bar.model}, best variant" if bar.is_best_of else bar.model
         must = short(bar.must) + (f" ± {short(bar.tolerance)}" if bar.tolerance else "")
         aim = f"> {short(bar.aim)}" if bar.aim else "-"
         measured = f"{line['model']} {short(line['value'])}" if line else "-"
-        text += f"| {name} | {bar.metric} | {must} | {aim} | {measured} | {verdict} |\n"
+        text += f"| {bar.name} | {bar.metric} | {must} | {aim} | {measured} | {verdict} |\n"
     return text + "\n"
 
 
@@ -145,7 +146,7 @@ def _quality_row(line: Line, is_tried: bool) -> str:
     value = f"**{line['value']:.4f}** ± {line.get('std', 0):.4f}"
     seeds = ", ".join(map(str, line["seeds"]))
     kind, cpu = line["model_kind"], f"{line['cpu_seconds']:.0f}"
-    settings = "trials" if is_tried else "defaults"
+    settings = "trials" if is_tried else "no trials recorded"
     start = f"| {line['model']} | {kind} | {line['metric']} | {value} | {seeds} | {cpu}"
     return f"{start} | {settings} | `{line['command']}` |\n"
 

@@ -52,6 +52,18 @@ def compare_models(dataset: str, lines: Sequence[Line]) -> list[str]:
     return sentences + _name_missing(dataset, {line["model"] for line in measured})
 
 
+def explain_scoring(dataset: str) -> str:
+    """How the F1 scores of a graph are to be read; "" of other data sets."""
+    if dataset not in DATASETS or not DATASETS[dataset].read_labels:
+        return ""
+    metric = main_metric(dataset, [])
+    which = "as they are, which is what DeepWalk's own scoring takes" if "_raw@" in metric else "at unit length"
+    return (
+        f"Scoring: `micro_f1_raw`, `macro_f1_raw` of vectors as they are, `micro_f1`, `macro_f1` of vectors at unit "
+        f"length. The sentences and bars here are about {metric.partition('@')[0]}: vectors {which}."
+    )
+
+
 def compare_with_papers(dataset: str, lines: Sequence[Line]) -> str:
     """Published figures of the main metric, and where the best line stands among them; "" where there are none."""
     metric = main_metric(dataset, lines)
@@ -71,7 +83,7 @@ def judge_bars(dataset: str, lines: Sequence[Line]) -> list[tuple[Bar, Line | No
     """(bar, the line that counts, verdict) of each bar of a data set; a bar nobody measured says so."""
     found = []
     for bar in BARS.get(dataset, ()):
-        held = [line for line in lines if line["metric"] == bar.metric and _is_of(line["model"], bar)]
+        held = [line for line in lines if line["metric"] == bar.metric and bar.counts(line["model"])]
         best = max(held, key=lambda line: line["value"], default=None)
         found.append((bar, best, judge(bar, best["value"]) if best else "not measured"))
     return found
@@ -83,10 +95,12 @@ def judge(bar: Bar, value: float) -> str:
     if bar.tolerance is not None:
         return "reached" if abs(off) <= bar.tolerance + 1e-9 else f"**off by {_signed(off)}**"
     if off < 0:
-        return f"**missed by {short(-off)}**"
+        return f"**missed by {_gap(-off)}**"
     if bar.aim is None:
         return "reached"
-    return "aim passed" if value > bar.aim else f"reached, {short(bar.aim - value)} short of the aim"
+    if value == bar.aim:
+        return "reached, level with the aim"
+    return "aim passed" if value > bar.aim else f"reached, {_gap(bar.aim - value)} short of the aim"
 
 
 def short(value: float) -> str:
@@ -116,8 +130,10 @@ def _name_missing(dataset: str, measured: set[str]) -> list[str]:
     return [f"Not measured here: {', '.join(missing)}."] if missing else []
 
 
-def _is_of(model: str, bar: Bar) -> bool:
-    return model == bar.model or (bar.is_best_of and model.startswith(f"{bar.model}_"))
+def _gap(value: float) -> str:
+    """A difference above 0: with more decimals where four would make it 0."""
+    digits = next((digits for digits in range(4, 16) if float(f"{value:.{digits}f}")), 16)
+    return f"{value:.{digits}f}".lstrip("0")
 
 
 def _signed(value: float) -> str:

@@ -1,7 +1,8 @@
 """What quality is held against: figures that papers report, and what this project set out to reach.
 
-A bar names a model as its config under `conf/benchmarks` is called; ``is_best_of`` also takes variants of it
-(`two_tower_attention` for `two_tower`) and counts the best. Published figures are those of the main metric.
+A bar names a model as its config under `conf/benchmarks` is called, in ``others`` more that count;
+``is_best_of`` also takes variants (`two_tower_attention` for `two_tower`). The best of all is what is judged.
+Published figures are those of the main metric.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,17 @@ class Bar:
     aim: float | None = None
     tolerance: float | None = None
     is_best_of: bool = False
+    others: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Which models count, as a reader is told."""
+        return " or ".join((self.model, *self.others)) + (", best variant" if self.is_best_of else "")
+
+    def counts(self, model: str) -> bool:
+        """Whether a model's figures count for this bar."""
+        known = (self.model, *self.others)
+        return model in known or (self.is_best_of and any(model.startswith(f"{name}_") for name in known))
 
 
 BARS: dict[str, tuple[Bar, ...]] = {
@@ -57,10 +69,10 @@ BARS: dict[str, tuple[Bar, ...]] = {
     ),
     "blogcatalog": (
         # Of raw vectors, as DeepWalk's own scoring takes them; those at unit length stand in the table too.
-        Bar("skip_gram_walks", "micro_f1_raw@50", 0.4100, 0.4287, is_best_of=True),
-        Bar("skip_gram_walks", "macro_f1_raw@50", 0.2680, 0.2800, is_best_of=True),
+        Bar("skip_gram_walks", "micro_f1_raw@50", 0.4100, 0.4287, others=("node2vec",)),
+        Bar("skip_gram_walks", "macro_f1_raw@50", 0.2680, 0.2800, others=("node2vec",)),
     ),
-    "dblp": (Bar("skip_gram_walks", "micro_f1@5", 0.571, 0.595, is_best_of=True),),
+    "dblp": (Bar("skip_gram_walks", "micro_f1@5", 0.571, 0.595, others=("node2vec",)),),
 }
 
 PUBLISHED: dict[str, dict[str, float]] = {

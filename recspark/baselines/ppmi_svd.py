@@ -75,6 +75,7 @@ def _factorise(ppmi_NN: sp.csr_array, dim: int, config: PpmiSvdConfig, seed: int
     except ImportError as error:
         raise SetupError("ppmi_svd needs scikit-learn: pip install 'recspark[baselines]'") from error
     rank = min(dim, ppmi_NN.shape[0])
-    left, values, right = randomized_svd(ppmi_NN, rank, n_iter=config.num_iterations, random_state=seed)
+    low_bits = seed % 2**32  # all that scikit-learn takes
+    left, values, right = randomized_svd(ppmi_NN, rank, n_iter=config.num_iterations, random_state=low_bits)
     scales = np.where(values > values[0] * np.finfo(np.float32).eps, values, 0.0) ** config.singular_value_power
     return pad_columns(left * scales, dim), pad_columns(right.T * scales, dim)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from recspark.config.baselines import LIST_KINDS
 from recspark.config.index import find_idle_index_knobs
+from recspark.config.learning import AUTOS
 from recspark.config.section import Section
 from recspark.config.tower_checks import find_idle_towers
 from recspark.config.trainer import NOT_IN_KEY
@@ -14,16 +15,24 @@ if TYPE_CHECKING:
     from recspark.config.schema import RunConfig
 
 _OF_NOISE = ("num_negatives", "shared_negatives", "noise_exponent", "num_group_negatives", "mask_positives")
+_SEARCHED = {"readout": "readouts", "popularity_term": "popularity_terms", "history_decay": "history_decays"}
+"""Knob of `model` -> what of `model.readout_search` is tried for it where it is `auto`."""
 _OF_VECTORS = ("objective", "readout", "metric", "centred", "popularity_term")
 
 
 class Idle(NamedTuple):
-    """Knobs of ``section`` that are idle because of the value of key ``because``."""
+    """Knobs of ``section`` that are idle because of the value of key ``because``, and of the ``further`` ones."""
 
     section: str
     names: tuple[str, ...]
     because: str
     why: str
+    further: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """All keys that it hangs on."""
+        return (self.because, *self.further)
 
 
 def find_idle(config: "RunConfig", overridden: frozenset[str]) -> Iterator[tuple[str, ...]]:
@@ -34,13 +43,13 @@ def find_idle(config: "RunConfig", overridden: frozenset[str]) -> Iterator[tuple
     """
     of_model = _idle_of_model(config) if not config.model.has_corpus else _idle_of_training(config)
     of_index = (Idle("index", names, key, why) for names, key, why in find_idle_index_knobs(config.index))
-    for idle in (*of_model, *of_index):
+    for idle in (*of_model, *_idle_of_search(config), *of_index):
         keys = [f"{idle.section}.{name}" for name in idle.names if _is_given(config, idle.section, name)]
-        if _is_under(idle.because, overridden):
+        if any(_is_under(key, overridden) for key in idle.reasons):
             keys = [key for key in keys if _is_under(key, overridden)]
         if keys:
             it = "leave it out" if len(keys) == 1 else "leave them out"
-            yield f"{', '.join(keys)}: {idle.why}; {it}", *keys, idle.because
+            yield f"{', '.join(keys)}: {idle.why}; {it}", *keys, *idle.reasons
 
 
 def _idle_of_model(config: "RunConfig") -> Iterator[Idle]:
@@ -71,6 +80,19 @@ def _idle_of_training(config: "RunConfig") -> Iterator[Idle]:
     if config.training.window == "session":
         why = "window session holds the whole sequence, nothing is drawn"
         yield Idle("training", ("dynamic_window",), "training.window", why)
+
+
+def _idle_of_search(config: "RunConfig") -> Iterator[Idle]:
+    """Of the choice of readout on the validation slice, where nothing or not this is left to it."""
+    section, model = "model.readout_search", config.model
+    if not model.autos:
+        knobs = [f"model.{name}" for name in AUTOS]
+        why = f"goes with auto in {', '.join(knobs[:-1])} or {knobs[-1]}, and none is"
+        yield Idle(section, tuple(type(model.readout_search).model_fields), knobs[0], why, tuple(knobs[1:]))
+        return
+    for name, tried in _SEARCHED.items():
+        if name not in model.autos:
+            yield Idle(section, (tried,), f"model.{name}", f"goes with model.{name}: auto")
 
 
 def _idle_of_walks(config: "RunConfig") -> Iterator[Idle]:

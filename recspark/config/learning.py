@@ -9,7 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from recspark.config.section import Decay, Section, show
 
 AUTO = "auto"
+AUTOS = ("readout", "metric", "centred", "history_decay", "popularity_term")
+"""Knobs of `model` that may be `auto`."""
 CorpusName = Literal["walks", "sessions", "histories"]
+MAX_WINDOW = 255
+"""From the first item of the longest piece to its last, see `recspark.training.pairing.MAX_SENTENCE`."""
 ReadoutName = Literal["input", "output", "sum", "input_output"]
 
 
@@ -32,8 +36,15 @@ def _parse_corpus(found: Any) -> dict[str, float]:
 
 
 def _check_window(found: Any) -> Any:
-    if found != "session" and (not isinstance(found, int) or found < 1):
+    if found == "session":
+        return found
+    if not isinstance(found, int) or found < 1:
         raise ValueError(f"must be a number of items >= 1, or session, got {show(found)}")
+    if found > MAX_WINDOW:
+        raise ValueError(
+            f"must be at most {MAX_WINDOW}, got {found}: sequences are cut into pieces of {MAX_WINDOW + 1} items, and "
+            f"no window sees more; session takes a whole sequence"
+        )
     return found
 
 

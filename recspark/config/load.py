@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from recspark.config.checks import OVERRIDDEN, WRONG
-from recspark.config.messages import describe, name_shape, near_keys
+from recspark.config.messages import describe, is_text, name_shape, near_keys
 from recspark.config.privacy import KEY_PLACE
 from recspark.config.schema import RunConfig
 from recspark.errors import ConfigError
@@ -155,11 +155,17 @@ def _apply_override(values: dict[str, Any], override: str) -> str | None:
         if not isinstance(below, dict):
             return f"override {override!r}: {parent} is not a section"
         section = below
-    try:
-        section[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        section[last] = text
+    section[last] = _read_override(text, is_text([*parents, last]))
     return None
+
+
+def _read_override(text: str, is_of_text: bool) -> Any:
+    """The value that YAML reads; where a text is wanted, a number, yes or no stays what was typed."""
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+    return text.strip() if is_of_text and isinstance(value, bool | int | float) else value
 
 
 def _expand_environment(value: Any, problems: list[str], place: tuple[Any, ...] = ()) -> Any:

@@ -50,6 +50,17 @@ def name_shape(found: object) -> str:
     return names.get(name, f"a {name}")
 
 
+def is_text(path: Sequence[str]) -> bool:
+    """Whether all that a key takes is text, so that 007 and no are some."""
+    *parents, name = path
+    section: type[BaseModel] | None = RunConfig
+    for parent in parents:
+        field = section.model_fields.get(parent) if section else None
+        section = _section_in(field.annotation) if field else None
+    field = section.model_fields.get(name) if section else None
+    return field is not None and {*types_in(field.annotation)} - {type(None)} == {str}
+
+
 def near_keys(location: Sequence[str]) -> list[str]:
     """The dotted keys that an unknown one was probably meant to be: of that name elsewhere, else spelt alike here.
 

@@ -18,6 +18,7 @@ from recspark.config.graph import GraphConfig
 from recspark.config.index import IndexConfig
 from recspark.config.learning import (
     AUTO,
+    AUTOS,
     AutoDecay,
     AutoSwitch,
     AutoTerm,
@@ -38,7 +39,7 @@ class RunSection(Section):
 
     name: str = "recspark"
     """Shown in reports."""
-    seed: NonNegativeInt = 1
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 1
     """Seed of everything that is drawn: generator, walks, model, index sample."""
 
 
@@ -159,9 +160,6 @@ class WalksConfig(Section):
     """Nodes of walks that are made and kept at once: a killed build goes on from what it has kept."""
 
 
-_AUTOS = ("readout", "metric", "centred", "history_decay", "popularity_term")
-
-
 class ModelConfig(Section):
     """What is learned."""
 
@@ -175,7 +173,7 @@ class ModelConfig(Section):
     done, which a run says with the reason; name it before you go into production, as data that grow may change it."""
     objective: Literal["negative_sampling", "hierarchical_softmax"] = "negative_sampling"
     """negative_sampling: by an output vector an item, against drawn items. hierarchical_softmax: by the inner nodes of
-    a Huffman tree over train events; then only `readout: input` has vectors of items."""
+    a Huffman tree over train events, whatever the corpus; then only `readout: input` has vectors of items."""
     embedding_dim: Annotated[int, Field(ge=2, le=4096)] = 64
     """Length of the vectors."""
     metric: Literal["cosine", "ip", "auto"] = "cosine"
@@ -200,7 +198,7 @@ class ModelConfig(Section):
     @property
     def autos(self) -> tuple[str, ...]:
         """The fields left to the validation slice."""
-        return tuple(n for n in _AUTOS if getattr(self, n) == AUTO)
+        return tuple(n for n in AUTOS if getattr(self, n) == AUTO)
 
     @property
     def has_vectors(self) -> bool:
@@ -247,7 +245,7 @@ class TrainingConfig(Section):
     learning_rate: PositiveFloat = 0.5
     """Of row-wise Adagrad, at its highest."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the rate goes on: linear and cosine fall to a hundredth at the last step."""
+    """How the rate goes on: linear and cosine fall to a hundredth, which the step after the last one would have."""
     warmup_steps: NonNegativeInt = 0
     """Over the first so many steps the rate is raised linearly to what `schedule` says."""
     min_count: PositiveInt = 1
@@ -256,9 +254,10 @@ class TrainingConfig(Section):
     warm_start: WarmStartConfig | None = None
     """Start from an earlier model instead of random vectors."""
     window: Window = 5
-    """Context items on each side; drawn from 1..window for each centre (`dynamic_window`). session: all of a sequence
-    of l items, each pair with weight 1 / (l - 1); needs no order. Sequences of more than 256 items are cut into equal
-    parts, and pairs across a cut are lost; without `position_decay` session cuts them elsewhere in each epoch."""
+    """Context items on each side, 255 at most; drawn from 1..window for each centre (`dynamic_window`). session: all of
+    a sequence of l items, each pair with weight 1 / (l - 1); needs no order. Sequences of more than 256 items are cut
+    into equal parts, and pairs across a cut are lost; without `position_decay` session cuts them elsewhere in each
+    epoch."""
     dynamic_window: bool = True
     """Near items count more: the window is drawn for each centre. Without effect on `window: session`."""
     position_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -268,13 +267,16 @@ class TrainingConfig(Section):
     with weight 1 (Grbovic & Cheng 2018; in cbow it is predicted from its whole session). Needs sessions in `corpus`."""
     num_negatives: PositiveInt = 5
     """Negatives each positive pair weighs against."""
-    shared_negatives: PositiveInt = 64
+    shared_negatives: Annotated[int, Field(ge=1, le=65_536)] = 64
     """Negatives shared by a block of short sentences (CPU kernel) or, 8 times as many, by a batch (torch); their weight
     is that of num_negatives."""
     noise_exponent: Annotated[float, Field(ge=-1, le=1)] = 0.5
-    """Negatives are drawn by count^this (Caselles-Dupre et al. 2018: recommenders want less than .75)."""
+    """Negatives are drawn by count^this, count being an item's train events, whatever the corpus (Caselles-Dupre et al.
+    2018: recommenders want less than .75)."""
     subsample: NonNegativeFloat = 0.0
-    """Frequent items are dropped with this threshold (Mikolov et al. 2013, eq. 5); 0: never."""
+    """Frequent items are dropped with this threshold (Mikolov et al. 2013, eq. 5); 0: never. How frequent one is, is
+    its share of train events, whatever the corpus: the counts of `noise_exponent` and of the Huffman tree. On walks,
+    where graph and degree decide, its share of tokens can be several times more or less."""
     negative_group: str | None = None
     """Item feature (category, market) of which each item gets further negatives of its own value (Grbovic & Cheng
     2018)."""
@@ -297,7 +299,7 @@ class TrainingConfig(Section):
     resume: Literal["auto", "required"] = "auto"
     """auto: from the latest checkpoint of this config and these inputs, else from the start. required: never from the
     start; where nothing fits, the differences to the nearest unfinished training are listed."""
-    init_scale: PositiveFloat = 0.1
+    init_scale: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Input vectors start uniform in +- this / sqrt(dim); output vectors at zero."""
     max_loss_ratio: PositiveFloat = 1000.0
     """Training stops when the loss exceeds an untrained model's by this factor, or is not a number. Row-wise

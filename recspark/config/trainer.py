@@ -63,8 +63,8 @@ class DenseConfig(Section):
     learning_rate: PositiveFloat = 0.003
     """At its highest; follows the same schedule as `training.learning_rate`, which is the tables'."""
     state: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the moments; bfloat16 saves 4 bytes a parameter (AnyPrecision: Kahan summation where the parameters
-    are bfloat16 too)."""
+    """Precision of the moments; bfloat16 saves 4 bytes a parameter (AnyPrecision AdamW; its Kahan summation is for
+    bfloat16 parameters, and all of ours are float32, so it does not run)."""
     weight_decay: NonNegativeFloat = 0.0
     """Of AdamW."""
     slowmo: SlowMoConfig | None = None

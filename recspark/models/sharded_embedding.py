@@ -155,7 +155,7 @@ class ShardedEmbedding:
     """One rank's rows of a table: ``weight`` float32 [local, dim] and ``squares`` float32 [local], in position order.
 
     ``squares`` is the row-wise optimizer's state; it lives beside the rows so that both travel together. With one rank
-    there are no collectives and no copies beyond those of a plain table. Not yet run on CUDA.
+    there are no collectives and no copies beyond those of a plain table.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class Backend(Protocol):
         """What `step` needs of this rank's part of a global batch; called ahead of it in another thread."""
 
     def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
-        """(loss sum, pairs) that `take_loss` would tell of a batch before anything is learned."""
+        """(loss sum, pairs) that `take_loss` would tell of a batch if all scores were 0, as at a cold start."""
 
     def step(self, prepared: Any, learning_rate: float) -> None:
         """Learns from a global batch. Collective."""

@@ -1,11 +1,11 @@
 """The three things people took from torchdistx, from core torch: deferred init, SlowMo, AnyPrecision.
 
 torchdistx is dead (torch 1.12, no wheels), so nothing here needs it: parameters are laid out on the `meta` device and
-made where they belong, `SlowMomentum` and `AnyPrecisionAdamW` are ours. Should the package ever be importable, its own
+made where they belong, `SlowMomentum` and `AnyPrecisionAdamW` are ours. Where the package can be imported, its own
 classes are used and the log says so.
 """
 
-import importlib.util
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from recspark.training.slow_momentum import SlowMomentum
 from recspark.training.world import World
 
 _BETAS = (0.9, 0.99)
+_MODULES = ("torchdistx.deferred_init", "torchdistx.optimizers", "torchdistx.slowmo.slowmo_optimizer")
 
 
 class Steps(Protocol):
@@ -43,8 +44,13 @@ class Steps(Protocol):
 
 
 def has_torchdistx() -> bool:
-    """Whether the package can be imported here."""
-    return importlib.util.find_spec("torchdistx") is not None
+    """Whether the package can be imported here; one that is installed for another torch cannot."""
+    try:
+        for module in _MODULES:
+            importlib.import_module(module)
+    except (ImportError, OSError, AttributeError, RuntimeError):  # what a library built for another torch raises
+        return False
+    return True
 
 
 def build_dense_optimizer(

@@ -26,7 +26,7 @@ class HuffmanTree(NamedTuple):
 
 
 def build_huffman_tree(counts: NDArray[np.int64]) -> HuffmanTree:
-    """The tree of items with these train counts (int64 [V], V >= 2): no tree has shorter codes on average.
+    """The tree of items with these train counts (int64 [V], V >= 2): no tree has shorter codes on average over them.
 
     Of equal counts leaves are joined before inner nodes and lower ids first: the same tree everywhere, and items
     without a count do not hang in a long chain.

@@ -1,4 +1,9 @@
-"""Noise: which items are drawn as negatives and how often, and which frequent items are left out of sentences."""
+"""Noise: which items are drawn as negatives and how often, and which frequent items are left out of sentences.
+
+Counts are train events, whatever the corpus is: a walk visits an item about as often as its degree and edges have it,
+so its share of walks' tokens is another than its share of events. The same counts make negatives, subsampling and the
+Huffman tree, they are at hand before a sequence is read, and no corpus or epoch changes them.
+"""
 
 from dataclasses import dataclass
 
@@ -50,8 +55,9 @@ def build_noise(counts: NDArray[np.int64], exponent: float) -> NoiseDistribution
 def keep_probabilities(counts: NDArray[np.int64], subsample: float) -> NDArray[np.float32]:
     """With which probability a token of each item stays in a sentence: float32 [V].
 
-    word2vec's form, min(1, sqrt(t / f) + t / f) with f the item's share of tokens and t = ``subsample``: a little above
-    equation 5 of Mikolov et al. 2013, which keeps sqrt(t / f). 0 keeps everything but items without a count.
+    word2vec's form, min(1, sqrt(t / f) + t / f) with t = ``subsample`` and f the item's share of the counts: a little
+    above equation 5 of Mikolov et al. 2013, which keeps sqrt(t / f). There f is the share of tokens; given train
+    events, it is that on sessions and histories, but on walks only about. 0 keeps everything but items without a count.
     """
     if subsample == 0:
         return (counts > 0).astype(np.float32)

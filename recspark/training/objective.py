@@ -69,10 +69,11 @@ class Objective:
         )  # fmt: skip
 
     def untrained_loss(self, batch: Sequences, place: Place) -> tuple[float, int]:
-        """(loss sum, pairs) of a batch before anything is learned: all scores are 0, so each question costs log 2.
+        """(loss sum, pairs) of a batch under a model whose scores are all 0: each question costs log 2.
 
-        A pair asks 1 + negatives questions, or those on its item's path (counted by the hidden vector's item: the same
-        on average). Masked negatives are counted too.
+        A fresh model is one, as output vectors start at 0; after a warm start this is only a yardstick. A pair asks
+        1 + negatives questions, or those on its item's path (counted by the hidden vector's item: the same on
+        average). Masked negatives are counted too.
         """
         sentences = self.draw(batch, place)
         weights = np.empty(len(sentences.tokens), np.float32)
@@ -95,6 +96,8 @@ def build_objective(
     groups: NDArray[np.int32] | None = None,
 ) -> Objective:
     """The objective of items with these train events (int64 [V]); ``groups`` int32 [V] as of `read_groups`.
+
+    Noise, subsampling and the Huffman tree all hang on these, whatever the corpus; see `recspark.training.negatives`.
 
     Raises: DataError when no item has a train event.
     """

@@ -7,7 +7,7 @@ from recspark.config.schema import TrainingConfig
 from recspark.errors import TrainingError
 
 FINAL_RATE = 0.01
-"""What linear and cosine schedules end at, as a share of the highest rate."""
+"""What linear and cosine schedules fall to, as a share of the highest rate: where a step after the last would be."""
 
 
 @dataclass(frozen=True)

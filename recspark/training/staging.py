@@ -2,7 +2,6 @@
 
 The thread that makes batches ahead also puts their arrays there; the step's own `to(device, non_blocking=True)` then
 returns at once. torch keeps such memory until the copies out of it are done, also when the batch is dropped before.
-Not yet run on CUDA.
 """
 
 from dataclasses import fields, is_dataclass, replace

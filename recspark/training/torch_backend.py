@@ -1,7 +1,7 @@
 """The skip-gram family in torch behind the trainer's `Backend`: any number of ranks, CPU (gloo) or CUDA (NCCL).
 
 A step scores every pair of the global batch and its negatives, which all ranks share, and updates each row once, at
-its owner: 1, 2 and 4 ranks learn the same up to the order of sums. Not yet run on CUDA.
+its owner: 1, 2 and 4 ranks learn the same up to the order of sums.
 """
 
 from functools import partial

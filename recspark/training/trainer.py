@@ -17,6 +17,7 @@ from recspark.logs import log
 from recspark.training.backend import Backend
 from recspark.training.checkpoint import Checkpoints
 from recspark.training.data import SequenceReader, prefetched
+from recspark.training.few_steps import warn_of_few_steps
 from recspark.training.nearest import describe_anew, find_nearest, nothing_to_resume
 from recspark.training.objective import Place
 from recspark.training.reports import OpenTrackers, Reports, Totals
@@ -126,6 +127,7 @@ class Trainer:
             raise nothing_to_resume(uri, nearest)
         if nearest:
             log("train", describe_anew(nearest))
+        warn_of_few_steps(self._backend, self.schedule, self._reader, self._config, self._world)
 
     def _train_epoch(self) -> None:
         """Trains from the current step to the end of its epoch."""

@@ -78,6 +78,11 @@ def test_the_singular_values_power_only_scales():
     np.testing.assert_allclose(scaled.output, plain.output * values, atol=1e-5)
 
 
+def test_a_seed_of_63_bits_is_one():
+    users = sp.csr_array(random_users())
+    assert np.isfinite(build_ppmi_svd(users, 5, PpmiSvdConfig(), seed=2**63 - 1).input).all()
+
+
 def test_a_seed_repeats_and_items_of_a_topic_lie_together():
     users = sp.csr_array(random_users(num_users=300))
     first, second = (build_ppmi_svd(users, 5, PpmiSvdConfig(), seed=3) for _ in range(2))

@@ -77,7 +77,7 @@ def test_quality_is_a_table_a_data_set():
     other = QUALITY | {"dataset": "dblp", "metric": "micro_f1@5"}
     text = render_quality([QUALITY, other])
     assert text.index("## gowalla") < text.index("## dblp")
-    assert "| rp3beta | rp3beta | recall@20 | **0.1900** ± 0.0141 | 1, 2 | 12 | defaults |" in text
+    assert "| rp3beta | rp3beta | recall@20 | **0.1900** ± 0.0141 | 1, 2 | 12 | no trials recorded |" in text
 
 
 def test_the_collected_results_are_lines():

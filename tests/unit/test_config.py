@@ -10,6 +10,7 @@ from recspark.config import RunConfig, load_config, plan_run
 from recspark.config.plan import RUN_VARIABLE
 from recspark.config.section import Section, types_in
 from recspark.errors import ConfigError
+from recspark.training.pairing import MAX_SENTENCE
 from tests.helpers.configs import MINIMAL, SOURCE, keys_of, problems_of, write_minimal
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -244,19 +245,53 @@ def test_a_wrong_value_is_told_once_and_nothing_that_follows_from_it(conf, overr
         ("index.nbits=true", "index.nbits: must be 4 or 8, got true"),
         ("training.epochs=1.5e0", "training.epochs: must be a valid integer"),
         ("training.epochs=", "training.epochs: must be a valid integer, got null"),
-        (
-            "run.name=no",
-            "run.name: must be a valid string, got false (YAML reads yes, no, on and off as true and false: quote a "
-            "text, such as 'no')",
-        ),
         ("index.refine=off", "index.refine: must be 'none', 'fp16' or 'sq8', got false (YAML reads yes, no, on and"),
-        ("run.name=2026", "run.name: must be a valid string, got 2026 (quote a text, such as '2026')"),
         ("evaluate.ks=[]", "evaluate.ks: must have at least 1 item"),
     ],
 )
 def test_numbers_and_texts_are_what_people_mean(conf, override, problem):
     (found,) = problems_of(conf, override)
     assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (
+            "no",
+            "run.name: must be a valid string, got false (YAML reads yes, no, on and off as true and false: quote a "
+            "text, such as 'no')",
+        ),
+        ("2026", "run.name: must be a valid string, got 2026 (quote a text, such as '2026')"),
+    ],
+)
+def test_a_text_in_the_file_is_quoted_where_it_looks_like_something_else(tmp_path, given, problem):
+    assert problems_of(write_minimal(tmp_path, f"run: {{name: {given}}}\n")) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("2026", "2026"),
+        ("007", "007"),
+        ("1_000", "1_000"),
+        ("no", "no"),
+        ("1.50", "1.50"),
+        ("'5'", "5"),
+        ("a b", "a b"),
+    ],
+)
+def test_a_text_beside_the_file_is_what_was_typed(conf, typed, read):
+    assert load_config(conf, [f"run.name={typed}"]).run.name == read
+
+
+def test_a_model_id_of_digits_alone_is_one(conf):
+    start = load_config(conf, ["training.warm_start.model_id=000000000000", "training.warm_start.lake=null"])
+    assert start.training.warm_start.model_id == "000000000000"
+    assert start.training.warm_start.lake is None
+    assert problems_of(conf, "training.warm_start.model_id=0123") == [
+        "training.warm_start.model_id: must be the 12 hex digits that a model's folder is called by, got '0123'"
+    ]
 
 
 def test_powers_of_ten_are_numbers(conf):
@@ -362,10 +397,25 @@ def test_all_that_a_source_lacks_is_told_at_once(conf):
             "training.batch_sequences: must be a multiple of training.num_lanes (64), got 1000",
         ),
         ("training.num_processes=3", "training.num_processes: must divide training.num_lanes (64), got 3"),
+        (
+            "training.window=3000000000",
+            "training.window: must be at most 255, got 3000000000: sequences are cut into pieces of 256 items, and no "
+            "window sees more; session takes a whole sequence",
+        ),
+        ("training.window=256", "training.window: must be at most 255, got 256"),
+        ("run.seed=99999999999999999999", "run.seed: must be < 9223372036854775808, got 99999999999999999999"),
+        ("run.seed=-1", "run.seed: must be >= 0, got -1"),
+        ("training.shared_negatives=1000000000", "training.shared_negatives: must be <= 65536, got 1000000000"),
+        ("training.init_scale=1e30", "training.init_scale: must be <= 100, got 1"),
     ],
 )
 def test_values_that_would_fail_hours_later_are_refused_now(conf, override, problem):
     assert problems_of(conf, override)[0].startswith(problem)
+
+
+def test_the_largest_values_are_taken(conf):
+    config = load_config(conf, [f"run.seed={2**63 - 1}", "training.window=255", "training.shared_negatives=65536"])
+    assert (config.run.seed, config.training.window) == (2**63 - 1, MAX_SENTENCE - 1)
 
 
 def test_two_features_of_one_name(conf):

@@ -144,6 +144,19 @@ def test_knobs_of_towers_are_refused_where_the_model_has_none(conf, override):
             ["training={window: session, dynamic_window: false}"],
             "training.dynamic_window: window session holds the whole sequence, nothing is drawn; leave it out",
         ),
+        (
+            "model: {readout_search: {max_users: 9, metric: ndcg@5, readouts: [sum]}}",
+            [],
+            "model.readout_search.metric, model.readout_search.max_users, model.readout_search.readouts: goes with "
+            "auto in model.readout, model.metric, model.centred, model.history_decay or model.popularity_term, and "
+            "none is; "
+            "leave them out",
+        ),
+        (
+            "model: {popularity_term: auto, readout_search: {max_users: 9, readouts: [sum], popularity_terms: [0, 1]}}",
+            ["split.valid={}"],
+            "model.readout_search.readouts: goes with model.readout: auto; leave it out",
+        ),
         ("", ["walks.gamma=0.5"], "walks.gamma: goes with walks.variant: node2vec_plus; leave it out"),
         (
             "",
@@ -179,6 +192,13 @@ def test_a_file_is_tried_with_another_model(tmp_path, overrides):
     """What the file says to its own model is idle under the one that an override names, and stays."""
     conf = write_minimal(tmp_path, "training: {epochs: 9, num_negatives: 9, noise_exponent: 0.75}\n")
     load_config(conf, overrides)
+
+
+def test_a_file_whose_auto_is_settled_by_an_override_loads(tmp_path):
+    search = "readout_search: {max_users: 9, popularity_terms: [0, 1]}"
+    conf = write_minimal(tmp_path, f"model: {{popularity_term: auto, {search}}}\n")
+    load_config(conf, ["split.valid={}"])
+    load_config(conf, ["model.popularity_term=0.1"])
 
 
 def test_a_knob_at_its_default_is_never_idle(conf):

@@ -1,7 +1,9 @@
 """Core torch where torchdistx is missing, which it is; the package's own classes where it can be imported."""
 
 import importlib.machinery
+import importlib.util
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +34,19 @@ def test_core_torch_does_it_without_the_package() -> None:
     slow = build(state="bfloat16", slowmo=SlowMoConfig(period=3))
     assert type(slow) is SlowMomentum
     assert type(slow.base) is AnyPrecisionAdamW
+
+
+def test_a_package_that_is_there_and_cannot_be_imported_is_as_good_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "torchdistx"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise ImportError('built for torch 1.12')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert importlib.util.find_spec("torchdistx") is not None
+    assert not has_torchdistx()
+    assert type(build(state="bfloat16")) is AnyPrecisionAdamW
+    assert type(build(slowmo=SlowMoConfig(period=3))) is SlowMomentum
 
 
 def fill(name: str, tensor: Tensor) -> None:

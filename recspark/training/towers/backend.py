@@ -2,7 +2,7 @@
 
 A global batch of users is compared with candidates that all ranks share; its loss is a mean over all its targets,
 whoever holds them. Rows by id are updated at their owners, dense parameters by the sum of all ranks' gradients: 1, 2
-and 4 ranks learn the same up to the order of sums, but for dropout, which each draws by itself. Not yet run on CUDA.
+and 4 ranks learn the same up to the order of sums, but for dropout, which each draws by itself.
 """
 
 import os
