@@ -75,7 +75,7 @@ def nothing_to_resume(uri: str, nearest: Nearest | None) -> TrainingError:
     """What is said where `training.resume` is required and there is no checkpoint."""
     if nearest is None:
         return TrainingError(
-            f"training.resume is required, but {uri} has no checkpoint yet, nor is there one of another training "
+            f"training.resume is required, but {uri} has no checkpoint yet, and there is no unfinished training "
             f"beside it; set training.resume to auto, which trains from the start"
         )
     where = f"{uri}: no checkpoint; that of step {nearest.step} in {nearest.uri} is of another training:"

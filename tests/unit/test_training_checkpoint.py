@@ -117,7 +117,9 @@ def stop_training(run: Run) -> None:
 def test_a_required_resume_is_checked_before_there_are_inputs(tmp_path: Path) -> None:
     check_resume(plan_training(tmp_path))
     run = plan_training(tmp_path, resume="required")
-    with pytest.raises(TrainingError, match="has no checkpoint yet, nor is there one of another training beside it; s"):
+    with pytest.raises(
+        TrainingError, match="has no checkpoint yet, and there is no unfinished training beside it; set"
+    ):
         check_resume(run)
     stop_training(plan_training(tmp_path, window=2))
     with pytest.raises(TrainingError) as caught:

@@ -158,6 +158,8 @@ def test_trackers_hear_whether_training_came_to_its_end(tmp_path: Path) -> None:
     ended = []
 
     class Noted:
+        name = "noted"
+
         def log(self, step: int, values: dict[str, float]) -> None:
             assert values["loss"] == 1.0
 
@@ -196,7 +198,7 @@ def test_without_another_training_a_required_resume_says_so(tmp_path: Path) -> N
     with pytest.raises(TrainingError) as caught:
         open_trainer(tmp_path, Steps(), resume="required").train()
     assert str(caught.value) == (
-        f"training.resume is required, but {tmp_path}/key has no checkpoint yet, nor is there one of another training "
+        f"training.resume is required, but {tmp_path}/key has no checkpoint yet, and there is no unfinished training "
         f"beside it; set training.resume to auto, which trains from the start"
     )
 
