@@ -7,9 +7,9 @@
                  jobs/train.py conf/production.yaml paths.lake=s3a://bucket/lake
 
 A start goes on from the latest checkpoint, also after `--max-restarts` and on another number of ranks. Exit codes: 0
-done, 2 the user's input, 143 stopped by SIGTERM with a checkpoint written, 1 anything else (torchrun itself ends with 1
-in all of these; `recspark run` does not). Metrics: <lake>/checkpoints/<train key>/metrics.jsonl, and where
-`training.trackers` says.
+done, 2 the user's input, 75 stopped by SIGTERM with a checkpoint that the same command goes on from, 143 stopped by
+SIGTERM without one, 1 anything else, a lost rank too (torchrun itself ends with 1 in all of these; `recspark run` does
+not). Metrics: <lake>/checkpoints/<train key>/metrics.jsonl, and where `training.trackers` says.
 """
 
 from recspark.pipeline.side import run_job

@@ -43,6 +43,19 @@ class TrainingError(RecsparkError):
     """Training cannot start, go on or be resumed."""
 
 
+class RankLost(TrainingError):
+    """A rank has ended or does not come: nothing to change in the input, the same command may be run again.
+
+    ``first_left`` is the first rank that is there to say so.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, first_left: int = 0) -> None:
+        super().__init__(message)
+        self.first_left = first_left
+
+
 class IndexBuildError(RecsparkError):
     """The index cannot be built as asked from these vectors."""
 

@@ -290,6 +290,9 @@ class TrainingConfig(Section):
     """Streams of sequences; every number of ranks that divides it sees the same batches."""
     num_processes: PositiveInt = 1
     """torchrun processes that `recspark run` starts (one a GPU)."""
+    max_restarts: NonNegativeInt = 0
+    """Of several processes: so many times `recspark run` starts them again by itself, from the last checkpoint, where
+    one has ended with an error or was killed."""
     num_threads: PositiveInt | None = None
     """CPU threads; all cores by default. The CPU kernel repeats exactly only with 1."""
     checkpoint_steps: PositiveInt = 500

@@ -10,6 +10,7 @@ NOT_IN_KEY = frozenset(
     {
         "num_processes",
         "num_threads",
+        "max_restarts",
         "checkpoint_steps",
         "keep_checkpoints",
         "max_loss_ratio",

@@ -15,23 +15,27 @@ from recspark.errors import RecsparkError
 from recspark.logs import LOG_FORMAT_VARIABLE, is_terminal, log
 from recspark.pipeline.plan import StageState, find_state, find_states
 from recspark.pipeline.side import DRY_RUN, EXIT_FILE, PARENT, STAGE_FILE, USER_ERROR, log_done
+from recspark.training.checkpoint_record import checkpoint_uri, find_record
+from recspark.training.stopping import EXIT_CHECKPOINTED, EXIT_TERMINATED
 
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a run that was told to end; training has written a checkpoint."""
+_TERMINATED = (EXIT_TERMINATED, -signal.SIGTERM)
 
 
 class StageFailed(Exception):
     """A side's process ended badly; it has said why itself.
 
-    ``stages`` are those that the run had still to do, from the one on in which the process ended.
+    ``stages`` are those that the run had still to do, from the one on in which the process ended; ``step`` is that of
+    the checkpoint it has left.
     """
 
-    def __init__(self, stages: Sequence[str], code: int, has_begun: bool) -> None:
+    def __init__(self, stages: Sequence[str], code: int, has_begun: bool, step: int | None = None) -> None:
         ended = f"the process ended with code {code}"
+        if code == EXIT_CHECKPOINTED:
+            ended = f"checkpoint of step {step}; run the same command again to go on"
         stopped, waiting = (f"{stages[0]}: {ended}", stages[1:]) if has_begun else (f"{ended} in its start", stages)
         super().__init__("; not started: ".join([stopped, *([", ".join(waiting)] if waiting else [])]))
-        terminated = code in (TERMINATED, -signal.SIGTERM)
-        self.exit_code = TERMINATED if terminated else USER_ERROR if code == USER_ERROR else 1
+        is_told = code in (USER_ERROR, EXIT_CHECKPOINTED)
+        self.exit_code = EXIT_TERMINATED if code in _TERMINATED else code if is_told else 1
 
 
 def run_all(run: Run, states: Sequence[StageState], arguments: Sequence[str]) -> None:
@@ -94,22 +98,41 @@ def describe_training(run: Run, states: Sequence[StageState], arguments: Sequenc
 
 
 def _run_side(run: Run, side: str, stages: list[str], later: list[str], arguments: Sequence[str]) -> None:
-    command = [sys.executable, "-m"]
-    num_processes = run.config.training.num_processes
-    if side == TORCH and num_processes > 1 and run.config.model.has_corpus:
-        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "-m"]
+    command, training = [sys.executable, "-m"], run.config.training
+    is_group = side == TORCH and training.num_processes > 1 and run.config.model.has_corpus
+    if is_group:
+        command += ["recspark.pipeline.torchrun", "--standalone", "--nproc-per-node", str(training.num_processes)]
+        command += ["--max-restarts", str(training.max_restarts), "-m"]
     command += ["recspark.pipeline.side", ",".join(stages), *arguments]
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | run.to_environment(Path(folder)) | {PARENT: str(os.getpid())}
         environment.setdefault(LOG_FORMAT_VARIABLE, "text" if is_terminal() else "json")
         # torchrun ends with 1 whatever its ranks end with; here they leave word of what they ended with.
-        word, place = Path(folder, "exit-code"), Path(folder, "stage")
-        environment |= {EXIT_FILE: str(word), STAGE_FILE: str(place)}
+        words, place = Path(folder, "exit-code"), Path(folder, "stage")
+        environment |= {EXIT_FILE: str(words), STAGE_FILE: str(place)}
         code = _wait(subprocess.Popen(command, env=environment))
         if code != 0:
             begun = place.read_text() if place.exists() else None
             left = stages[stages.index(begun) if begun else 0 :] + later
-            raise StageFailed(left, int(word.read_text()) if word.exists() else code, has_begun=begun is not None)
+            word = int(words.read_text()) if words.exists() else None
+            is_stopped = side == TORCH and not {code, word}.isdisjoint((EXIT_CHECKPOINTED, *_TERMINATED))
+            record = find_record(checkpoint_uri(run)) if is_stopped else None
+            step = record.step if record else None
+            raise StageFailed(left, find_code(code, word, is_group, step), has_begun=begun is not None, step=step)
+
+
+def find_code(code: int, word: int | None, is_group: bool, step: int | None) -> int:
+    """What a side ended with: ``code`` is its process's own, ``word`` what its stage left, ``step`` its checkpoint's.
+
+    A rank that says it was terminated may have been so by torchrun, because another one was lost; torchrun itself says
+    it only where it was told from outside.
+    """
+    ended = code if word is None else word
+    if not is_group or ended in (USER_ERROR, EXIT_CHECKPOINTED):
+        return ended
+    if code in _TERMINATED:
+        return EXIT_TERMINATED if word is None or step is None else EXIT_CHECKPOINTED
+    return 1 if ended in _TERMINATED else ended
 
 
 def _wait(child: "subprocess.Popen[bytes]") -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from recspark.config import Run
 from recspark.contracts.stages import SPARK, TRAIN
 from recspark.ending import calm_ending
-from recspark.errors import ConfigError, LakeError, RecsparkError
+from recspark.errors import ConfigError, LakeError, RankLost, RecsparkError
 from recspark.lake.arrow import find_table
 from recspark.lake.failures import explaining_failures
 from recspark.lake.folders import find_flaw
@@ -27,6 +27,7 @@ from recspark.pipeline.hints import filled_in
 from recspark.pipeline.open_run import open_job_run
 from recspark.pipeline.plan import find_state
 from recspark.releases.registry import read_registry
+from recspark.training.stopping import EXIT_CHECKPOINTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ STAGE_FILE = "RECSPARK_STAGE_FILE"
 
 def main(arguments: Sequence[str]) -> int:
     """Runs ``STAGE[,STAGE] CONF [key=value ...] [--dry-run]``; 0 when done, 2 when the user has to change something,
-    1 where held-out data has leaked."""
+    1 where held-out data has leaked or a rank was lost, after SIGTERM what training says."""
     is_dry, words = DRY_RUN in arguments, [word for word in arguments if word != DRY_RUN]
     if len(words) < 2:
         usage = f"usage: python -m recspark.pipeline.side STAGE[,STAGE] CONF [key=value ...] [{DRY_RUN}]"
@@ -64,10 +65,10 @@ def main(arguments: Sequence[str]) -> int:
             else:
                 run_stages(open_job_run(conf, overrides, names[0]), names)
     except RecsparkError as error:
-        if is_first_rank():
+        if is_first_rank() or _stands_in(error):
             print(f"error: {error}", file=sys.stderr, flush=True)
         return _leave_word(error.exit_code)
-    except SystemExit as stopped:  # by SIGTERM, with a checkpoint written
+    except SystemExit as stopped:  # by SIGTERM
         return _leave_word(int(stopped.code or 0))
     return 0
 
@@ -103,8 +104,16 @@ def _describe(run: Run, names: Sequence[str]) -> None:
         print(describe_training(run))
 
 
+def _stands_in(error: RecsparkError) -> bool:
+    """Whether this rank has to tell an error because the first one was lost without a word."""
+    is_next = isinstance(error, RankLost) and os.environ.get("RANK") == str(error.first_left)
+    return is_next and not os.path.exists(os.environ.get(EXIT_FILE, ""))
+
+
 def _leave_word(code: int) -> int:
-    if path := os.environ.get(EXIT_FILE):
+    """Notes the code for `recspark run`; that of a rank which only follows another's end does not replace it."""
+    path = os.environ.get(EXIT_FILE)
+    if path and (code in (USER_ERROR, EXIT_CHECKPOINTED) or not os.path.exists(path)):
         with suppress(OSError):  # a full disk, which the message has told
             Path(path).write_text(str(code))
     return code

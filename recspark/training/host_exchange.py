@@ -59,6 +59,10 @@ class HostExchange:
                 self._others[rank][turn].read_into(as_bytes(part), self._rank)
         return received
 
+    def find_ended(self, patience_seconds: float) -> list[int]:
+        """The other ranks whose processes are over; waits so long for a first one."""
+        return self._peers.find_ended(patience_seconds)
+
     def close(self) -> None:
         """Lets go of the files; the memory goes with the last view of it."""
         for fd in [box.fd for box in self._own] + [box.fd for boxes in self._others.values() for box in boxes]:
@@ -150,6 +154,11 @@ class Peers:
     def has_ended(self, rank: int) -> bool:
         """Whether the process of a rank is over, waited for by its parent or not."""
         return bool(select.select([self._fds[rank]], [], [], 0)[0])
+
+    def find_ended(self, patience_seconds: float) -> list[int]:
+        """The ranks whose processes are over; waits so long for a first one."""
+        over = select.select(list(self._fds.values()), [], [], patience_seconds)[0]
+        return [rank for rank, fd in self._fds.items() if fd in over]
 
     def close(self) -> None:
         """Ends the watch."""

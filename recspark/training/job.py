@@ -11,6 +11,7 @@ from typing import Any
 from recspark.config import Run
 from recspark.config.schema import TrainingConfig
 from recspark.cpus import count_cpus
+from recspark.errors import RecsparkError
 from recspark.lake.arrow import find_done
 from recspark.lake.folders import find_flaw
 from recspark.logs import log
@@ -29,6 +30,7 @@ from recspark.training.negatives import leave_out_rare
 from recspark.training.objective import Objective, build_objective
 from recspark.training.readout_search import find_readout
 from recspark.training.starting_model import MODELS, check_start
+from recspark.training.stopping import EXIT_CHECKPOINTED, EXIT_TERMINATED, Terminated, ending_at_once
 from recspark.training.towers.readout import find_tower_readout
 from recspark.training.towers.result import TowerResult
 from recspark.training.trackers import check_trackers, open_trackers
@@ -43,8 +45,41 @@ def train(run: Run) -> None:
     A published model whose folder has lost a file is made again from the latest checkpoint.
 
     Raises: LakeError when an input is missing; DataError when the corpus holds nothing to learn from; TrainingError
-    when training cannot start, be resumed or go on; SystemExit with `trainer.EXIT_TERMINATED` after SIGTERM.
+    when training cannot start, be resumed or go on; SystemExit with one of `stopping`'s codes after SIGTERM.
     """
+    if run.config.model.is_closed_form:  # nothing to save, and long calls of C in which Python answers no signal
+        _train(run)
+        return
+    try:
+        with ending_at_once():
+            _train(run)
+    except Terminated as told:
+        # torchrun ends a rank also while that is ending by itself because another one was lost: it has to say so.
+        if error := _find_error(told):
+            raise error from error.__cause__
+        raise SystemExit(_tell_stop(run)) from None
+
+
+def _find_error(told: BaseException) -> RecsparkError | None:
+    """The error on whose way out another exception came."""
+    error = told.__context__
+    while error is not None and not isinstance(error, RecsparkError):
+        error = error.__context__
+    return error
+
+
+def _tell_stop(run: Run) -> int:
+    """Says what the next start finds of a training that was ended outside its steps; the exit code."""
+    launch, record = find_launch(), find_record(checkpoint_uri(run))
+    if record is None:
+        _say(launch, "stopped by SIGTERM before there was anything to save; the next start begins anew")
+        return EXIT_TERMINATED
+    _say(launch, f"stopped by SIGTERM; the next start goes on from the checkpoint of step {record.step}")
+    # torchrun ends ranks so also where it has lost one of them, and only its own end tells which it was.
+    return EXIT_CHECKPOINTED if launch.world_size == 1 else EXIT_TERMINATED
+
+
+def _train(run: Run) -> None:
     launch, is_closed_form = find_launch(), run.config.model.is_closed_form
     if is_closed_form and launch.world_size > 1:
         if launch.rank > 0:
@@ -84,7 +119,8 @@ def pick_backend(run: Run, launch: Launch) -> tuple[str, str, str]:
 def _fit(run: Run, inputs: TrainInputs, launch: Launch, world: World, name: str, reason: str) -> TrainedModel:
     """Trains on all ranks; this one's part of the model. Collective."""
     config, stage = run.config.training, run.stages["train"]
-    check_trackers(config.trackers)
+    if launch.rank == 0:  # it alone has trackers
+        check_trackers(config.trackers)
     reader = open_reader(inputs.open_corpora(), config.num_lanes, run.seed)
     num_threads = count_threads(config, launch)
     _say(launch, f"backend {name} on {world.device}, {launch.world_size} rank(s): {reason}", num_threads=num_threads,

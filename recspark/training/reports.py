@@ -17,7 +17,7 @@ from typing import Any
 
 from recspark.logs import Progress
 from recspark.training.checkpoint import Checkpoints
-from recspark.training.trackers import Tracker
+from recspark.training.trackers import Tracker, close_all, log_to
 from recspark.training.world import World
 
 OpenTrackers = Callable[[int], list[Tracker]]
@@ -98,8 +98,8 @@ class Reports:
         self._last_step = step
         line = {"step": step, "epoch": epoch, **facts, "loss": loss, "learning_rate": learning_rate}
         self._lines.append(line)
-        for tracker in self._trackers:
-            tracker.log(step, {name: value for name, value in line.items() if name != "step"})
+        values = {name: value for name, value in line.items() if name != "step"}
+        self._trackers = log_to(self._trackers, step, values)
 
     def write(self) -> None:
         """Writes metrics.jsonl; rank 0 only."""
@@ -107,11 +107,10 @@ class Reports:
             self._checkpoints.write_metrics(self._lines)
 
     def close(self, is_finished: bool) -> None:
-        """Writes what there is, also of a training that failed, and ends the trackers."""
+        """Ends the trackers and writes what there is, also of a training that failed."""
+        close_all(self._trackers, is_finished)
         if self._lines:
             self.write()
-        for tracker in self._trackers:
-            tracker.close(is_finished)
 
 
 def peak_memory_bytes(device: str) -> int:

@@ -3,21 +3,28 @@
     training.trackers.tensorboard=runs         tensorboard --logdir runs     event files in runs/<model_id>
     training.trackers.mlflow_experiment=recs   a run named <model_id>; the server is MLFLOW_TRACKING_URI's
 
-Neither is needed to train; each is imported only where the config asks for it.
+Neither is needed to train: each is imported only where the config asks for it, and one that fails is named in a
+warning and dropped.
 """
 
 import importlib.util
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from recspark.config.trainer import TrackersConfig
-from recspark.errors import SetupError
+from recspark.errors import SetupError, first_line
+from recspark.logs import log
 
 _MODEL_TAG = "recspark_model_id"
 
 
 class Tracker(Protocol):
     """A place that metrics go to."""
+
+    name: str
+    """What a warning calls it."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Takes the metrics of a step."""
@@ -27,7 +34,7 @@ class Tracker(Protocol):
 
 
 def check_trackers(config: TrackersConfig) -> None:
-    """Checks, before anything is spent, that what the config asks for is installed.
+    """Checks, before anything is spent, that what the config asks for is installed, and makes TensorBoard's folder.
 
     Raises: SetupError.
     """
@@ -41,20 +48,61 @@ def check_trackers(config: TrackersConfig) -> None:
                 f"training.trackers.{knob} is {value!r}, but {package} is not installed; pip install "
                 f"'recspark[{package}]', or leave the knob out: metrics.jsonl beside the checkpoints is always written"
             )
+    if config.tensorboard is not None:
+        _make_folder(config.tensorboard)
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("it cannot be written to")
+    except OSError as error:
+        raise SetupError(
+            f"training.trackers.tensorboard is {folder!r}, which cannot be used as a folder for event files "
+            f"({error.strerror or error}); name one that can be made and written, or leave the knob out: metrics.jsonl "
+            f"beside the checkpoints is always written"
+        ) from error
 
 
 def open_trackers(config: TrackersConfig, model_id: str, settings: dict[str, Any], first_step: int) -> list[Tracker]:
-    """The trackers that the config asks for; ``first_step`` is where training starts or goes on."""
+    """Those that the config asks for and that can be opened; ``first_step`` is where training starts or goes on."""
     trackers: list[Tracker] = []
     if config.tensorboard is not None:
-        trackers.append(TensorBoardTracker(os.path.join(config.tensorboard, model_id), first_step))
+        folder = os.path.join(config.tensorboard, model_id)
+        _try(TensorBoardTracker.name, lambda: trackers.append(TensorBoardTracker(folder, first_step)))
     if config.mlflow_experiment is not None:
-        trackers.append(MlflowTracker(config.mlflow_experiment, model_id, settings))
+        experiment = config.mlflow_experiment
+        _try(MlflowTracker.name, lambda: trackers.append(MlflowTracker(experiment, model_id, settings)))
     return trackers
+
+
+def log_to(trackers: Sequence[Tracker], step: int, values: dict[str, float]) -> list[Tracker]:
+    """Tells the trackers the metrics of a step; those that took them."""
+    return [tracker for tracker in trackers if _try(tracker.name, partial(tracker.log, step, values))]
+
+
+def close_all(trackers: Sequence[Tracker], is_finished: bool) -> None:
+    """Closes the trackers; an error that is on its way stays the one that is told."""
+    for tracker in trackers:
+        _try(tracker.name, partial(tracker.close, is_finished))
+
+
+def _try(name: str, call: Callable[[], None]) -> bool:
+    """Whether a call to a tracker succeeds; a warning says why not. A tracker's libraries raise whatever they like."""
+    try:
+        call()
+    except Exception as error:
+        cause = first_line(error)
+        log("train", f"warning: {name} failed and gets no more metrics, metrics.jsonl has them all: {cause}")
+        return False
+    return True
 
 
 class TensorBoardTracker:
     """Event files of one model; on a resume TensorBoard hides the steps that are done again."""
+
+    name = "training.trackers.tensorboard"
 
     def __init__(self, folder: str, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -74,7 +122,12 @@ class TensorBoardTracker:
 class MlflowTracker:
     """One MLflow run a model: a resumed training goes on in the run it began in."""
 
+    name = "training.trackers.mlflow_experiment"
+
     def __init__(self, experiment: str, model_id: str, settings: dict[str, Any]) -> None:
+        # By default MLflow tries for minutes to reach a server that does not answer, while the other ranks wait.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         import mlflow
 
         self._mlflow = mlflow

@@ -22,10 +22,8 @@ from recspark.training.nearest import describe_anew, find_nearest, nothing_to_re
 from recspark.training.objective import Place
 from recspark.training.reports import OpenTrackers, Reports, Totals
 from recspark.training.schedule import plan_schedule
-from recspark.training.stopping import EXIT_TERMINATED, StopRequest
+from recspark.training.stopping import EXIT_CHECKPOINTED, StopRequest
 from recspark.training.world import World
-
-__all__ = ["EXIT_TERMINATED", "TrainState", "Trainer"]
 
 _PREPARED_AHEAD = 2
 _CUDA_REPORT_STEPS = 20  # reading the loss waits for the GPU
@@ -89,7 +87,7 @@ class Trainer:
         """Trains to the end; its state. Collective.
 
         Raises: TrainingError when the loss is not a number or runs away, or a checkpoint does not fit; DataError when
-        the corpus holds no pairs; SystemExit with `EXIT_TERMINATED` after SIGTERM.
+        the corpus holds no pairs; SystemExit with `EXIT_CHECKPOINTED` after SIGTERM.
         """
         self._resume()
         self._reports.start(self._state.step)
@@ -262,5 +260,5 @@ class Trainer:
 
     def _end_early(self) -> None:
         if self._world.rank == 0:
-            log("train", f"stopped by SIGTERM at step {self._state.step}; the next start goes on from there")
-        raise SystemExit(EXIT_TERMINATED)
+            log("train", f"stopped by SIGTERM at step {self._state.step}; the next start goes on from its checkpoint")
+        raise SystemExit(EXIT_CHECKPOINTED)

@@ -7,6 +7,7 @@ GPU a rank, NCCL carries GPU tensors and gloo what lies on the CPU. Torch is imp
 import datetime as dt
 import itertools
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recspark.errors import SetupError, TrainingError, first_line
+from recspark.errors import RankLost, SetupError, first_line
 from recspark.training.host_exchange import HostExchange, open_host_exchange
+from recspark.training.stopping import dying
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _GROUPS = itertools.count()
 """Numbers the groups that this process opens, as the other ranks number theirs."""
+_ENDING_SECONDS = 2.0
+"""A process that is killed loses its connections some time before it counts as ended."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class World:
 
     Every rank notes in ``store`` which step it has reached, so that an error can name the one that is missing: gloo
     and NCCL only say that time is up or that a connection broke. ``host`` carries CPU rows where all ranks are on one
-    host. Not yet run on CUDA.
+    host.
     """
 
     rank: int = 0
@@ -126,18 +130,35 @@ class World:
     def naming_the_missing(self) -> Iterator[None]:
         """Turns a broken or overdue exchange into an error that says which ranks did not come.
 
-        Raises: TrainingError.
+        Raises: RankLost.
         """
+        since = time.monotonic()
         try:
             yield
         except RuntimeError as error:
             if self.world_size == 1:
                 raise
-            raise TrainingError(
-                f"rank {self.rank} of {self.world_size} waited for the others in vain (training.timeout_seconds "
-                f"{self.timeout_seconds:.0f}): {self._describe_missing()}. Look at that rank's log, then start again: "
-                f"training goes on from the last checkpoint. The transport said: {first_line(error)}"
-            ) from error
+            # Others may have begun to wait a little earlier, and ended ours by giving up.
+            is_overdue = time.monotonic() - since >= 0.9 * self.timeout_seconds
+            raise self._lost(is_overdue, first_line(error)) from error
+
+    def _lost(self, is_overdue: bool, said: str) -> RankLost:
+        """What is told where the others do not come; ``said`` by the transport."""
+        ended = self.host.find_ended(0 if is_overdue else _ENDING_SECONDS) if self.host else []
+        if ended:
+            have = "have" if len(ended) > 1 else "has"
+            what = f"rank {', '.join(map(str, ended))} of {self.world_size} {have} ended"
+        elif is_overdue:
+            limit = f"training.timeout_seconds {self.timeout_seconds:.0f}"
+            what = f"rank {self.rank} of {self.world_size} waited for the others in vain ({limit})"
+        else:
+            what = f"rank {self.rank} of {self.world_size} has lost its connection to the others"
+        return RankLost(
+            f"{what}: {self._describe_missing()}. Look at that rank's log (was it killed for want of memory?), "
+            f"then run the same command again: training goes on from the last checkpoint. With training.max_restarts "
+            f"`recspark run` does so by itself. The transport said: {said}",
+            first_left=min(set(range(self.world_size)) - set(ended)),
+        )
 
     def _describe_missing(self) -> str:
         """Which ranks have not reached the step this one is at, as far as the store can still tell."""
@@ -172,18 +193,19 @@ def open_world(launch: Launch, device: str, timeout_seconds: float) -> Iterator[
     transport = "nccl" if has_own_gpu else "gloo"
     timeout = dt.timedelta(seconds=timeout_seconds)
     try:
-        joined, _, _ = next(rendezvous("env://", timeout=timeout))
-        # The store outlives a group: torchrun keeps it over restarts, torch over a second group of the same processes.
-        # Without a prefix of its own the new group would look for the old ranks there.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = PrefixStore(f"attempt-{attempt}-{next(_GROUPS)}", joined)
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if has_own_gpu else "cpu:gloo",
-            store=store,
-            rank=launch.rank,
-            world_size=launch.world_size,
-            timeout=timeout,
-        )
+        with dying():
+            joined, _, _ = next(rendezvous("env://", timeout=timeout))
+            # The store outlives a group: torchrun keeps it over restarts, torch over a second group of the same
+            # processes. Without a prefix of its own the new group would look for the old ranks there.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = PrefixStore(f"attempt-{attempt}-{next(_GROUPS)}", joined)
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if has_own_gpu else "cpu:gloo",
+                store=store,
+                rank=launch.rank,
+                world_size=launch.world_size,
+                timeout=timeout,
+            )
     except (RuntimeError, ValueError) as error:
         raise SetupError(
             f"rank {launch.rank} of {launch.world_size} could not join the others within {timeout_seconds:.0f} s "

@@ -261,7 +261,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start_lake(folder)
     ended = run_ranks(train_only, 2, {"folder": str(folder)}, timeout_s=120, fault="train.step:13")
     assert ended[0].returncode == -signal.SIGKILL, ended[0].stderr
-    assert "TrainingError: rank 1 of 2 waited for the others in vain" in ended[1].stderr
+    assert "RankLost: rank 0 of 2 has ended: " in ended[1].stderr
+    assert "timeout_seconds" not in ended[1].stderr
     return folder
 
 
@@ -369,27 +370,56 @@ def latest_step(run: Run) -> int:
 def test_sigterm_to_one_rank_stops_all_with_a_checkpoint(tmp_path: Path) -> None:
     run = start_lake(tmp_path)
     ended = run_ranks(ask_one_rank_to_stop, 2, {"folder": str(tmp_path)}, timeout_s=120)
-    assert [done.returncode for done in ended] == [143, 143], ended[0].stderr + ended[1].stderr
+    assert [done.returncode for done in ended] == [75, 75], ended[0].stderr + ended[1].stderr
     assert latest_step(run) == 4
 
 
-def test_sigterm_to_a_run_with_several_processes_ends_with_143(tmp_path: Path) -> None:
-    """torchrun's own code would be 1."""
+def start_long_run(folder: Path, *overrides: str, **environment: str) -> tuple[Run, "subprocess.Popen[str]"]:
+    """`recspark run` of a training on two processes that takes minutes, begun so far that it has a checkpoint."""
     settings = {"epochs": 1000, "checkpoint_steps": 20}
-    run = plan_training(tmp_path, **settings)
+    run = plan_training(folder, **settings)
     write_topic_sessions(run)
-    command = [sys.executable, "-m", "recspark.cli", "run", str(write_conf(tmp_path, **settings))]
-    command += ["training.num_processes=2", "--from", "train"]
-    environment = os.environ | run.to_environment() | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "recspark.cli", "run", str(write_conf(folder, **settings))]
+    command += ["training.num_processes=2", *overrides, "--from", "train"]
+    environment = os.environ | run.to_environment() | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"} | environment
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)
     deadline = time.monotonic() + 120
     while not list(Path(run.lake).glob("checkpoints/*/LATEST")) and time.monotonic() < deadline:
         time.sleep(0.2)
+    return run, process
+
+
+def test_sigterm_to_a_run_with_several_processes_ends_with_75_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """torchrun's own code would be 1, and its last words a traceback."""
+    run, process = start_long_run(tmp_path)
     process.terminate()
     (done,) = wait_for_all([process], 60)
-    assert done.returncode == 143, done.stderr
-    assert f"stopped by SIGTERM at step {latest_step(run)}" in done.stderr
+    step = latest_step(run)
+    assert done.returncode == 75, done.stderr
+    assert f"stopped by SIGTERM at step {step}" in done.stderr
+    assert "Traceback" not in done.stderr
+    said = f"stopped: train: checkpoint of step {step}; run the same command again to go on"
+    assert done.stderr.splitlines()[-1].startswith(said)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_lost_rank_of_a_run_is_named_by_another_and_no_user_error(tmp_path: Path, rank: int) -> None:
+    _, process = start_long_run(tmp_path)
+    os.kill(find_rank(process.pid, rank), signal.SIGKILL)
+    (done,) = wait_for_all([process], 100)
+    assert done.returncode == 1, done.stderr
+    assert f"error: rank {rank} of 2 has ended: " in done.stderr, done.stderr
+    assert "stopped: train: the process ended with code 1" in done.stderr
+
+
+def find_rank(run_pid: int, rank: int) -> int:
+    """The process id of a rank below a `recspark run`."""
+    (torchrun,) = Path(f"/proc/{run_pid}/task/{run_pid}/children").read_text().split()
+    for pid in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split():
+        if f"\0RANK={rank}\0" in Path(f"/proc/{pid}/environ").read_text():
+            return int(pid)
+    raise AssertionError(f"torchrun has no rank {rank}")
 
 
 def write_conf(folder: Path, **training: int) -> Path:

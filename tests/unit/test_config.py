@@ -475,6 +475,7 @@ def test_environment_is_expanded(conf, monkeypatch):
         ("evaluate.ks=[5]", {"evaluate"}),
         ("baselines.item_knn.graph.num_neighbours=7", {"item_knn_graph", "evaluate"}),
         ("training.num_threads=1", set()),
+        ("training.max_restarts=2", set()),
         ("graph.num_blocks=5", set()),
         ("run.seed=2", {"ingest", "sessions", "graph", "item_knn_graph", "walks", "train", "index", "evaluate"}),
         ("paths.lake=other", set()),

@@ -225,7 +225,7 @@ def test_hints_name_the_command_to_type():
     )
 
 
-@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1), (143, 143), (-15, 143)])
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, 1), (-9, 1), (75, 75), (143, 143), (-15, 143)])
 def test_exit_codes_of_sides_become_ours(lake, monkeypatch, code, expected):
     class Child:
         def wait(self):
@@ -236,6 +236,31 @@ def test_exit_codes_of_sides_become_ours(lake, monkeypatch, code, expected):
     with pytest.raises(launch.StageFailed) as caught:
         launch.run_all(run, find_states(run, ["ingest"]), ["run.yaml"])
     assert caught.value.exit_code == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "word", "step", "expected"),
+    [
+        (1, 2, None, 2),  # torchrun's own code is 1: what a rank has left counts
+        (1, 1, 40, 1),  # a rank was lost
+        (1, 143, 40, 1),  # the same: torchrun has then ended the others
+        (1, 75, 40, 75),  # one rank was told to end, and all agreed
+        (143, 75, 40, 75),  # torchrun was told to end, while they trained
+        (143, 143, 40, 75),  # and when they were about to go on from a checkpoint
+        (143, 1, 40, 75),  # and one ended before the other
+        (143, 143, None, 143),  # and before there was one
+        (143, None, 40, 143),  # and before they could answer
+        (-9, None, None, -9),
+    ],
+)
+def test_a_stop_of_several_processes_is_told_from_the_loss_of_one(code, word, step, expected):
+    assert launch.find_code(code, word, is_group=True, step=step) == expected
+
+
+def test_a_stopped_training_says_how_to_go_on():
+    failed = launch.StageFailed(["train", "index"], 75, has_begun=True, step=40)
+    assert str(failed) == "train: checkpoint of step 40; run the same command again to go on; not started: index"
+    assert failed.exit_code == 75
 
 
 def test_a_side_that_ends_well_without_its_result_is_found_out(lake, monkeypatch):
@@ -253,11 +278,11 @@ def test_several_training_processes_go_through_torchrun(lake, monkeypatch):
         return type("Child", (), {"wait": lambda self: 2})()
 
     monkeypatch.setattr(launch.subprocess, "Popen", start)
-    run = run_with(lake, training={"num_processes": 2})
+    run = run_with(lake, training={"num_processes": 2, "max_restarts": 3})
     with pytest.raises(launch.StageFailed):
         launch.run_all(run, find_states(run, ["train"]), ["run.yaml", "a.b=c"])
     assert started[0][1:] == [
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "recspark.pipeline.torchrun", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3",
         "-m", "recspark.pipeline.side", "train", "run.yaml", "a.b=c",
     ]  # fmt: skip
 

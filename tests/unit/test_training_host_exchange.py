@@ -101,6 +101,15 @@ def test_a_rank_that_does_not_come_is_named():
     assert threads.run(run) == [True, None]
 
 
+def test_ended_ranks_are_found_and_waited_for_a_little():
+    child = subprocess.Popen(["sleep", "0.2"])
+    peers = Peers({0: os.getpid(), 1: child.pid})
+    assert peers.find_ended(0) == []
+    assert peers.find_ended(20) == [1]
+    peers.close()
+    child.wait()
+
+
 def test_a_rank_whose_process_has_ended_is_named():
     ended = subprocess.Popen(["true"])
     peers = Peers({1: ended.pid})

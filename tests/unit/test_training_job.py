@@ -1,5 +1,6 @@
 """The stage `train` on small lakes: quality, exact resume, export, refusals."""
 
+import itertools
 import json
 import os
 import re
@@ -17,13 +18,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from recspark.config import Run
-from recspark.errors import DataError, LakeError, TrainingError
+from recspark.errors import DataError, LakeError, RankLost, TrainingError
 from recspark.lake.arrow import find_done, find_table, read_table
 from recspark.lake.folders import find_flaw, read_manifest
 from recspark.training import job
 from recspark.training.cpu_backend import CpuBackend
 from recspark.training.job import train
-from recspark.training.trainer import EXIT_TERMINATED
+from recspark.training.stopping import EXIT_CHECKPOINTED, EXIT_TERMINATED
+from recspark.training.trainer import Trainer
 from tests.helpers.ranks import ROOT
 from tests.helpers.tiny_lake import plan_tiny, rows_of, write_stage
 from tests.helpers.training_lake import (
@@ -262,11 +264,68 @@ def test_sigterm_leaves_a_checkpoint_and_its_own_exit_code(tmp_path: Path, monke
     monkeypatch.setattr(CpuBackend, "step", step)
     with pytest.raises(SystemExit) as stopped:
         train(run)
-    assert stopped.value.code == EXIT_TERMINATED == 143
+    assert stopped.value.code == EXIT_CHECKPOINTED == 75
     assert json.loads((checkpoint_folder(run) / "LATEST").read_text())["state"]["step"] == 7
     train(run)
     assert find_done(run.lake, run.stages["train"]) is not None
     assert len(steps) == 20
+
+
+def terminate_in(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """The process gets SIGTERM at the first call of a function, which is not under way any more when it returns."""
+    plain, calls = getattr(owner, name), itertools.count()
+
+    def call(*args: Any, **named: Any) -> Any:
+        if next(calls) == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*args, **named)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def test_sigterm_before_the_first_step_says_that_there_is_nothing_to_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, before = plan_training(tmp_path, backend="cpu"), signal.getsignal(signal.SIGTERM)
+    write_topic_sessions(run)
+    terminate_in(monkeypatch, job, "find_inputs")
+    with pytest.raises(SystemExit) as stopped:
+        train(run)
+    assert stopped.value.code == EXIT_TERMINATED == 143
+    assert "stopped by SIGTERM before there was anything to save" in capsys.readouterr().err
+    assert not checkpoint_folder(run).exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_error_is_told_though_sigterm_comes_on_its_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose_a_rank(run: Run) -> None:
+        try:
+            raise RankLost("rank 1 of 2 has ended")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(job, "_train", lose_a_rank)
+    with pytest.raises(RankLost, match="rank 1 of 2 has ended"):
+        train(plan_training(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Trainer, "_resume"), (Trainer, "_warn_of_nothing_learned"), (job, "publish_model")]
+)
+def test_sigterm_around_the_steps_names_the_checkpoint_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], owner: Any, name: str
+) -> None:
+    run = plan_training(tmp_path, backend="cpu", checkpoint_steps=6)
+    write_topic_sessions(run)
+    train_in_child(tmp_path, "train.step:13", backend="cpu", checkpoint_steps=6)
+    step = 12 if name == "_resume" else 20
+    terminate_in(monkeypatch, owner, name)
+    with pytest.raises(SystemExit) as stopped:
+        train(run)
+    assert stopped.value.code == EXIT_CHECKPOINTED
+    assert f"the next start goes on from the checkpoint of step {step}" in capsys.readouterr().err
+    train(run)
+    assert find_done(run.lake, run.stages["train"]) is not None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

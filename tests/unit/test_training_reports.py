@@ -21,6 +21,8 @@ class TwoRanks(World):
 class Noted:
     """A tracker that notes what it gets."""
 
+    name = "noted"
+
     def __init__(self) -> None:
         self.lines: list[tuple[int, dict[str, float]]] = []
         self.ended: list[bool] = []
@@ -78,6 +80,38 @@ def test_a_line_holds_the_mean_loss_and_the_place(tmp_path: Path) -> None:
     }  # fmt: skip
     assert tracker.lines == [(1, {name: value for name, value in line.items() if name != "step"})]
     assert tracker.ended == [True]
+
+
+def test_a_tracker_that_fails_is_dropped_with_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Full(Noted):
+        def log(self, step: int, values: dict[str, float]) -> None:
+            super().log(step, values)
+            if step == 2:
+                raise OSError(28, "No space left on device")
+
+    tracker = Full()
+    reports = open_reports(tmp_path, tracker=tracker)
+    reports.start(0)
+    show(reports, 1, 2, 3, 4)
+    reports.close(is_finished=True)
+    assert [step for step, _ in tracker.lines] == [1, 2]
+    assert tracker.ended == []
+    assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3, 4]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "noted failed" in warning
+    assert "No space left on device" in warning
+
+
+def test_a_tracker_that_cannot_be_closed_raises_nothing_over_what_training_raised(tmp_path: Path) -> None:
+    class Stuck(Noted):
+        def close(self, is_finished: bool) -> None:
+            raise OSError(28, "No space left on device")
+
+    reports = open_reports(tmp_path, tracker=Stuck())
+    reports.start(0)
+    show(reports, 1)
+    reports.close(is_finished=False)
+    assert [line["step"] for line in lines_of(tmp_path)] == [1]
 
 
 def test_a_long_training_keeps_about_a_thousand_lines(tmp_path: Path) -> None:

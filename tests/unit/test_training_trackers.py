@@ -1,7 +1,9 @@
 """TensorBoard files are read back; MLflow is stood in for by a module that notes the calls."""
 
 import importlib.util
+import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from recspark.config.trainer import TrackersConfig
 from recspark.errors import SetupError
-from recspark.training.trackers import check_trackers, flatten, open_trackers
+from recspark.training.trackers import check_trackers, close_all, flatten, log_to, open_trackers
 
 
 @pytest.mark.parametrize(("knob", "package"), [("tensorboard", "tensorboard"), ("mlflow_experiment", "mlflow")])
@@ -22,6 +24,65 @@ def test_what_is_not_installed_is_named_with_the_way_to_get_it(
     ):
         check_trackers(TrackersConfig(**{knob: "here"}))
     check_trackers(TrackersConfig())
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "a file", "not ours"])
+def test_a_folder_that_cannot_be_used_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    folder = "/proc/nope" if kind == "nowhere" else str(tmp_path / "runs")
+    if kind == "a file":
+        Path(folder).write_text("")
+    if kind == "not ours":
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SetupError, match=rf"trackers.tensorboard is '{folder}', which cannot .* or leave the knob out"):
+        check_trackers(TrackersConfig(tensorboard=folder))
+
+
+def test_the_folder_of_event_files_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    for _ in range(2):
+        check_trackers(TrackersConfig(tensorboard=str(tmp_path / "a" / "runs")))
+    assert (tmp_path / "a" / "runs").is_dir()
+
+
+class Failing:
+    """A tracker that takes nothing, or cannot be closed."""
+
+    name = "failing"
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.calls = error, 0
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self.calls += 1
+        raise self.error
+
+    def close(self, is_finished: bool) -> None:
+        raise self.error
+
+
+def test_a_tracker_that_cannot_be_closed_is_only_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    close_all([Failing(OSError(28, "No space left on device"))], is_finished=True)
+    assert "warning: failing failed" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_leaves_the_other_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard", reason="optional extra: pip install 'recspark[tensorboard]'")
+    mlflow = NotedMlflow()
+    monkeypatch.setattr(mlflow, "set_experiment", Failing(ConnectionError("refused\nby all")).close)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    config = TrackersConfig(tensorboard=str(tmp_path), mlflow_experiment="recs")
+    opened = open_trackers(config, "abc", {}, 0)
+    assert [tracker.name for tracker in opened] == ["training.trackers.tensorboard"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "warning: training.trackers.mlflow_experiment failed" in line
+    assert "has them all: refused" in line
+    assert log_to(opened, 1, {"loss": 1.0}) == opened
+    close_all(opened, is_finished=True)
 
 
 def test_none_are_opened_by_default() -> None:

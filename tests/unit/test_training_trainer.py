@@ -163,6 +163,8 @@ def test_trackers_hear_whether_training_came_to_its_end(tmp_path: Path) -> None:
     ended = []
 
     class Noted:
+        name = "noted"
+
         def log(self, step: int, values: dict[str, float]) -> None:
             assert values["loss"] == 1.0
 
