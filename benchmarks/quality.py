@@ -20,11 +20,10 @@ from benchmarks.metered import run_metered
 from benchmarks.places import CONF, WORK, shared_data
 from recspark.config import Run
 from recspark.contracts import columns as c
+from recspark.evaluate.histories import ALL
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table, read_table
 from recspark.pipeline.open_run import open_finished_run
-
-_ALL_USERS = "all"
 
 
 def run_quality(
@@ -77,14 +76,14 @@ def read_values(run: Run, dataset: Dataset) -> dict[str, float]:
 
 
 def pick_metrics(metrics: pa.Table, stage_key: str, model_id: str, names: Sequence[str]) -> dict[str, float]:
-    """{"recall@20": ...} of one evaluation of one model over all users.
+    """{"recall@20": ...} of one evaluation of one model over all users; ``recall@20:cold_items`` of a segment.
 
     Raises: BenchmarkError naming what the evaluation does not hold.
     """
     rows = {
-        f"{row[c.NAME]}@{row[c.K]}": row[c.VALUE]
+        f"{row[c.NAME]}@{row[c.K]}{'' if row[c.SEGMENT] == ALL else ':' + row[c.SEGMENT]}": row[c.VALUE]
         for row in metrics.to_pylist()
-        if (row[c.STAGE_KEY], row[c.MODEL_ID], row[c.SEGMENT]) == (stage_key, model_id, _ALL_USERS)
+        if (row[c.STAGE_KEY], row[c.MODEL_ID]) == (stage_key, model_id)
     }
     if missing := [name for name in names if name not in rows]:
         raise BenchmarkError(f"metrics of {model_id}: no {', '.join(missing)}; there is {', '.join(sorted(rows))}")

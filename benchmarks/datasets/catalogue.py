@@ -49,7 +49,7 @@ _ALL = (
     Dataset("bert4rec-beauty", "amazon-beauty-bert4rec/beauty.txt.gz", _NEXT_ITEM, s3rec.prepare_pairs),
     Dataset("diginetica", "diginetica-sessions", ("hr@20", "mrr@20"), diginetica.prepare),
     Dataset("online-retail", "online-retail/by-day", _RANKING),
-    Dataset("movielens", "ml-latest-small", _RANKING),
+    Dataset("movielens", "ml-latest-small", (*_RANKING, "recall@20:cold_items")),
     Dataset(
         "blogcatalog", "blogcatalog/blogcatalog.mat", graphs.f1_names(10, 50, 90), graphs.prepare_blogcatalog,
         graphs.read_blogcatalog_labels, main="micro_f1_raw@50",

@@ -16,14 +16,17 @@ def metric(name, value, *, model_id="m", key="k", segment="all", k=20):
     return place | {"name": name, "k": k, "value": value, "num_users": 3}
 
 
-def test_only_the_runs_own_rows_over_all_users_count():
+def test_only_the_runs_own_rows_count():
     rows = [
         metric("recall", 0.5), metric("ndcg", 0.25), metric("recall", 0.9, k=10), metric("recall", 0.1, segment="warm"),
         metric("recall", 0.2, model_id="popularity"), metric("recall", 0.3, key="other"),
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=METRICS.schema)
     assert pick_metrics(table, "k", "m", ("recall@20", "ndcg@20")) == {"recall@20": 0.5, "ndcg@20": 0.25}
-    with pytest.raises(BenchmarkError, match="metrics of m: no hr@5; there is ndcg@20, recall@10, recall@20"):
+    assert pick_metrics(table, "k", "m", ("recall@20:warm",)) == {"recall@20:warm": 0.1}
+    with pytest.raises(
+        BenchmarkError, match="metrics of m: no hr@5; there is ndcg@20, recall@10, recall@20, recall@20:warm"
+    ):
         pick_metrics(table, "k", "m", ("recall@20", "hr@5"))
 
 
