@@ -35,6 +35,11 @@ class Idle(NamedTuple):
         return (self.because, *self.further)
 
 
+_EDGES_OF_BASELINE = Idle(
+    "baselines.item_knn.graph", ("edge_table",), "graph", "only the graph of section graph is written as edges too"
+)
+
+
 def find_idle(config: "RunConfig", overridden: frozenset[str]) -> Iterator[tuple[str, ...]]:
     """(line, keys it hangs on) of each group of knobs that differ from their defaults in vain.
 
@@ -43,7 +48,7 @@ def find_idle(config: "RunConfig", overridden: frozenset[str]) -> Iterator[tuple
     """
     of_model = _idle_of_model(config) if not config.model.has_corpus else _idle_of_training(config)
     of_index = (Idle("index", names, key, why) for names, key, why in find_idle_index_knobs(config.index))
-    for idle in (*of_model, *_idle_of_search(config), *of_index):
+    for idle in (*of_model, *_idle_of_search(config), *of_index, _EDGES_OF_BASELINE):
         keys = [f"{idle.section}.{name}" for name in idle.names if _is_given(config, idle.section, name)]
         if any(_is_under(key, overridden) for key in idle.reasons):
             keys = [key for key in keys if _is_under(key, overridden)]

@@ -173,6 +173,12 @@ def test_knobs_of_towers_are_refused_where_the_model_has_none(conf, override):
             ["walks={mode: replicated, num_shards: 4}"],
             "walks.num_shards: goes with walks.mode: sharded or auto; leave it out",
         ),
+        (
+            "",
+            ["baselines.item_knn.graph.edge_table=true"],
+            "baselines.item_knn.graph.edge_table: only the graph of section graph is written as edges too; leave it "
+            "out",
+        ),
     ],
 )
 def test_a_knob_without_effect_is_told(tmp_path, section, overrides, problem):
