@@ -43,8 +43,8 @@ def check_towers(config: "RunConfig") -> Iterator[Found]:
     if config.training.warm_start:
         line = f"training.warm_start: {kind} takes none; leave it out"
         yield Found(line, ("model.kind", "training.warm_start"))
-    if config.model.metric == "auto":
-        line = f"model.metric: {kind} learns for one; set it to cosine or ip"
+    if config.model.metric not in ("cosine", "ip"):
+        line = f"model.metric: {kind} learns for cosine or ip; set it to one of them"
         yield Found(line, ("model.kind", "model.metric"))
     yield from _check_order(config)
     yield from _check_weights(config)

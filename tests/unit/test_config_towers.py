@@ -94,7 +94,7 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
     [
         (["training.corpus=sessions"], "training.corpus: two_tower learns from whole histories; set it to histories"),
         (["training.backend=cpu"], "training.backend: the cpu kernel is skip-gram's; two_tower needs torch, on a CPU"),
-        (["model.metric=auto", "split.valid={}"], "model.metric: two_tower learns for one; set it to cosine or ip"),
+        (["model.metric=auto", "split.valid={}"], "model.metric: two_tower learns for cosine or ip; set it to one"),
         (
             ["model.towers.item.features=[genres]"],
             "model.towers.item.features: no item feature is called 'genres' (section features); there: genre",
