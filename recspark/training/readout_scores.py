@@ -46,7 +46,7 @@ class _Vectors:
     def score(self, users_BD: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
         """Similarities [B, N]; under l2 less what is the same for all items of a user."""
         if metric == L2:
-            return 2 * users_BD @ self.items.T - np.square(self.items).sum(axis=1)
+            return np.asarray(2 * users_BD @ self.items.T - np.square(self.items).sum(axis=1), np.float32)
         if metric == "ip":
             return users_BD @ self.items.T
         return unit_rows(users_BD) @ self.unit_items.T
