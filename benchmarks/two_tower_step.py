@@ -1,10 +1,12 @@
 """`two_tower_step`: training steps of two towers over tables of ids against what torch offers out of the box.
 
-1 M users x 50 k items, B users a step with a target each, in-batch softmax with logQ, an MLP behind either table.
-Peers: nn.Embedding(sparse=True) with SparseAdam, and plain nn.Embedding with Adam, whose gradient and moments are of
-the whole table. Then peak memory of the chunked softmax against scores and gradients that are held whole.
+1 M users x 50 k items, B users a step with a target each, in-batch softmax with logQ; once with an MLP behind either
+table and once with the tables alone, as `mf` has them. Peers: nn.Embedding(sparse=True) with SparseAdam, and plain
+nn.Embedding with Adam, whose gradient and moments are of the whole table. Then peak memory of the chunked softmax
+against scores and gradients that are held whole.
 """
 
+import itertools
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +34,8 @@ from recspark.training.towers.losses import Targets, build_loss, retrieval_loss
 from recspark.training.towers.network import TwoTowerNetwork
 from recspark.training.world import World
 
-DIM, TEMPERATURE, HIDDEN = 64, 0.1, (128,)
+DIM, TEMPERATURE = 64, 0.1
+_HIDDEN: tuple[tuple[int, ...], ...] = ((128,), ())
 _SIZES = {True: (100_000, 20_000, 512, 5), False: (1_000_000, 50_000, 2048, 20)}
 """By whether it is the quick run: users, items, users a batch, steps."""
 _DENSE_STEPS, _WARM_UP_STEPS, _MEMORY_ROWS = 2, 1, 8192
@@ -44,12 +47,14 @@ def run(quick: bool, command: str) -> Iterator[dict[str, Any]]:
     num_users, num_items, batch, steps = _SIZES[quick]
     versions = find_versions("torch", "numpy")
     data = StepData(num_users, num_items, batch, steps)
-    for name, is_sparse, count in (("SparseAdam", True, steps), ("dense Adam", False, _DENSE_STEPS)):
-        project, peer = Project(data), Peer(data, is_sparse)
+    peers = (("SparseAdam", True, steps), ("dense Adam", False, _DENSE_STEPS))
+    for hidden, (name, is_sparse, count) in itertools.product(_HIDDEN, peers):
+        mlp = MlpConfig(hidden=hidden, norm="none")
+        project, peer = Project(data, mlp), Peer(data, mlp, is_sparse)
         for side in (project, peer):
             side.train(_WARM_UP_STEPS)
         paired = run_pairs(lambda p=peer, n=count: p.train(n), lambda p=project, n=count: p.train(n), 2 if quick else 3)  # type: ignore[misc]
-        work = data.work | {"steps": count}
+        work = data.work | {"hidden": list(hidden), "steps": count}
         rates = {
             side: round(batch * count / paired.median_seconds(side)["wall"])  # type: ignore[arg-type]
             for side in ("project", "peer")
@@ -82,15 +87,14 @@ class StepData:
         """What one step does."""
         return {
             "num_users": self.num_users, "num_items": self.num_items, "batch": self.batch, "dim": DIM,
-            "hidden": list(HIDDEN), "threads": torch.get_num_threads(),
+            "threads": torch.get_num_threads(),
         }  # fmt: skip
 
 
 class Project:
-    """`TowerBackend` with a vector a user and an item, and layers behind both."""
+    """`TowerBackend` with a vector a user and an item, and ``mlp`` behind both."""
 
-    def __init__(self, data: StepData) -> None:
-        mlp = MlpConfig(hidden=HIDDEN, norm="none")
+    def __init__(self, data: StepData, mlp: MlpConfig) -> None:
         user = UserTowerConfig(id=True, history=HistoryConfig(pooling="none"), mlp=mlp)
         negatives = NegativesConfig(kind="sampled", uniform=0)
         towers = TowersConfig(user=user, negatives=negatives, temperature=TEMPERATURE)
@@ -120,18 +124,17 @@ class Project:
 class Peer:
     """Two embeddings, two MLPs, cross entropy over the batch."""
 
-    def __init__(self, data: StepData, is_sparse: bool) -> None:
+    def __init__(self, data: StepData, mlp: MlpConfig, is_sparse: bool) -> None:
         torch.manual_seed(1)
         sizes = (data.num_users, data.num_items)
         self._tables = [nn.Embedding(n, DIM, sparse=is_sparse) for n in sizes]
         for table in self._tables:
             nn.init.normal_(table.weight, std=0.1)
-        mlp = MlpConfig(hidden=HIDDEN, norm="none")
         self._towers: list[Mlp] = [build_mlp(mlp, DIM) for _ in sizes]
         weights = [table.weight for table in self._tables]
         of_tables: Any = torch.optim.SparseAdam(weights, lr=0.02) if is_sparse else torch.optim.Adam(weights, lr=0.02)
         dense = [p for tower in self._towers for p in tower.parameters()]
-        self._optimizers = [of_tables, torch.optim.AdamW(dense, lr=0.003)]
+        self._optimizers = [of_tables, *([torch.optim.AdamW(dense, lr=0.003)] if dense else [])]
         self._log_q = torch.from_numpy(np.log(data.counts / data.counts.sum())).float()
         self._data = data
 

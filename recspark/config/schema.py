@@ -176,11 +176,12 @@ class ModelConfig(Section):
     a Huffman tree over train events, whatever the corpus; then only `readout: input` has vectors of items."""
     embedding_dim: Annotated[int, Field(ge=2, le=4096)] = 64
     """Length of the vectors."""
-    metric: Literal["cosine", "ip", "auto"] = "cosine"
-    """How vectors are compared, by evaluation and index alike. auto: chosen on the validation slice."""
+    metric: Literal["cosine", "ip", "l2", "auto"] = "cosine"
+    """How vectors are compared, by evaluation and index alike. l2: -|q - v|^2, of models without towers. auto: cosine
+    or ip, chosen on the validation slice."""
     readout: Literal["input", "output", "sum", "input_output", "auto"] = "input"
     """Vectors exported: input or output table, their sum, or queries by input and candidates by output vectors. A user
-    is the mean of unit query vectors. auto: as for `metric`."""
+    is the mean of query vectors, of unit length except under l2. auto: as for `metric`."""
     history_decay: AutoDecay = 1.0
     """In a user's mean, the item at place i from the last of his history weighs history_decay^i: 1 weighs all alike, .5
     halves with every item, near 0 only the last one counts. auto: as for `metric`."""

@@ -43,14 +43,13 @@ def check_towers(config: "RunConfig") -> Iterator[Found]:
     if config.training.warm_start:
         line = f"training.warm_start: {kind} takes none; leave it out"
         yield Found(line, ("model.kind", "training.warm_start"))
-    if config.model.metric == "auto":
-        line = f"model.metric: {kind} learns for one; set it to cosine or ip"
+    if config.model.metric not in ("cosine", "ip"):
+        line = f"model.metric: {kind} learns for cosine or ip; set it to one of them"
         yield Found(line, ("model.kind", "model.metric"))
     yield from _check_order(config)
     yield from _check_weights(config)
     yield from _check_times(config)
     yield from _check_features(config)
-    yield from _check_neighbours(config)
     yield from _check_negatives(config)
     yield from _check_ranking(config)
 
@@ -72,9 +71,9 @@ def _check_order(config: "RunConfig") -> Iterator[Found]:
 def _check_weights(config: "RunConfig") -> Iterator[Found]:
     """Weights that are all 1, or that nothing reads."""
     history, key = config.model.towers.user.history, "model.towers.user.history.event_weights"
-    if not history.event_weights:
+    if not history.event_weights or config.model.kind != "two_tower":
         return
-    if config.model.kind != "two_tower" or history.pooling == "none":
+    if history.pooling == "none":
         line = f"{key}: no history is pooled; leave it out"
         yield Found(line, ("model.kind", key, "model.towers.user.history.pooling"))
         return
@@ -87,14 +86,11 @@ def _check_weights(config: "RunConfig") -> Iterator[Found]:
 def _check_times(config: "RunConfig") -> Iterator[Found]:
     """Moments that rows do not have."""
     towers, key = config.model.towers, "model.towers.user.time_features"
-    if not (names := towers.user.time_features):
+    if not (names := towers.user.time_features) or config.model.kind != "two_tower":
         return
     if len(set(names)) < len(names):
         yield Found(f"{key}: names one twice ({', '.join(names)})", (key,))
-    if config.model.kind != "two_tower":
-        line = f"{key}: {config.model.kind} has no user tower to read them; leave it out"
-        yield Found(line, ("model.kind", key))
-    elif config.source.order != "time":
+    if config.source.order != "time":
         line = f"{key}: needs times (source.columns.ts)"
         yield Found(line, ("model.kind", key, "source.kind", "source.columns.ts", "source.columns.position"))
     elif towers.targets not in ("auto", "next") or towers.user.history.pooling == "none":
@@ -133,13 +129,6 @@ def _check_features(config: "RunConfig") -> Iterator[Found]:
         key = "model.towers.targets"
         line = f"{key}: all would show a history its own targets; set it to next or rest, or history.pooling to none"
         yield Found(line, ("model.kind", key, "model.towers.user.history.pooling"))
-
-
-def _check_neighbours(config: "RunConfig") -> Iterator[Found]:
-    kind, key = config.model.kind, "model.towers.item.neighbours.count"
-    if config.model.towers.item.neighbours.count and kind != "two_tower":
-        line = f"{key}: {kind} has a vector an item and nothing to join to it; set it to 0, or take two_tower"
-        yield Found(line, ("model.kind", key))
 
 
 def _check_negatives(config: "RunConfig") -> Iterator[Found]:
@@ -202,21 +191,22 @@ def find_idle_towers(config: "RunConfig") -> Iterator[tuple[str, tuple[str, ...]
     if config.model.has_towers:
         yield "training", OF_PAIRS, "model.kind", f"model.kind {kind} makes no pairs of items"
         yield "model", OF_READOUT, "model.kind", f"model.kind {kind} has vectors of its own, nothing to read out"
-        yield from _find_idle_ranking(config)
+        yield from _find_idle_parts(config)
     elif config.model.has_corpus:
         yield "model", ("towers",), "model.kind", f"model.kind {kind} has no towers"
 
 
-def _find_idle_ranking(config: "RunConfig") -> Iterator[tuple[str, tuple[str, ...], str, str]]:
+def _find_idle_parts(config: "RunConfig") -> Iterator[tuple[str, tuple[str, ...], str, str]]:
+    """Of the parts of section towers that are another kind's."""
     kind, section = config.model.kind, "model.towers.ranking"
     if kind != "two_tower":
-        yield (
-            "model.towers",
-            ("ranking",),
-            "model.kind",
-            f"model.kind {kind} has no histories that a head could rank by",
-        )
-    elif not config.model.has_ranking_head:
+        why = f"model.kind {kind} has a vector a user and one an item and reads nothing else, as two_tower would"
+        yield "model.towers", _TOWERS, "model.kind", why
+        why = f"model.kind {kind} has no histories that a head could rank by"
+        yield "model.towers", ("ranking",), "model.kind", why
+        return
+    yield "model.towers", ("start", "propagation"), "model.kind", "goes with model.kind light_gcn or mf"
+    if not config.model.has_ranking_head:
         names = tuple(name for name in RankingConfig.model_fields if name != "kind")
         yield section, names, f"{section}.kind", f"goes with {section}.kind: target_attention"
 

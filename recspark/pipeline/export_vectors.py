@@ -5,7 +5,8 @@ users.parquet   id "u17", vector fixed_size_list<float>[64]                     
 
 Vectors are as they are compared: of unit length where the metric is cosine. The files' metadata says metric, dimension
 and model. score = sim(query, vector) + bias; with ``fold_bias`` the bias is one more float of each item's vector, and
-1 one more of each query's, so that an inner product alone is the score.
+1 one more of each query's, so that an inner product alone is the score; under l2 (sim = -|q - v|^2) two more floats
+make it one.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from recspark.config import Run
 from recspark.contracts import columns as c
 from recspark.errors import DataError
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
-from recspark.index.metric import COSINE, unit_rows
+from recspark.index.metric import L2
 from recspark.lake.arrow import TableAt, find_table, stream_table
 
 ITEMS, USERS = "items.parquet", "users.parquet"
@@ -46,16 +47,17 @@ def write_vectors(run: Run, folder: Path, fold_bias: bool) -> Iterator[tuple[Pat
 
 def _item_rows(vectors: ItemVectors, fold_bias: bool) -> Iterator[pa.Table]:
     assert vectors.item_id is not None, "read with ids"
+    candidates_MD = vectors.candidates if _is_product(vectors, fold_bias) else vectors.vectors
     for start in range(0, len(vectors), _ROWS):
         part = slice(start, start + _ROWS)
-        candidates, bias = vectors.candidates[part], vectors.bias[part]
+        candidates, bias = candidates_MD[part], vectors.bias[part]
         columns = {
             c.ID: vectors.item_id.slice(start, _ROWS),
             c.VECTOR: to_fixed_lists(np.hstack([candidates, bias[:, None]]) if fold_bias else candidates),
             c.BIAS: pa.array(bias),
         }
         if vectors.queries is not vectors.vectors:
-            columns[c.QUERY_VECTOR] = to_fixed_lists(_folded(vectors.prepare_queries(vectors.queries[part]), fold_bias))
+            columns[c.QUERY_VECTOR] = to_fixed_lists(_queries(vectors, vectors.queries[part], fold_bias))
         yield pa.table(columns)
 
 
@@ -64,11 +66,16 @@ def _user_rows(users: TableAt, vectors: ItemVectors, fold_bias: bool) -> Iterato
     for batch in stream_table(users, [c.ID, c.VECTOR], _ROWS, where):
         if batch.num_rows:
             matrix = batch.column(1).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-            matrix = unit_rows(matrix) if vectors.metric == COSINE else matrix
-            yield pa.table({c.ID: batch.column(0), c.VECTOR: to_fixed_lists(_folded(matrix, fold_bias))})
+            yield pa.table({c.ID: batch.column(0), c.VECTOR: to_fixed_lists(_queries(vectors, matrix, fold_bias))})
 
 
-def _folded(queries: Floats, fold_bias: bool) -> Floats:
+def _is_product(vectors: ItemVectors, fold_bias: bool) -> bool:
+    """Whether engines compare by an inner product; under l2 they know distances themselves, but for a bias."""
+    return fold_bias or vectors.metric != L2
+
+
+def _queries(vectors: ItemVectors, queries: Floats, fold_bias: bool) -> Floats:
+    queries = vectors.prepare_queries(queries) if _is_product(vectors, fold_bias) else queries
     return np.hstack([queries, np.ones((len(queries), 1), np.float32)]) if fold_bias else queries
 
 
@@ -85,7 +92,8 @@ def to_fixed_lists(matrix: Floats) -> pa.FixedSizeListArray:
 
 def _describe(vectors: ItemVectors, fold_bias: bool) -> dict[str, str]:
     metric = "ip" if fold_bias else vectors.metric
-    return {"metric": metric, "dim": str(vectors.dim + fold_bias), "model_id": vectors.model_id}
+    dim = _queries(vectors, vectors.queries[:1], fold_bias).shape[1]
+    return {"metric": metric, "dim": str(dim), "model_id": vectors.model_id}
 
 
 def _write(path: Path, tables: Iterator[pa.Table], facts: dict[str, str]) -> int:

@@ -29,7 +29,6 @@ from recspark.training.readout import (
     mean_of_sums,
     read_out,
     sum_user_vectors,
-    unit_rows,
 )
 from recspark.training.towers.result import TowerResult
 from recspark.training.world import World
@@ -111,15 +110,15 @@ def write_user_rows(
 ) -> Counts:
     """Writes every n-th piece of user_embeddings; counts of what this rank wrote. Collective.
 
-    A user is the mean of unit query vectors over the train history, weighted as the model says; one without a trained
-    item there has no row. All ranks read all histories and add up what each knows of a piece: the vectors stay where
-    they are.
+    A user is the mean of query vectors (`user_parts`) over the train history, weighted as the model says; one without
+    a trained item there has no row. All ranks read all histories and add up what each knows of a piece: the vectors
+    stay where they are.
     """
-    ids, unit = read_ids(users, c.USER_IDX, c.USER_ID), unit_rows(items.query)
+    ids, parts = read_ids(users, c.USER_IDX, c.USER_ID), items.user_parts
     is_trained = np.concatenate(world.gather_objects(items.is_trained))
     num_rows = num_missing = 0
     for piece, (user_idx, item_idx, starts, num_train) in enumerate(_stream_histories(histories)):
-        own = sum_user_vectors(item_idx, starts, num_train, unit, is_trained, items.history_weights, first_item)
+        own = sum_user_vectors(item_idx, starts, num_train, parts, is_trained, items.history_weights, first_item)
         vectors, has_vector = mean_of_sums(world.sum_arrays(own))
         if piece % world.world_size != world.rank:
             continue

@@ -5,6 +5,7 @@ score(query, candidate) = sim(query vector, vector) + bias. Queries use `query_v
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from recspark.training.tables import SkipGramTables
 SumOverRanks = Callable[[Sequence[float]], Sequence[float]]
 """Numbers of this rank -> their sums over all ranks (`World.sum_over_ranks`)."""
 
+L2 = "l2"
 _USERS_AT_ONCE = 100_000
 
 
@@ -59,7 +61,7 @@ class ReadoutSpec:
 class Readout:
     """Of each item: ``vector`` float32 [V, dim], ``query`` the same array unless queries differ, ``bias`` float32 [V].
 
-    Rows of items that are not ``is_trained`` are zero. ``history_weights`` is for vectors of users.
+    Rows of items that are not ``is_trained`` are zero. ``metric`` and ``history_weights`` are for vectors of users.
     """
 
     vector: NDArray[np.float32]
@@ -67,6 +69,12 @@ class Readout:
     bias: NDArray[np.float32]
     is_trained: NDArray[np.bool_]
     history_weights: HistoryWeights = ALL_ALIKE
+    metric: str = "cosine"
+
+    @cached_property
+    def user_parts(self) -> NDArray[np.float32]:
+        """[V, dim], what vectors of users are the mean of."""
+        return user_parts(self.query, self.metric)
 
     @property
     def has_query(self) -> bool:
@@ -83,7 +91,7 @@ def read_out(
     """
     vector, query = read_vectors(tables, spec.readout, spec.centred, sum_over_ranks)
     bias = popularity_bias(num_events, tables.is_trained, spec.popularity_term, sum_over_ranks)
-    return Readout(vector, query, bias, tables.is_trained, spec.history_weights)
+    return Readout(vector, query, bias, tables.is_trained, spec.history_weights, spec.metric)
 
 
 def read_vectors(
@@ -117,24 +125,32 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
 
+def user_parts(query: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+    """[V, dim], what vectors of users are the mean of: query vectors, of unit length except under l2, where lengths are
+    part of where an item lies.
+    """
+    return query if metric == L2 else unit_rows(query)
+
+
 def sum_user_vectors(
-    item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32], unit: NDArray[np.float32],
+    item_idx: NDArray[np.int32], starts: NDArray[np.int64], num_train: NDArray[np.int32], parts: NDArray[np.float32],
     is_trained: NDArray[np.bool_], weights: HistoryWeights = ALL_ALIKE, first_item: int = 0,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Of each user the weighted sum of ``unit`` rows over the train history, and of the weights: float32
+    """Of each user the weighted sum of ``parts`` rows over the train history, and of the weights: float32
     [users, dim + 1].
 
     User u's items are ``item_idx[starts[u]:starts[u] + num_train[u]]``, the newest last; a repeated item counts as
-    often as it is there, an untrained one not at all (``is_trained`` bool [V], of all items). ``unit`` may be a part of
-    the items, from ``first_item`` on: others do not count, and the sums of all parts are those of the whole.
+    often as it is there, an untrained one not at all (``is_trained`` bool [V], of all items). ``parts`` may be those of
+    a range of the items, from ``first_item`` on: others do not count, and the sums of all ranges are those of the
+    whole.
     """
-    sums = np.zeros((len(num_train), unit.shape[1] + 1), np.float32)
+    sums = np.zeros((len(num_train), parts.shape[1] + 1), np.float32)
     for start in range(0, len(num_train), _USERS_AT_ONCE):
         users = slice(start, min(start + _USERS_AT_ONCE, len(num_train)))
         history = train_history(item_idx, starts[users], num_train[users])
         counted, shares = weights.weigh(history.where(is_trained[history.values]))
-        own = _part_matrix(counted, shares, first_item, len(unit))
-        sums[users, :-1] = own @ unit
+        own = _part_matrix(counted, shares, first_item, len(parts))
+        sums[users, :-1] = own @ parts
         sums[users, -1] = own.sum(axis=1, dtype=np.float64)
     return sums
 
@@ -150,8 +166,8 @@ def mean_user_vectors(
     item_idx: NDArray[np.int32], offsets: NDArray[np.int64], num_train: NDArray[np.int32], items: Readout
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """`mean_of_sums` of `sum_user_vectors`, for a readout of all items."""
-    unit, weights = unit_rows(items.query), items.history_weights
-    return mean_of_sums(sum_user_vectors(item_idx, offsets, num_train, unit, items.is_trained, weights))
+    parts, weights = items.user_parts, items.history_weights
+    return mean_of_sums(sum_user_vectors(item_idx, offsets, num_train, parts, items.is_trained, weights))
 
 
 def _finish(

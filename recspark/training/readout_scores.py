@@ -19,6 +19,7 @@ from recspark.evaluate.histories import Cases
 from recspark.evaluate.ranking import RANKING_METRICS, find_hits
 from recspark.evaluate.top_k import BLOCK_BYTES, blocks, mask_scores, top_k
 from recspark.training.readout import (
+    L2,
     ReadoutSpec,
     mean_of_sums,
     popularity_bias,
@@ -35,11 +36,20 @@ _BLOCK_USERS = 128
 
 @dataclass(frozen=True)
 class _Vectors:
-    """Of one readout, all [N, dim]: candidate vectors, their unit rows, and the unit rows that users are means of."""
+    """Of one readout, all [N, dim]: candidate vectors and those of queries, and the unit rows of both."""
 
     items: NDArray[np.float32]
+    query: NDArray[np.float32]
     unit_items: NDArray[np.float32]
     unit_query: NDArray[np.float32]
+
+    def score(self, users_BD: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+        """Similarities [B, N]; under l2 less what is the same for all items of a user."""
+        if metric == L2:
+            return np.asarray(2 * users_BD @ self.items.T - np.square(self.items).sum(axis=1), np.float32)
+        if metric == "ip":
+            return users_BD @ self.items.T
+        return unit_rows(users_BD) @ self.unit_items.T
 
 
 def space_of(spec: ReadoutSpec) -> ReadoutSpec:
@@ -69,7 +79,7 @@ class ReadoutScorer:
     def _read_vectors(self, readout: str, is_centred: bool) -> _Vectors:
         items, query = read_vectors(self._tables, readout, is_centred)
         unit = unit_rows(items)
-        return _Vectors(items, unit, unit if query is items else unit_rows(query))
+        return _Vectors(items, query, unit, unit if query is items else unit_rows(query))
 
     def _score_space(self, cases: Cases, specs: list[ReadoutSpec], vectors: _Vectors) -> list[float]:
         """The means of all users' values; this rank scores every n-th block of them. Collective."""
@@ -90,10 +100,10 @@ class ReadoutScorer:
         history, is_trained = cases.history.block(start, stop), self._tables.is_trained
         lengths = history.lengths.astype(np.int32)
         weights = spec.history_weights
-        sums = sum_user_vectors(history.values, history.offsets[:-1], lengths, vectors.unit_query, is_trained, weights)
+        parts = vectors.query if spec.metric == L2 else vectors.unit_query
+        sums = sum_user_vectors(history.values, history.offsets[:-1], lengths, parts, is_trained, weights)
         users, _ = mean_of_sums(sums)
-        is_cosine = spec.metric == "cosine"
-        scores_BN = (unit_rows(users) if is_cosine else users) @ (vectors.unit_items if is_cosine else vectors.items).T
+        scores_BN = vectors.score(users, spec.metric)
         scores_BN[:, self._barred] = -np.inf
         mask_scores(scores_BN, cases.masked.block(start, stop))
         return np.asarray(scores_BN, np.float32)

@@ -94,7 +94,7 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
     [
         (["training.corpus=sessions"], "training.corpus: two_tower learns from whole histories; set it to histories"),
         (["training.backend=cpu"], "training.backend: the cpu kernel is skip-gram's; two_tower needs torch, on a CPU"),
-        (["model.metric=auto", "split.valid={}"], "model.metric: two_tower learns for one; set it to cosine or ip"),
+        (["model.metric=auto", "split.valid={}"], "model.metric: two_tower learns for cosine or ip; set it to one"),
         (
             ["model.towers.item.features=[genres]"],
             "model.towers.item.features: no item feature is called 'genres' (section features); there: genre",
@@ -131,7 +131,7 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
         ),
         (
             ["model.kind=light_gcn", "model.towers.user.time_features=[hour_of_day]"],
-            "model.towers.user.time_features: light_gcn has no user tower to read them; leave it out",
+            "model.towers.user: model.kind light_gcn has a vector a user and one an item and reads nothing else, as",
         ),
         (
             ["model.towers.user.time_features=[hour_of_day, hour_of_day]"],
@@ -148,7 +148,7 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
         ),
         (
             ["model.kind=mf", "model.towers.user.history.event_weights=true", "source.columns.weight=w"],
-            "model.towers.user.history.event_weights: no history is pooled; leave it out",
+            "model.towers.user: model.kind mf has a vector a user and one an item and reads nothing else",
         ),
         (
             ["model.towers.targets=all"],
@@ -172,7 +172,11 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
         ),
         (
             ["model.kind=mf", "model.towers.item.neighbours.count=5"],
-            "model.towers.item.neighbours.count: mf has a vector an item and nothing to join to it; set it to 0, or",
+            "model.towers.item: model.kind mf has a vector a user and one an item and reads nothing else, as two_tower",
+        ),
+        (
+            ["model.kind=two_tower", "model.towers={start: random, propagation: {num_layers: 2}}"],
+            "model.towers.start, model.towers.propagation: goes with model.kind light_gcn or mf; leave them out",
         ),
         (["model.towers.loss=ccl", "model.metric=ip"], "model.towers.loss: ccl is about cosines; set model.metric to"),
         (

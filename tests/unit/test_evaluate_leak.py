@@ -376,6 +376,17 @@ def test_users_are_weighed_as_the_model_says(written, clean):
     assert leaks_of(lake, onto=written) == set()
 
 
+def test_under_l2_users_are_means_of_plain_vectors(written, clean):
+    lake = clean
+    lake.facts["train"] = {"metric": "l2"}
+    assert leaks_of(lake, onto=written) == {"train.users"}
+    vectors = {r["idx"]: np.array(r["vector"]) for r in lake.tables["item_embeddings"]}
+    for row in lake.tables["user_embeddings"]:
+        history = lake.row("user_histories", user_idx=row["idx"])
+        row["vector"] = np.mean([vectors[i] for i in history["item_idx"][: history["num_train"]]], axis=0).tolist()
+    assert leaks_of(lake, onto=written) == set()
+
+
 def test_what_does_not_apply_is_listed_with_the_reason(tmp_path):
     run = plan(tmp_path / "lists", model={"kind": "rp3beta"})
     whole = plan(tmp_path / "lists")

@@ -58,6 +58,25 @@ def test_an_inner_product_and_the_bias_are_the_score(tmp_path, metric, two_sided
         assert plain == pytest.approx((wanted - vectors.bias) * scale, abs=1e-4)
 
 
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("fold", [False, True])
+def test_distances_are_exported_as_they_are_and_with_the_bias_folded_in_as_a_product(tmp_path, two_sided, fold):
+    run = build(tmp_path, "l2", two_sided)
+    list(write_vectors(run, tmp_path / "out", fold))
+    items = pq.read_table(tmp_path / "out" / "items.parquet")
+    vectors = read_item_vectors(find_table(run.lake, run.stages["train"], "item_embeddings"))
+    wanted = -np.square(vectors.vectors - vectors.queries[3]).sum(axis=1)
+    assert items.schema.metadata[b"recspark.dim"] == str(DIM + 3 if fold else DIM).encode()
+    assert items.schema.metadata[b"recspark.metric"] == (b"ip" if fold else b"l2")
+    if not two_sided:
+        query = vectors.queries[3]
+        query = np.concatenate([2 * query, [-(query @ query), 1, 1]]) if fold else query
+    else:
+        query = matrix(items, "query_vector")[3]
+    found = matrix(items) @ query - vectors.bias if fold else -np.square(matrix(items) - query).sum(axis=1)
+    assert found == pytest.approx(wanted, abs=1e-5)
+
+
 def test_the_files_say_metric_dimension_and_model(tmp_path):
     run = build(tmp_path)
     list(write_vectors(run, tmp_path / "out", True))

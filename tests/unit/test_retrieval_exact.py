@@ -21,10 +21,12 @@ def score(vectors, query, row):
     product = float(np.dot(query.astype(float), vectors.vectors[row].astype(float)))
     if vectors.metric == "cosine":
         product /= np.linalg.norm(query) * np.linalg.norm(vectors.vectors[row])
+    elif vectors.metric == "l2":
+        product = -float(np.square(query.astype(float) - vectors.vectors[row]).sum())
     return product + float(vectors.bias[row])
 
 
-@pytest.mark.parametrize("metric", ["cosine", "ip"])
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_search_equals_scoring_every_pair(monkeypatch, metric, with_bias, block):
@@ -37,7 +39,7 @@ def test_search_equals_scoring_every_pair(monkeypatch, metric, with_bias, block)
     for q, query in enumerate(queries):
         scores = {int(i): score(vectors, query, row) for row, i in enumerate(vectors.item_idx) if i not in masked[q]}
         assert found.ids[q].tolist() == sorted(scores, key=lambda i: -scores[i])[:10]
-        assert found.scores[q] == pytest.approx([scores[i] for i in found.ids[q].tolist()], abs=1e-5)
+        assert found.scores[q] == pytest.approx([scores[i] for i in found.ids[q].tolist()], rel=1e-6, abs=1e-5)
 
 
 def test_metric_and_bias_change_the_order():

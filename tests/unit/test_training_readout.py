@@ -74,6 +74,12 @@ def test_a_user_is_the_mean_of_unit_query_vectors_of_trained_train_items() -> No
     np.testing.assert_allclose(vectors[:2], [[0.5, 0.5], [2 / 3, 1 / 3]], atol=1e-6)
 
 
+def test_under_l2_a_user_is_where_his_items_are_in_the_mean() -> None:
+    items = read_out(TABLES, EVENTS, spec(readout="input_output", metric="l2"))
+    vectors, _ = mean_user_vectors(np.array([0, 1], np.int32), np.array([0, 2]), np.array([2], np.int32), items)
+    np.testing.assert_allclose(vectors, [(INPUT[0] + INPUT[1]) / 2], atol=1e-6)
+
+
 def test_parts_of_the_items_give_what_the_whole_gives() -> None:
     config = spec(readout="output", centred=True, popularity_term=0.3)
     random = np.random.default_rng(0)

@@ -78,12 +78,14 @@ def brute_force(tables: SkipGramTables, users: list[Parts], spec: ReadoutSpec) -
         if not train_items or not relevant:
             continue
         history = [i for i in train_items if i in known]
-        newest_first = [queries[i] / np.linalg.norm(queries[i]) for i in history[::-1]][: spec.history_items]
+        is_l2 = spec.metric == "l2"
+        newest_first = [queries[i] / (1 if is_l2 else np.linalg.norm(queries[i])) for i in history[::-1]]
+        newest_first = newest_first[: spec.history_items]
         weights = [spec.history_decay**place for place in range(len(newest_first))]
         user = np.average(newest_first, axis=0, weights=weights) if history else np.zeros(DIM)
         scores = {}
         for i in set(known.tolist()) - set(train_items):
-            similarity = user @ items[i]
+            similarity = -np.square(user - items[i]).sum() if is_l2 else user @ items[i]
             if spec.metric == "cosine":
                 similarity /= np.linalg.norm(items[i]) * (np.linalg.norm(user) or 1)
             scores[i] = similarity + spec.popularity_term * logs[i]
@@ -103,6 +105,15 @@ def test_every_combination_is_scored_as_by_hand_and_the_best_one_chosen(tmp_path
     assert len(set(choice.tried.values())) > 10  # they do differ
     assert choice.tried[choice.spec] == max(choice.tried.values())
     assert choice.num_users == sum(bool(t) and bool(set(v) - set(t)) for t, v, _, _ in users)
+
+
+def test_distances_are_scored_as_by_hand_too(tmp_path):
+    users, tables = random_users(), random_tables()
+    config = ModelConfig.model_validate(AUTOS | {"metric": "l2", "readout_search": SEARCH})
+    choice = choose_readout(tables, histories_of(tmp_path, users), num_events(), config)
+    assert {spec.metric for spec in choice.tried} == {"l2"}
+    for spec, value in choice.tried.items():
+        assert value == pytest.approx(brute_force(tables, users, spec), abs=1e-9), spec
 
 
 def test_what_lies_behind_the_validation_items_decides_nothing(tmp_path):

@@ -112,7 +112,9 @@ def _histories_of(users: NDArray[np.int32], train: TrainParts) -> tuple[Ragged, 
 
 
 def _mean_vectors(histories: Ragged, vectors: TableAt) -> NDArray[np.float64]:
-    """The weighted mean of unit query vectors over each history; items without a vector do not count."""
+    """The weighted mean of query vectors, of unit length but under l2, over each history; items without a vector do not
+    count.
+    """
     wanted = np.unique(histories.values)
     idx, rows = [], []
     for batch in _stream_model(vectors, [c.IDX, c.VECTOR, c.QUERY_VECTOR]):
@@ -120,15 +122,16 @@ def _mean_vectors(histories: Ragged, vectors: TableAt) -> NDArray[np.float64]:
         query = pc.coalesce(batch[c.QUERY_VECTOR], batch[c.VECTOR]).take(pa.array(own))
         idx.append(batch[c.IDX].to_numpy()[own])
         rows.append(_matrix(query).astype(np.float64))
-    known, unit = np.concatenate(idx), np.concatenate(rows)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    known, parts = np.concatenate(idx), np.concatenate(rows)
+    facts = vectors.record.facts
+    if facts.get("metric") != "l2":
+        parts /= np.maximum(np.linalg.norm(parts, axis=1, keepdims=True), 1e-12)
     row_of = np.full(int(wanted.max(initial=0)) + 1, -1, np.int64)
     row_of[known] = np.arange(len(known))
-    facts = vectors.record.facts
     weighing = HistoryWeights(facts.get("history_decay", 1.0), facts.get("history_items"))
     counted, weights = weighing.weigh(histories.where(row_of[histories.values] >= 0))
-    sums, totals = np.zeros((len(counted), unit.shape[1])), np.zeros(len(counted))
-    np.add.at(sums, counted.row_of_value, unit[row_of[counted.values]] * weights[:, None])
+    sums, totals = np.zeros((len(counted), parts.shape[1])), np.zeros(len(counted))
+    np.add.at(sums, counted.row_of_value, parts[row_of[counted.values]] * weights[:, None])
     np.add.at(totals, counted.row_of_value, weights)
     return sums / np.maximum(totals, 1e-12)[:, None]
 
