@@ -72,3 +72,9 @@ def test_a_draw_hangs_on_the_step_alone() -> None:
     config = NegativesConfig(hard_graph=4, hard_full_epoch=0)
     np.testing.assert_array_equal(draw(config), draw(config))
     assert not np.array_equal(draw(config), draw(config, step=4))  # type: ignore[arg-type]
+
+
+def test_a_catalogue_of_one_item_has_nothing_but_itself_to_mine() -> None:
+    hard = HardNegatives(NegativesConfig(hard_model=2), users_UN(), seed=2)
+    hard.mine(torch.ones(NUM_ITEMS, 3), np.array([7]))
+    assert hard.state_dict()["near"].tolist() == [[7]] * NUM_ITEMS

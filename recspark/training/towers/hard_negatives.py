@@ -65,7 +65,7 @@ class HardNegatives:
 
         Cost: N^2 D multiplications and 4 N x (ranks) bytes.
         """
-        last = min(self.config.hard_last_rank, len(listed) - 1)
+        last = max(1, min(self.config.hard_last_rank, len(listed) - 1))
         first = min(self.config.hard_first_rank, last - 1)
         own = vectors_ND[torch.from_numpy(listed).to(vectors_ND.device)]
         near = torch.empty(len(vectors_ND), last - first, dtype=torch.int32)
