@@ -1,6 +1,7 @@
 """`ablation DATASET`: what each part of two towers is worth: the set's `two_tower.yaml` with one thing changed.
 
 A line a variant and metric, as `quality` has them, its model named after the variant, with the keys that were changed.
+All variants share the first one's lake, so their cpu-seconds are those of what was changed: training and evaluation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,6 @@ def run_ablation(
     """
     if dataset not in DATASETS:
         raise BenchmarkError(f"ablation: no data set {dataset!r}; one of {', '.join(DATASETS)}")
-    for name, changed in DATASETS[dataset].items():
-        for line in run_quality(dataset, MODEL, seeds, [*changed, *overrides], command):
+    for place, (name, changed) in enumerate(DATASETS[dataset].items()):
+        for line in run_quality(dataset, MODEL, seeds, [*changed, *overrides], command, keeps_lake=place > 0):
             yield line | {"model": f"{MODEL}, {name}", "changed": list(changed)}

@@ -27,17 +27,18 @@ from recspark.pipeline.open_run import open_finished_run
 
 
 def run_quality(
-    dataset: str, model: str, seeds: Sequence[int], overrides: Sequence[str], command: str
+    dataset: str, model: str, seeds: Sequence[int], overrides: Sequence[str], command: str, keeps_lake: bool = False
 ) -> Iterator[dict[str, Any]]:
     """A line for each of the data set's metrics.
 
     The lake starts empty, so the first seed's cpu-seconds are those of the whole chain; further seeds share what does
-    not depend on them.
+    not depend on them. With ``keeps_lake`` the first one too goes on from what an earlier run left there.
     """
     found = find_dataset(dataset)
     conf = find_conf(dataset, model)
     lake = WORK / "lakes" / f"{dataset}-{model}"
-    shutil.rmtree(lake, ignore_errors=True)
+    if not keeps_lake:
+        shutil.rmtree(lake, ignore_errors=True)
     values: dict[int, dict[str, float]] = {}
     cpu_seconds: list[float] = []
     kind = ""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.ablation_table import is_of_ablation, render_ablation
 from benchmarks.curve_plot import MEASURES, draw_curves
 from benchmarks.front_plot import draw_front
 from benchmarks.lines import QUALITY, read_lines
@@ -44,7 +45,7 @@ def draw_pictures(lines: Iterable[Line]) -> dict[str, str]:
 
 
 def render_quality(lines: Iterable[Line], trials: str = "") -> str:
-    """QUALITY.md: a data set's verdicts, its bars, and a table with one row a model and metric.
+    """QUALITY.md: a data set's verdicts, its bars, a table with one row a model and metric, and one of the ablation.
 
     Args:
         lines: Of quality.
@@ -61,10 +62,12 @@ def render_quality(lines: Iterable[Line], trials: str = "") -> str:
         "down.\n"
     )
     for dataset in dict.fromkeys(line["dataset"] for line in chosen):
-        own = [line for line in chosen if line["dataset"] == dataset]
+        of_set = [line for line in chosen if line["dataset"] == dataset]
+        own = [line for line in of_set if not is_of_ablation(line)]
         text += f"\n## {dataset}\n\n" + _verdicts(dataset, own) + _bars(dataset, own)
         text += _table_head("model", "kind", "metric", "value", "seeds", "cpu-s", "settings", "command")
         text += "".join(_quality_row(line, (dataset, line["model"]) in tried) for line in own)
+        text += render_ablation([line for line in of_set if is_of_ablation(line)])
     return text
 
 
