@@ -174,7 +174,7 @@ def measure_memory(rows: int, chunk_rows: int) -> float:
 
 def _measure(pipe: Any, rows: int, chunk_rows: int) -> None:
     q, v = (torch.randn(rows, DIM, requires_grad=True) for _ in range(2))
-    targets = Targets.of(np.arange(rows), np.arange(rows), np.ones(rows, np.float32))
+    targets = Targets(np.arange(rows), np.arange(rows), np.ones(rows, np.float32))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: imports had one of their own
     before = _read_status("VmRSS")
     loss = retrieval_loss(build_loss("softmax", 0, 0), q, v, targets, chunk_rows=chunk_rows)

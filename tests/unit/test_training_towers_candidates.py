@@ -1,5 +1,7 @@
 """Candidates: what is drawn, how often it was to be expected, and that with logQ a sample stands for the catalogue."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from recspark.config.towers import NegativesConfig
+from recspark.config.towers import NegativesConfig, TowersConfig
 from recspark.errors import DataError
+from recspark.evaluate.ragged import Ragged
+from recspark.training.objective import Place
+from recspark.training.sequence_files import Sequences
+from recspark.training.towers.candidate_queue import CandidateQueue
 from recspark.training.towers.candidates import CandidateSource
+from recspark.training.towers.examples import NEXT, ExampleMaker
 from recspark.training.towers.losses import Targets, retrieval_loss, softmax_scores
+from recspark.training.towers.step import build_step
 
 NUM_ITEMS, DIM, NUM_STEPS, TARGET = 12, 3, 1500, 2
 COUNTS = np.array([60, 30, 20, 12, 9, 8, 6, 5, 4, 3, 2, 1])
@@ -53,7 +61,7 @@ def mean_gradient(found: CandidateSource, sign: float = 1.0) -> Tensor:
         drawn = found.draw(np.append(draw_targets(step), TARGET), step)
         assert drawn.correction is not None
         own = v[torch.from_numpy(drawn.items)].requires_grad_()
-        target = Targets.of(np.zeros(1, np.int64), drawn.columns_of(np.array([TARGET])), np.ones(1, np.float32))
+        target = Targets(np.zeros(1, np.int64), drawn.columns_of(np.array([TARGET])), np.ones(1, np.float32))
         loss = retrieval_loss(softmax_scores, q, own, target, torch.from_numpy(drawn.correction) * sign)
         (gradient,) = torch.autograd.grad(loss, own)
         total[torch.from_numpy(drawn.items)] += gradient
@@ -93,7 +101,7 @@ def test_explicit_negatives_beside_a_mixture_count_in_full_beside_the_whole_cata
         drawn = found.draw(np.append(draw_targets(step), TARGET), step)
         assert drawn.correction is not None
         own = torch.cat([v[torch.from_numpy(drawn.items)], v]).requires_grad_()
-        target = Targets.of(np.zeros(1, np.int64), drawn.columns_of(np.array([TARGET])), np.ones(1, np.float32))
+        target = Targets(np.zeros(1, np.int64), drawn.columns_of(np.array([TARGET])), np.ones(1, np.float32))
         shared = len(drawn.items)
         loss = retrieval_loss(
             softmax_scores, q, own, target, torch.from_numpy(drawn.correction), explicit + shared, shared,
@@ -109,6 +117,54 @@ def test_explicit_negatives_beside_a_mixture_count_in_full_beside_the_whole_cata
     others = torch.arange(NUM_ITEMS) != TARGET
     error = (total / NUM_STEPS - expected)[others].norm() / expected[others].norm()
     assert float(error) < 0.08
+
+
+@pytest.mark.parametrize("config", [{"uniform": 64}, {"uniform": 32, "queue": 64, "queue_after_steps": 1}])
+def test_items_that_come_with_a_row_count_once_as_in_the_full_softmax(config: dict[str, int]) -> None:
+    """A user's later items are candidates whenever he is: divided by Q like others' they would count many times."""
+    assert own_push_of_batches(config, True) == pytest.approx(1, abs=0.1)
+    assert own_push_of_batches(config, False) > 1.5
+
+
+def own_push_of_batches(config: dict[str, int], has_certain: bool) -> float:
+    """What pushes users from their own other items over many batches of prefixes, relative to the full softmax."""
+    num_items, num_users, batch, length = 400, 60, 6, 8
+    random = np.random.default_rng(4)
+    shares = 1 / np.arange(20, num_items + 20)
+    histories = np.stack([random.choice(num_items, length, False, shares / shares.sum()) for _ in range(num_users)])
+    is_own = torch.zeros(num_items, num_users)
+    is_own[torch.from_numpy(histories).T, torch.arange(num_users)] = 1
+    # A user's query is an axis of his own, so that an item's gradient tells who pushes it; his items score highest.
+    noise = torch.randn(num_items, num_users, generator=torch.Generator().manual_seed(5))
+    v, queries = 2 * is_own + noise / 4, torch.eye(num_users)
+    kept, negatives = np.ones(num_items, np.bool_), NegativesConfig(kind="sampled", **config)  # type: ignore[arg-type]
+    maker = ExampleMaker(TowersConfig(), NEXT, kept, 1)
+    counts = np.bincount(histories[:, 1:].ravel(), minlength=num_items)
+    found, queue = CandidateSource(negatives, counts, kept, 1), CandidateQueue(negatives, num_users, "cpu")
+    sampled, full = torch.zeros(num_items, num_users), torch.zeros(num_items, num_users)
+    for number in range(300):
+        users = random.choice(num_users, batch, False)
+        own = Ragged.from_rows(histories[users].tolist())
+        place = Place(0, number, number, 0)
+        examples = maker.make(Sequences(own.values, own.offsets, users.astype(np.int32)), place)
+        step = build_step(examples, found.draw(examples.target_item, number), place)
+        targets, correction = step.targets, step.found.correction
+        if not has_certain:
+            targets = replace(targets, certain_row=targets.row, certain_column=targets.column)
+        q, wanted = queries[examples.users[examples.row_user]], torch.from_numpy(examples.target_item)
+        of_targets = q[examples.target_row]
+        full += (of_targets @ v.T).softmax(1).T @ of_targets
+        items, shown = step.found.items, v[torch.from_numpy(step.found.items)].requires_grad_()
+        if queue.is_open(number):
+            items = np.concatenate([items, queue.state_dict()["items"].numpy()])
+            shown, correction, targets = queue.extend(step, shown, targets, found)
+        assert correction is not None
+        loss = retrieval_loss(softmax_scores, q, shown, targets, torch.from_numpy(correction))
+        (gradient,) = torch.autograd.grad(loss, shown)
+        sampled.index_add_(0, torch.from_numpy(items), gradient)
+        sampled.index_add_(0, wanted, of_targets)  # less the targets' pull, which is exact
+        queue.push(step, v[torch.from_numpy(step.items)])
+    return float((sampled * is_own).sum() / (full * is_own).sum())
 
 
 def test_a_wrong_sign_and_no_correction_are_far_off() -> None:

@@ -110,7 +110,7 @@ def test_softmax_in_chunks_is_torchs_cross_entropy_in_float32() -> None:
     rows, items = 300, 1000
     q, v = (torch.randn(n, 16, generator=torch.Generator().manual_seed(n)).requires_grad_() for n in (rows, items))
     column = np.random.default_rng(0).integers(0, items, rows)
-    found = Targets.of(np.arange(rows), column, np.ones(rows, np.float32))
+    found = Targets(np.arange(rows), column, np.ones(rows, np.float32))
     got = torch.autograd.grad(retrieval_loss(build_loss("softmax", 0, 0), q, v, found, chunk_rows=64), (q, v))
     expected = torch.autograd.grad(F.cross_entropy(q @ v.T, torch.from_numpy(column), reduction="sum"), (q, v))
     for one, other in zip(got, expected, strict=True):
@@ -119,7 +119,7 @@ def test_softmax_in_chunks_is_torchs_cross_entropy_in_float32() -> None:
 
 def test_large_scores_stay_finite() -> None:
     q = torch.full((1, DIM), 100.0, requires_grad=True)
-    found = Targets.of(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.float32))
+    found = Targets(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.float32))
     loss = retrieval_loss(build_loss("softmax", 0, 0), q, torch.eye(DIM) * 100, found)
     assert float(loss.detach()) == pytest.approx(np.log(DIM), rel=1e-3)  # of scores of 10,000
 
@@ -127,7 +127,7 @@ def test_large_scores_stay_finite() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_untrained_cost_is_that_of_zero_vectors(name: str) -> None:
     q, v = torch.zeros(2, DIM), torch.zeros(NUM_ITEMS, DIM)
-    found = Targets.of(np.arange(2), np.arange(2), np.ones(2, np.float32))
+    found = Targets(np.arange(2), np.arange(2), np.ones(2, np.float32))
     loss = retrieval_loss(build_loss(name, MARGIN, NEGATIVE_WEIGHT), q, v, found)
     assert float(loss) / 2 == pytest.approx(untrained_cost(name, NUM_ITEMS, MARGIN, NEGATIVE_WEIGHT), rel=1e-5)
 

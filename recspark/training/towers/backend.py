@@ -228,9 +228,14 @@ class TowerBackend:
             return queries, targets
         row, column = (torch.from_numpy(a).to(queries.device) for a in (targets.row, targets.column))
         flat, folded = fold_interests(queries, row, candidates.detach()[column])
-        place = folded.cpu().numpy()
+        place, count = folded.cpu().numpy(), queries.shape[1]
         order = np.argsort(place, kind="stable")
-        return flat, Targets.of(place[order], targets.column[order], targets.weight[order])
+        all_rows = (targets.certain_row[:, None] * count + np.arange(count)).ravel()
+        by_row = np.argsort(all_rows, kind="stable")
+        return flat, Targets(
+            place[order], targets.column[order], targets.weight[order],
+            certain_row=all_rows[by_row], certain_column=targets.certain_column.repeat(count)[by_row],
+        )  # fmt: skip
 
     def _choose_update(self, learning_rate: float) -> RowUpdate:
         config, table = self._training.tables, self._table

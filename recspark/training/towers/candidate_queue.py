@@ -48,15 +48,15 @@ class CandidateQueue:
     ) -> tuple[Tensor, NDArray[np.float32], Targets]:
         """(candidates, correction, targets) with the queue's columns behind the others'.
 
-        An entry counts once and is expected as often as a target: with n entries, Q grows by n p for every column. A
-        row's own targets in the queue are left out.
+        An entry counts once and is expected as often as a target: with n entries, Q grows by n p for every column. What
+        is there with certainty, a row's user's targets, is left out of the queue.
         """
         found, once = step.found, np.ones(len(self._items))
         assert found.counts is not None
         expected = source.expected_counts(found.num_targets + len(self._items))
         parts = [source.correct(found.items, found.counts, expected), source.correct(self._items, once, expected)]
         correction = np.concatenate(parts)
-        rows, columns = self._find_targets(found.items[targets.column], targets.row, len(candidates_CD))
+        rows, columns = self._find_items(found.items[targets.certain_column], targets.certain_row, len(candidates_CD))
         masked = replace(targets, masked_row=rows, masked_column=columns)
         return torch.cat([candidates_CD, self._vectors]), correction, masked
 
@@ -68,13 +68,13 @@ class CandidateQueue:
         """Goes on from what `state_dict` gave."""
         self._items, self._vectors = state["items"].cpu().numpy(), state["vectors"]
 
-    def _find_targets(
-        self, target_item: NDArray[np.int64], target_row: NDArray[np.int64], first_column: int
+    def _find_items(
+        self, items: NDArray[np.int64], of_row: NDArray[np.int64], first_column: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(rows, columns) of entries that are a target of the row, by row."""
+        """(rows, columns) of entries that are one of the items [E] of a row [E], by row."""
         order = np.argsort(self._items, kind="stable")
-        first, last = (np.searchsorted(self._items[order], target_item, side) for side in ("left", "right"))
+        first, last = (np.searchsorted(self._items[order], items, side) for side in ("left", "right"))
         counts = last - first
-        rows = np.repeat(target_row, counts)
+        rows = np.repeat(of_row, counts)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rows, order[np.repeat(first, counts) + within] + first_column

@@ -11,7 +11,7 @@ Shapes: R = rows, C = candidates, H = hard negatives a row, P = targets, D = emb
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,25 +24,27 @@ ABSENT = -1
 """In a row's hard negatives: none."""
 
 
+def _no_cells() -> NDArray[np.int64]:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Targets:
-    """Columns that are right for a row, and columns that do not count for it. Both sorted by row.
+    """Columns that are right for a row, columns that do not count for it, and columns that are there with certainty.
 
     ``row``, ``column`` int64 [P], ``weight`` float32 [P]; ``masked_row``, ``masked_column`` int64 [M]: cells left out,
-    such as a target that stands among the candidates a second time.
+    such as a target that stands among the candidates a second time; ``certain_row``, ``certain_column`` int64 [E]:
+    cells of what came into the candidates together with the row, its user's targets, which count once whatever the
+    column's correction. All sorted by row.
     """
 
     row: NDArray[np.int64]
     column: NDArray[np.int64]
     weight: NDArray[np.float32]
-    masked_row: NDArray[np.int64]
-    masked_column: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, row: NDArray[np.int64], column: NDArray[np.int64], weight: NDArray[np.float32]) -> "Targets":
-        """Without masked cells."""
-        none = np.empty(0, np.int64)
-        return cls(row, column, weight, none, none)
+    masked_row: NDArray[np.int64] = field(default_factory=_no_cells)
+    masked_column: NDArray[np.int64] = field(default_factory=_no_cells)
+    certain_row: NDArray[np.int64] = field(default_factory=_no_cells)
+    certain_column: NDArray[np.int64] = field(default_factory=_no_cells)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,13 @@ class ScoreRows:
     weight: Tensor
     masked_row: Tensor
     masked_column: Tensor
+    certain_row: Tensor
+    certain_column: Tensor
+
+    @property
+    def certain_cells(self) -> tuple[Tensor, Tensor]:
+        """Where scores stand that no correction is for."""
+        return self.certain_row, self.certain_column
 
     @property
     def cells(self) -> tuple[Tensor, Tensor]:
@@ -69,14 +78,17 @@ gradients."""
 def softmax_scores(scores: Tensor, rows: ScoreRows, correction: Tensor | None) -> Tensor:
     """sum over targets of w (log sum_j exp(s_j + correction_j) - s_target).
 
-    A row's own targets stand in the sum as themselves, uncorrected: they are in it with certainty. With correction
-    log(count_j / Q(j)) of a sample, the sum is then an unbiased estimate of that over the catalogue.
+    A row's own targets, and the other ones of its user, stand in the sum as themselves, uncorrected: they are in it
+    with certainty. With correction log(count_j / Q(j)) of a sample, the sum is then an unbiased estimate of that over
+    the catalogue.
 
     Source: Bengio & Senecal 2008, eq. 5; Yi et al. 2019, eq. 4; targets uncorrected as in Khrylchenko et al. 2025.
     """
     target_p = scores[rows.cells]
     if correction is not None:
+        certain = scores[rows.certain_cells]
         scores += correction
+        scores[rows.certain_cells] = certain
         scores[rows.cells] = target_p
     scores[rows.masked_row, rows.masked_column] = -torch.inf
     peak_r = scores.amax(1, keepdim=True)
@@ -234,25 +246,27 @@ def _cut_rows(settings: _Settings, queries_RD: Tensor) -> Iterator[tuple[slice, 
     """Chunks of rows with their targets."""
     targets, num_rows = settings.targets, len(queries_RD)
     starts = [*range(0, num_rows, settings.chunk_rows), num_rows]
-    borders, masked = (np.searchsorted(rows, starts) for rows in (targets.row, targets.masked_row))
+    borders = [np.searchsorted(rows, starts) for rows in (targets.row, targets.masked_row, targets.certain_row)]
     for place, (start, stop) in enumerate(itertools.pairwise(starts)):
-        own = slice(start, stop)
-        yield own, _take_rows(targets, borders[place : place + 2], masked[place : place + 2], own, queries_RD)
+        parts = [slice(*border[place : place + 2]) for border in borders]
+        yield slice(start, stop), _take_rows(targets, parts, start, queries_RD)
 
 
-def _take_rows(targets: Targets, own: Any, masked: Any, rows: slice, like: Tensor) -> ScoreRows:
-    """The targets of a chunk's rows."""
+def _take_rows(targets: Targets, parts: list[slice], first_row: int, like: Tensor) -> ScoreRows:
+    """The targets of a chunk's rows; ``parts`` has its targets, masked and certain cells."""
 
     def move(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(like.device, non_blocking=True)
 
-    part, left_out = slice(*own), slice(*masked)
+    own, masked, certain = parts
     return ScoreRows(
-        move(targets.row[part] - rows.start),
-        move(targets.column[part]),
-        move(targets.weight[part]).to(like.dtype),
-        move(targets.masked_row[left_out] - rows.start),
-        move(targets.masked_column[left_out]),
+        move(targets.row[own] - first_row),
+        move(targets.column[own]),
+        move(targets.weight[own]).to(like.dtype),
+        move(targets.masked_row[masked] - first_row),
+        move(targets.masked_column[masked]),
+        move(targets.certain_row[certain] - first_row),
+        move(targets.certain_column[certain]),
     )
 
 
@@ -286,7 +300,10 @@ def _share_negatives(scores: Tensor, rows: ScoreRows, correction: Tensor | None)
 
     Scores of cells that are none (own targets, masked, absent) become 0.
     """
-    share = torch.ones_like(scores) if correction is None else correction.exp().expand_as(scores).clone()
+    share = torch.ones_like(scores)
+    if correction is not None:
+        share = correction.exp().expand_as(scores).clone()
+        share[rows.certain_cells] = 1
     share[rows.cells] = 0
     share[rows.masked_row, rows.masked_column] = 0
     is_absent = scores == -torch.inf

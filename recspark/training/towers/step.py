@@ -4,7 +4,7 @@ Shapes: B = this rank's users, R = rows, P = targets, I = items whose vectors ar
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +67,24 @@ def build_step(examples: Examples, found: Candidates, place: Place, own: RowNega
     wanted = [found.items, inputs] + ([] if own is None else [own.items[own.items != ABSENT]])
     items = np.unique(np.concatenate(wanted)) if sum(map(len, wanted[1:])) else found.items
     column = found.columns_of(examples.target_item)
-    targets = Targets.of(examples.target_row, column, examples.target_weight)
+    targets = Targets(examples.target_row, column, examples.target_weight)
+    if found.correction is not None:
+        rows, columns = find_certain(examples, column)
+        targets = replace(targets, certain_row=rows, certain_column=columns)
     history, candidates = np.searchsorted(items, inputs), np.searchsorted(items, found.items)
     if own is None:
         return TowerStep(examples, place, items, history, candidates, found, targets)
     hard = np.where(own.items == ABSENT, ABSENT, np.searchsorted(items, own.items))
     return TowerStep(examples, place, items, history, candidates, found, targets, hard, own.weight)
+
+
+def find_certain(examples: Examples, target_column: Ints) -> tuple[Ints, Ints]:
+    """(rows, columns) [E] of the cells where a user's targets meet his own rows, by row: who drew the row drew them."""
+    owner = examples.row_user[examples.target_row]
+    counts = np.bincount(owner, minlength=len(examples.users))
+    columns = target_column[np.argsort(owner, kind="stable")]
+    rows = np.unique(examples.target_row)
+    users = examples.row_user[rows]
+    lengths, starts = counts[users], (np.cumsum(counts) - counts)[users]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(rows, lengths), columns[np.repeat(starts, lengths) + within]
