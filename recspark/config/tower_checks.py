@@ -104,8 +104,10 @@ def _check_features(config: "RunConfig") -> Iterator[Found]:
         return
     for of in _TOWERS:
         there = {f.name: f.kind for f in config.features if f.of == of}
-        key = f"model.towers.{of}.features"
-        for name in getattr(towers, of).features:
+        key, names = f"model.towers.{of}.features", getattr(towers, of).features
+        if len(set(names)) < len(names):
+            yield Found(f"{key}: names one twice ({', '.join(names)})", ("model.kind", key))
+        for name in names:
             if name not in there:
                 known = ", ".join(sorted(there)) or "none"
                 line = f"{key}: no {of} feature is called {name!r} (section features); there: {known}"
@@ -133,9 +135,13 @@ def _check_features(config: "RunConfig") -> Iterator[Found]:
 
 def _check_negatives(config: "RunConfig") -> Iterator[Found]:
     negatives, key = config.model.towers.negatives, "model.towers.negatives"
-    if negatives.kind == "sampled" and not (negatives.in_batch or negatives.uniform or negatives.popularity):
+    if negatives.kind != "full" and not (negatives.in_batch or negatives.uniform or negatives.popularity):
         line = f"{key}: sampled from nothing; set in_batch to true, or uniform or popularity to a number of items"
         yield Found(line, ("model.kind", key))
+    if negatives.queue and not negatives.in_batch:
+        line = f"{key}.queue: keeps the batch's targets, which in_batch: false leaves out; set one of them otherwise"
+        yield Found(line, ("model.kind", f"{key}.queue", f"{key}.in_batch"))
+    yield from _check_curriculum(config)
     if negatives.queue and negatives.kind != "sampled":
         line = f"{key}.queue: adds to a sample, which kind {negatives.kind} need not be; set kind to sampled"
         yield Found(line, ("model.kind", f"{key}.queue", f"{key}.kind"))
@@ -143,6 +149,17 @@ def _check_negatives(config: "RunConfig") -> Iterator[Found]:
         line = "model.towers.loss: ccl is about cosines; set model.metric to cosine"
         yield Found(line, ("model.kind", "model.towers.loss", "model.metric"))
     yield from _check_explicit(config)
+
+
+def _check_curriculum(config: "RunConfig") -> Iterator[Found]:
+    """Hard negatives whose number grows so slowly that training ends before the first."""
+    negatives, epochs = config.model.towers.negatives, config.training.epochs
+    for name in ("hard_model", "hard_graph"):
+        count, full = getattr(negatives, name), negatives.hard_full_epoch
+        if count and full and count * min(1.0, (epochs - 1) / full) < 1:
+            key = f"model.towers.negatives.{name}"
+            line = f"{key}: {count} by epoch {full} are none in {epochs} epochs; lower hard_full_epoch, or ask for more"
+            yield Found(line, ("model.kind", key, "model.towers.negatives.hard_full_epoch", "training.epochs"))
 
 
 def _check_explicit(config: "RunConfig") -> Iterator[Found]:

@@ -33,31 +33,31 @@ class FeatureSum(nn.Module):
     def __init__(self, features: list[FeatureData], dim: int, is_gated: bool) -> None:
         super().__init__()
         self._data = features
-        self.maps = nn.ModuleDict({f.name: _build_map(f, dim) for f in features})
-        self.gates = nn.ModuleDict({f.name: nn.Linear(dim, dim) for f in features} if is_gated else {})
+        self.maps = nn.ModuleDict({_key(f): _build_map(f, dim) for f in features})
+        self.gates = nn.ModuleDict({_key(f): nn.Linear(dim, dim) for f in features} if is_gated else {})
 
     def forward(self, rows_N: Tensor) -> Tensor:
         """[N] indices -> [N, D]."""
         found = []
         for feature in self._data:
             x_ND = self._look_up(feature, rows_N)
-            found.append(x_ND * torch.sigmoid(self.gates[feature.name](x_ND)) if len(self.gates) else x_ND)
+            found.append(x_ND * torch.sigmoid(self.gates[_key(feature)](x_ND)) if len(self.gates) else x_ND)
         return torch.stack(found).sum(0)
 
     def missing(self) -> Tensor:
         """What a row without any value gets: [1, D]."""
         found = []
         for feature in self._data:
-            module = self.maps[feature.name]
+            module = self.maps[_key(feature)]
             if isinstance(module, nn.EmbeddingBag):
                 x_1D = module.weight[:1]
             else:
                 x_1D = module(feature.values.new_zeros(1, feature.size))
-            found.append(x_1D * torch.sigmoid(self.gates[feature.name](x_1D)) if len(self.gates) else x_1D)
+            found.append(x_1D * torch.sigmoid(self.gates[_key(feature)](x_1D)) if len(self.gates) else x_1D)
         return torch.stack(found).sum(0)
 
     def _look_up(self, feature: FeatureData, rows_N: Tensor) -> Tensor:
-        module = self.maps[feature.name]
+        module = self.maps[_key(feature)]
         if feature.offsets is None:
             out: Tensor = module(feature.values[rows_N])
             return out
@@ -67,6 +67,11 @@ class FeatureSum(nn.Module):
             starts - bags, lengths
         )
         return F.embedding_bag(feature.values[places], module.weight, bags, mode="mean")  # type: ignore[arg-type]
+
+
+def _key(feature: FeatureData) -> str:
+    """Of its modules: a feature may be called as a method of torch's containers is, such as type or values."""
+    return f"of_{feature.name}"
 
 
 def _build_map(feature: FeatureData, dim: int) -> nn.Module:

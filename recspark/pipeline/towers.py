@@ -115,7 +115,8 @@ def _write_user_tower(tower: ServedUserTower, encoder: TowerEncoder, items: Any,
     moment_us = context.ts_us[history.offsets[1:] - 1] + places[: len(rows)] * 10**9  # type: ignore[index]
     context = context.at(moment_us, len(rows))
     expected = encoder.encode(history, users, context)
-    batch, length = Dim("batch", min=1), Dim("length", min=1, max=encoder.tower.spec.max_items or 4096)
+    longest = encoder.tower.spec.max_items or 4096
+    batch, length = Dim("batch", min=1), Dim("length", min=1, max=longest) if longest > 1 else None
     named: dict[str, tuple[Tensor, Any]] = {
         "items": (_pad(history, history.values.astype(np.int64), -1), {0: batch, 1: length}),
         "user": (torch.from_numpy(users), {0: batch}),

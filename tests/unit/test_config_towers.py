@@ -159,6 +159,22 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
             "model.towers.negatives: sampled from nothing; set in_batch to true",
         ),
         (
+            ["model.towers.negatives={in_batch: false, uniform: 0}"],
+            "model.towers.negatives: sampled from nothing; set in_batch to true",
+        ),
+        (
+            ["model.towers.negatives={kind: sampled, in_batch: false, queue: 100}"],
+            "model.towers.negatives.queue: keeps the batch's targets, which in_batch: false leaves out",
+        ),
+        (
+            ["model.towers.negatives={hard_graph: 2}", "training.epochs=3"],
+            "model.towers.negatives.hard_graph: 2 by epoch 5 are none in 3 epochs; lower hard_full_epoch",
+        ),
+        (
+            ["model.towers.item.features=[genre, genre]"],
+            "model.towers.item.features: names one twice (genre, genre)",
+        ),
+        (
             ["model.towers.negatives.queue=1000"],
             "model.towers.negatives.queue: adds to a sample, which kind auto need not be; set kind to sampled",
         ),

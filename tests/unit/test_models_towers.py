@@ -1,6 +1,7 @@
 """Towers: what they are made of looks at nothing it must not, and numpy serves what torch has trained."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def features() -> list[FeatureData]:
 
 def test_features_are_added_up_and_a_missing_one_says_nothing() -> None:
     found = FeatureSum(features(), DIM, is_gated=False)
-    genres, picture = found.maps["genre"].weight, found.maps["picture"]
+    genres, picture = found.maps["of_genre"].weight, found.maps["of_picture"]
     rows = torch.tensor([2, 0, 0])
     out = found(rows)
     torch.testing.assert_close(out[1], (genres[1] + genres[3]) / 2 + picture.weight[:, 0] + picture.bias)  # type: ignore[index, operator]
@@ -209,10 +210,16 @@ def test_features_are_added_up_and_a_missing_one_says_nothing() -> None:
     assert not genres[0].any()  # type: ignore[index]
 
 
+@pytest.mark.parametrize("name", ["type", "values", "items", "training", "pop"])
+def test_features_may_be_called_as_methods_of_torchs_containers_are(name: str) -> None:
+    found = FeatureSum([replace(features()[0], name=name)], DIM, is_gated=True)
+    assert found(torch.tensor([0, 2])).shape == (2, DIM)
+
+
 def test_a_gate_turns_a_feature_down() -> None:
     found = FeatureSum(features()[:1], DIM, is_gated=True)
-    nn.init.constant_(found.gates["genre"].bias, -50.0)  # type: ignore[arg-type]
-    nn.init.zeros_(found.gates["genre"].weight)  # type: ignore[arg-type]
+    nn.init.constant_(found.gates["of_genre"].bias, -50.0)  # type: ignore[arg-type]
+    nn.init.zeros_(found.gates["of_genre"].weight)  # type: ignore[arg-type]
     assert found(torch.tensor([0])).abs().max() < 1e-12
 
 

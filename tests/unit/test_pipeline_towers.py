@@ -41,6 +41,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "interests": ("two_tower", {"user": {"history": {"pooling": "multi_interest"}, "mlp": {"hidden": [6]}}}),
     "decay": ("two_tower", {}),
+    "last": ("two_tower", {"user": {"history": {"max_items": 1}}}),
     "weighted": ("two_tower", {"user": {"history": {"pooling": "attention", "event_weights": True}}}),
     "weighted_mean": (
         "two_tower",

@@ -48,6 +48,21 @@ def test_graph_negatives_are_two_steps_away_and_not_in_the_history() -> None:
     assert (found != ABSENT).mean() > 0.3
 
 
+def test_items_that_a_long_history_has_left_behind_are_no_negatives_either() -> None:
+    config = TowersConfig.model_validate({"user": {"history": {"max_items": 2}}})
+    random = np.random.default_rng(5)
+    histories = [random.choice(NUM_ITEMS, 12, replace=False).tolist() for _ in range(20)]
+    rows = Ragged.from_rows(histories)
+    whole = sp.csr_array((np.ones(len(rows.values)), rows.values, rows.offsets), shape=(20, NUM_ITEMS))
+    batch = Sequences(rows.values, rows.offsets, np.arange(20, dtype=np.int32))
+    made = ExampleMaker(config, NEXT, np.ones(NUM_ITEMS, np.bool_), 1).make(batch, Place(0, 0, 0, 0))
+    found = HardNegatives(NegativesConfig(hard_graph=6), whole, seed=2).draw(made, Place(9, 3, 3, 0))
+    assert found is not None
+    assert (found != ABSENT).any()
+    for row, negatives in enumerate(found):
+        assert not set(negatives) & set(histories[int(made.users[made.row_user[row]])])
+
+
 def test_mined_negatives_are_of_the_ranks_asked_for() -> None:
     config = NegativesConfig(hard_model=4, hard_first_rank=3, hard_last_rank=8)
     hard = HardNegatives(config, users_UN(), seed=2)

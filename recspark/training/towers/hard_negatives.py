@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recspark.config.towers import NegativesConfig
 from recspark.contracts.shards import hash_ids
+from recspark.evaluate.ragged import Ragged
 from recspark.training.lanes import hash_place
 from recspark.training.objective import Place
 from recspark.training.towers.examples import Examples
@@ -54,7 +55,7 @@ class HardNegatives:
         if not found:
             return None
         found_RH = np.stack(found, 1)
-        return np.where(examples.is_known(found_RH), ABSENT, found_RH)
+        return np.where(self._is_of_user(examples, found_RH), ABSENT, found_RH)
 
     def is_due(self, global_step: int) -> bool:
         """Whether the model is to be looked at again before a step."""
@@ -83,6 +84,12 @@ class HardNegatives:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
         self._near = state["near"].cpu()
+
+    def _is_of_user(self, examples: Examples, items_RH: Ints) -> NDArray[np.bool_]:
+        """Whether items are in the train history of their row's user, however long ago."""
+        histories = Ragged(self._items_of_user.indptr.astype(np.int64), self._items_of_user.indices)
+        rows_RH = np.broadcast_to(examples.row_user[:, None], items_RH.shape)
+        return histories.take(examples.users).contains(rows_RH, items_RH)
 
     def _choose_anchors(self, examples: Examples, rows: Ints, place: Place) -> Ints:
         """One target of each row, -1 for a row without any."""
