@@ -109,6 +109,19 @@ def test_counted_targets_are_those_that_are_made(mode: str) -> None:
     assert maker(mode, max_items=3).count_targets(rows, moments).tolist() == np.bincount(made, minlength=10).tolist()
 
 
+@pytest.mark.parametrize("input_share", [0.2, 0.8])
+def test_counted_targets_of_drawn_parts_are_the_mean_of_many_epochs(input_share: float) -> None:
+    """A short history often has all its items on one side: whichever changes sides, the count has to know."""
+    histories = [[2 * i % 10, (2 * i + 1) % 10] for i in range(40)] + [[1, 3, 5, 7, 9, 0]] * 20 + [[4]] * 5
+    rows, own = Ragged.from_rows(histories), maker(REST, input_share=input_share)
+    made = np.zeros(10)
+    for epoch in range(300):
+        found = own.make(batch(histories), Place(epoch, 0, epoch, 0)).target_item
+        made += np.bincount(found, minlength=10) / 300
+    counted = own.count_targets(rows, Ragged(rows.offsets, np.arange(len(rows.values), dtype=np.int32)))
+    np.testing.assert_allclose(made, counted, rtol=0.05)
+
+
 def test_what_came_at_the_same_time_is_not_seen() -> None:
     """3, then 5 and 8 at once, then 9; of a user who has only events of one time nothing is to be found."""
     examples = maker(NEXT).make(batch([[3, 5, 8 | TIED, 9], [1, 2 | TIED]]), PLACE)

@@ -45,8 +45,8 @@ class Candidates:
 class CandidateSource:
     """Draws and counts the candidates of a catalogue.
 
-    ``target_counts`` [V]: how often each item is a target in an epoch; ``listed`` bool [V]: items that may be
-    recommended at all.
+    ``target_counts`` [V]: how often each item is a target in an epoch, in the mean; ``listed`` bool [V]: items that may
+    be recommended at all.
 
     Raises: DataError when no item is ever a target.
     """
@@ -54,7 +54,7 @@ class CandidateSource:
     def __init__(
         self,
         config: NegativesConfig,
-        target_counts: Ints,
+        target_counts: NDArray[Any],
         listed: NDArray[np.bool_],
         seed: int,
         by_prefix: bool = False,
@@ -70,9 +70,8 @@ class CandidateSource:
             )
         self.target_shares = target_counts / target_counts.sum()
         """p [V]: chance that a target is this item."""
-        powers = np.where(
-            listed & (target_counts > 0), np.maximum(target_counts, 1.0) ** config.popularity_exponent, 0.0
-        )
+        powers, is_drawn = np.zeros(len(listed)), listed & (target_counts > 0)
+        powers[is_drawn] = target_counts[is_drawn].astype(np.float64) ** config.popularity_exponent
         self._popular_shares = powers / powers.sum()
         self._popular_steps = np.cumsum(self._popular_shares)
 

@@ -24,7 +24,7 @@ from recspark.training.towers.event_columns import EventColumns
 
 Ints = NDArray[np.int64]
 NEXT, REST, ALL = "next", "rest", "all"
-_INPUT = 3
+_INPUT, _TURNED = 3, 9
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class ExampleMaker:
         is_input = self._draw_inputs(recent, is_usable + place.first_row, place)
         return self._finish(read, users, recent.where(is_input), recent.where(~is_input), None)
 
-    def count_targets(self, train: Ragged, moments: Ragged) -> Ints:
+    def count_targets(self, train: Ragged, moments: Ragged) -> NDArray[np.int64] | NDArray[np.float64]:
         """How often each item of all train histories is a target in an epoch [V]; in expectation for `rest`.
 
         ``moments`` are the histories' numbers as of `number_moments`.
@@ -132,9 +132,10 @@ class ExampleMaker:
         is_target = self._find_recent(train)
         if self.mode == NEXT:
             is_target[is_target] = place_before(moments.where(is_target)) >= 0
-        else:
-            is_target &= np.repeat(train.lengths > 1, train.lengths)
-        return np.bincount(train.values[is_target], minlength=len(self._kept))
+            return np.bincount(train.values[is_target], minlength=len(self._kept))
+        recent = train.where(is_target)
+        chance = np.repeat(chance_of_target(recent.lengths, self.config.input_share), recent.lengths)
+        return np.bincount(recent.values, chance, len(self._kept))
 
     def _find_recent(self, whole: Ragged) -> NDArray[np.bool_]:
         """Which items are looked at: the last of each history, and for `next` one before them to start from."""
@@ -148,8 +149,11 @@ class ExampleMaker:
         bits = hash_ids(cell, key)
         is_input = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.config.input_share
         num_input = np.bincount(recent.row_of_value[is_input], minlength=len(recent))
-        is_input[recent.offsets[:-1][num_input == 0]] = True
-        is_input[recent.offsets[:-1][num_input == recent.lengths]] = False
+        # Of a user with one side only a drawn item changes sides, so that none is a target more often than others.
+        bits = hash_ids(rows, hash_place(key, _TURNED)) >> np.uint64(1)
+        turned = recent.offsets[:-1] + bits.astype(np.int64) % recent.lengths
+        is_input[turned[num_input == 0]] = True
+        is_input[turned[num_input == recent.lengths]] = False
         return is_input
 
     def _look_up(self, items: NDArray[np.int32], users: Ints, lengths: Ints) -> _Read:
@@ -191,6 +195,16 @@ class ExampleMaker:
         return Examples(
             users, seen, places is not None, rows, wanted.astype(np.int64), weights, row_ts_us, last_ts_us, own
         )
+
+
+def chance_of_target(lengths: Ints, input_share: float) -> NDArray[np.float64]:
+    """Chance of each item of a history of a length to be a target of `rest`; 0 where it is alone.
+
+    Of n items, each input by chance s, n (1 - s) are targets, one more where all were input, one less where none was.
+    """
+    counts = np.maximum(lengths, 1).astype(np.float64)
+    expected = counts * (1 - input_share) + input_share**counts - (1 - input_share) ** counts
+    return np.where(lengths > 1, expected / counts, 0.0)
 
 
 def choose_mode(config: TowersConfig, kind: str, has_order: bool) -> str:
