@@ -54,7 +54,7 @@ class IndexConfig(Section):
     refine_factor: PositiveInt = 8
     """Candidates a result in the refine stage."""
     target_recall: Share = 0.95
-    """Recall@10 against exact search that nprobe is chosen for."""
+    """Recall@10 against exact search that nprobe is chosen for: the smallest that reaches it and `min_recall`."""
     min_recall: Share = 0.0
     """The build fails when the chosen setting stays below."""
     num_queries: PositiveInt = 1000

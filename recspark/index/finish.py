@@ -70,9 +70,13 @@ def measure(
     probe = RecallProbe(items, items.queries[rows], items.item_idx[rows])
     drop = _measure_drop(index, probe, base_facts) if base_facts else 0.0
     asked = min(config.nprobe, index.shards[0].nlist) if config.nprobe and index.kind in IVF_KINDS else None
-    target = None if asked else config.target_recall  # beside a fixed nprobe all others are shown
+    # Beside a fixed nprobe all others are shown.
+    target = None if asked else max(config.target_recall, config.min_recall)
     curve = probe.measure_curve(index, sweep(index, asked), target)
-    chosen, deep = (choose_point(curve, k, config.target_recall, asked) for k in DEPTHS[1:])
+    floors = (config.min_recall, 0.0)  # what is asked for is recall@10
+    chosen, deep = (
+        choose_point(curve, k, config.target_recall, asked, floor) for k, floor in zip(DEPTHS[1:], floors, strict=True)
+    )
     factors = refine_sweep(plan.refine_factor) if plan.refine != "none" else []
     refine_curve = [probe.measure_point(index.with_refine_factor(f), chosen.effort) for f in factors]
     return Measured(plan, chosen, deep, curve, refine_curve, drop)
@@ -138,9 +142,20 @@ def check_recall(measured: Measured, config: IndexConfig) -> None:
     if chosen.recall_at_10 < config.min_recall:
         raise IndexBuildError(
             f"recall@10 is {chosen.recall_at_10:.4f} at {measured.plan.kind} effort {chosen.effort}, below "
-            f"index.min_recall {config.min_recall}; nothing was published: raise index.nprobe, index.m or "
-            "index.refine_factor"
+            f"index.min_recall {config.min_recall}; nothing was published: {_say_remedy(measured.plan, config)}"
         )
     if chosen.recall_at_10 < config.target_recall:
-        log(_STAGE, f"recall@10 {chosen.recall_at_10:.4f} stays below index.target_recall {config.target_recall}: "
-            "raise index.m or index.refine_factor")  # fmt: skip
+        log(
+            _STAGE,
+            f"recall@10 {chosen.recall_at_10:.4f} stays below index.target_recall {config.target_recall}: "
+            f"{_say_remedy(measured.plan, config)}",
+        )
+
+
+def _say_remedy(plan: IndexPlan, config: IndexConfig) -> str:
+    """What raises recall; nprobe only where it was given: else the best that was measured is not enough."""
+    ways = ["raise index.nprobe, or leave it out"] if config.nprobe and plan.kind in IVF_KINDS else []
+    if plan.kind == "ivf_pq":
+        ways.append("raise index.m" if plan.refine == "none" else "raise index.m or index.refine_factor")
+        ways += ["set index.refine to fp16"] if plan.refine == "none" else []
+    return "; ".join(ways) or "set index.kind to ivf_flat"

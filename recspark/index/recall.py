@@ -123,13 +123,13 @@ def recall_at(k: int, reached: Floats, wanted: Floats) -> float:
 
     ``reached`` float32[Q, K] are exact scores of what was found (-inf: nothing), ``wanted`` float32[Q, K] those of the
     exact results, best first. A found item counts when it scores like the exact k-th or better, so that equal
-    items stand in for each other.
+    items stand in for each other. Where there is nothing to find, as beside a catalogue's only item, all is found.
     """
     scale = max(float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)), 1e-30)
     real = np.isfinite(wanted[:, :k]).sum(axis=1)
     last = np.where(np.isfinite(wanted[:, :k]), wanted[:, :k], np.inf).min(axis=1)
     hits = (reached[:, :k] >= last[:, None] - _TIE * scale).sum(axis=1)
-    return float(np.mean(np.minimum(hits, real) / np.maximum(real, 1)))
+    return float(np.mean(np.where(real > 0, np.minimum(hits, real) / np.maximum(real, 1), 1.0)))
 
 
 def without_own(ids: Ids, scores: Floats, own_idx: Ids, k: int) -> tuple[Ids, Floats]:
@@ -139,15 +139,18 @@ def without_own(ids: Ids, scores: Floats, own_idx: Ids, k: int) -> tuple[Ids, Fl
     return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def choose_point(curve: list[CurvePoint], k: int, target: float, asked: int | None = None) -> CurvePoint:
-    """The point that was asked for, else the cheapest whose recall@k reaches ``target``.
+def choose_point(
+    curve: list[CurvePoint], k: int, target: float, asked: int | None = None, floor: float = 0.0
+) -> CurvePoint:
+    """The point that was asked for, else the cheapest whose recall@k reaches ``target`` and ``floor``.
 
-    Where none does, the cheapest that comes within .005 of the best.
+    Where none reaches both, the cheapest that comes within .005 of the best, and not below the floor unless all are.
     """
     if asked is not None:
         return next(point for point in curve if point.effort == asked)
     recalls = [point.recall_at(k) for point in curve]
-    enough = min(target, max(recalls) - _NEARLY)
+    best, wanted = max(recalls), max(target, floor)
+    enough = wanted if best >= wanted else max(best - _NEARLY, min(floor, best))
     return next(point for point, recall in zip(curve, recalls, strict=True) if recall >= enough)
 
 

@@ -6,22 +6,35 @@ from numpy.typing import NDArray
 from recspark.contracts.shards import hash_ids
 from recspark.errors import IndexBuildError
 from recspark.index.item_vectors import ItemVectors
-from recspark.index.metric import COSINE
+from recspark.index.metric import COSINE, L2, Floats
 
 _SHOWN_IDS = 5
 _ROWS_AT_ONCE = 65_536
+_LONGEST = float(np.sqrt(np.finfo(np.float32).max)) / 4
+"""Two points this far from the middle, bias included, are at most half of what float32 can square apart."""
 _DIGEST_SEED = 11
 
 
 def check_vectors(items: ItemVectors) -> None:
-    """Checks that every vector is made of numbers.
+    """Checks that every vector is made of numbers, and of such that distances can be told in float32.
 
-    Raises: IndexBuildError for NaN or infinite values, with count and first ids.
+    Raises: IndexBuildError for NaN, infinite or too large values, with count and first ids.
     """
     finite = np.isfinite(items.vectors).all(axis=1) & np.isfinite(items.bias)
     _refuse(items, ~finite, "hold NaN or infinite values", "look at the training log: it may have diverged")
     finite_queries = np.isfinite(items.queries).all(axis=1)
     _refuse(items, ~finite_queries, "have query vectors with NaN or infinite values", "look at the training log")
+    advice = "look at the training log: it may have diverged, or take metric cosine"
+    if items.metric != COSINE:
+        is_long = np.maximum(_norms(items.vectors), _norms(items.queries) * (items.metric == L2)) > _LONGEST
+        _refuse(items, is_long, "are so long that their squares overflow float32", advice)
+    if items.metric != L2:  # there the bias is no square
+        _refuse(
+            items,
+            np.abs(items.bias) > _LONGEST,
+            "have a bias whose square overflows float32",
+            "look at the training log",
+        )
 
 
 def drop_zero_vectors(items: ItemVectors, *, is_part: bool = False) -> ItemVectors:
@@ -55,6 +68,15 @@ def digest_vectors(items: ItemVectors) -> NDArray[np.uint64]:
         with np.errstate(over="ignore"):
             digests[part] = ((floats.view(np.uint32).astype(np.uint64) + np.uint64(1)) * weights).sum(axis=1)
     return hash_ids(digests)
+
+
+def _norms(vectors: Floats) -> NDArray[np.float64]:
+    """[N], in float64, by blocks: squares of a whole matrix would take twice what it takes."""
+    norms = np.empty(len(vectors))
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        norms[part] = np.sqrt(np.square(vectors[part], dtype=np.float64).sum(axis=1))
+    return norms
 
 
 def _refuse(items: ItemVectors, is_bad: NDArray[np.bool_] | np.bool_, what: str, advice: str) -> None:

@@ -83,7 +83,7 @@ def test_answers_are_those_of_one_index_over_all_items(lake, kind, more):
         nprobe = index.effort_for(15)
         encoded = index.space.encode_queries(queries)
         wanted = faiss_over(lake, base_id, index, today, nprobe).search(encoded.points, 15)
-        ids, scores = index.search(queries, 15)
+        ids, scores = index.search(queries, 15, effort=nprobe)
         is_same = ids == wanted[1]
         assert is_same.mean() > 0.98 if more.get("nbits") == 4 else is_same.all()  # faiss breaks ties by place
         np.testing.assert_array_equal(np.sort(scores), np.sort(index.space.scores(wanted[0], encoded)))
@@ -106,7 +106,7 @@ def test_one_file_holds_what_shards_delta_and_tombstones_say(lake, kind, more):
             faiss.extract_index_ivf(single).nprobe = index.effort_for(5)
         encoded = index.space.encode_queries(held.vectors[:50])
         distances, ids = single.search(encoded.points, 5)
-        found, scores = index.search(held.vectors[:50], 5)
+        found, scores = index.search(held.vectors[:50], 5, effort=index.effort_for(5))
         np.testing.assert_array_equal(scores, index.space.scores(distances, encoded))
         np.testing.assert_array_equal(found, ids)
 
