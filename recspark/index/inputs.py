@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from recspark.config.index import IndexConfig
 from recspark.config.plan import Run
+from recspark.contracts import columns as c
 from recspark.contracts.commits import find_stale_input
 from recspark.contracts.shards import shard_of
 from recspark.contracts.stages import PlannedStage
@@ -14,11 +16,12 @@ from recspark.index.files import FOLDER
 from recspark.index.fill import fill_vectors
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.index.vectors import check_vectors, drop_zero_vectors
-from recspark.lake.arrow import TableAt, find_done, find_table
+from recspark.lake.arrow import TableAt, find_done, find_table, stream_table
 from recspark.lake.folders import folder_uri
 from recspark.logs import log
 
 _STAGE = "index"
+_ROWS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ def read_items(build: Build, shards: set[int] | None = None, num_shards: int = 1
     if len(items) < num_rows:
         log(_STAGE, "zero vectors left out: cosine cannot compare them", num_left_out=num_rows - len(items))
     return _fill(build, items) if build.config.fill else items
+
+
+def count_items(build: Build) -> tuple[int, int]:
+    """(items that have a vector of the model, floats a vector), without reading one."""
+    is_own = pc.field(c.MODEL_ID) == str(build.table.record.facts[c.MODEL_ID])
+    batches = stream_table(build.table, [c.IDX], _ROWS_AT_ONCE, is_own)
+    return sum(batch.num_rows for batch in batches), int(build.table.record.facts["embedding_dim"])
 
 
 def _fill(build: Build, items: ItemVectors) -> ItemVectors:

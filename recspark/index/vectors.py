@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from recspark.contracts.shards import hash_ids
 from recspark.errors import IndexBuildError
 from recspark.index.item_vectors import ItemVectors
-from recspark.index.metric import COSINE, L2, Floats
+from recspark.index.metric import COSINE, L2, squared_norms
 
 _SHOWN_IDS = 5
 _ROWS_AT_ONCE = 65_536
@@ -26,7 +26,10 @@ def check_vectors(items: ItemVectors) -> None:
     _refuse(items, ~finite_queries, "have query vectors with NaN or infinite values", "look at the training log")
     advice = "look at the training log: it may have diverged, or take metric cosine"
     if items.metric != COSINE:
-        is_long = np.maximum(_norms(items.vectors), _norms(items.queries) * (items.metric == L2)) > _LONGEST
+        squares = squared_norms(items.vectors)
+        if items.metric == L2:  # queries of others are stretched to the vectors' length
+            squares = np.maximum(squares, squared_norms(items.queries))
+        is_long = squares > _LONGEST**2
         _refuse(items, is_long, "are so long that their squares overflow float32", advice)
     if items.metric != L2:  # there the bias is no square
         _refuse(
@@ -68,15 +71,6 @@ def digest_vectors(items: ItemVectors) -> NDArray[np.uint64]:
         with np.errstate(over="ignore"):
             digests[part] = ((floats.view(np.uint32).astype(np.uint64) + np.uint64(1)) * weights).sum(axis=1)
     return hash_ids(digests)
-
-
-def _norms(vectors: Floats) -> NDArray[np.float64]:
-    """[N], in float64, by blocks: squares of a whole matrix would take twice what it takes."""
-    norms = np.empty(len(vectors))
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        norms[part] = np.sqrt(np.square(vectors[part], dtype=np.float64).sum(axis=1))
-    return norms
 
 
 def _refuse(items: ItemVectors, is_bad: NDArray[np.bool_] | np.bool_, what: str, advice: str) -> None:

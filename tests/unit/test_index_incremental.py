@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from recspark.config.index import IncrementalIndexConfig
-from recspark.errors import IndexReadError
+from recspark.errors import IndexBuildError, IndexReadError
 from recspark.index import incremental
 from recspark.index.finish import find_drift
 from recspark.index.job import build_index
@@ -294,3 +294,11 @@ def test_other_knobs_are_no_base(lake):
     items = make_items(900, 16)
     build(lake, items, 1, m=4)
     assert "base" not in manifest_of(build(lake, change(items), 2, m=8)).facts
+
+
+def test_a_delta_that_does_not_fit_the_disk_is_told(lake, monkeypatch):
+    items = make_items(900, 16)
+    build(lake, items, 1)
+    monkeypatch.setattr("recspark.index.job.free_disk_bytes", lambda folder: 100)
+    with pytest.raises(IndexBuildError, match=r"of disk, .* is free where paths\.lake is"):
+        build(lake, change(items), 2)

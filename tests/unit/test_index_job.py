@@ -426,6 +426,15 @@ def test_too_little_memory_stops_before_anything_is_spent(lake, monkeypatch):
     assert not (Path(lake) / "indexes").exists()
 
 
+def test_memory_is_checked_before_the_vectors_are_read(lake, monkeypatch):
+    monkeypatch.setattr("recspark.index.job.free_memory_bytes", lambda: 50_000)
+    monkeypatch.setattr("recspark.index.job.read_items", lambda *_: pytest.fail("read all vectors"))
+    run = plan_index_run(lake, kind="ivf_flat")
+    write_items(run, make_items(500, 16))
+    with pytest.raises(IndexBuildError, match=r"over 500 vectors needs about .* is free"):
+        build_index(run)
+
+
 def test_query_vectors_are_what_recall_is_measured_with(lake):
     items = make_items(2000, 16, queries=True)
     run = build(lake, items, kind="ivf_flat", metric="ip")
