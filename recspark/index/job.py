@@ -14,9 +14,17 @@ from recspark.index import incremental
 from recspark.index.backends import check_backend, describe_backend
 from recspark.index.build import Trained, add_shards, collect_shards, list_unfinished, read_trained, train_quantizers
 from recspark.index.files import FOLDER
-from recspark.index.finish import Measured, check_recall, find_drift, measure, publish_index, write_single_file
+from recspark.index.finish import (
+    Measured,
+    check_recall,
+    find_drift,
+    make_probe,
+    measure,
+    publish_index,
+    write_single_file,
+)
 from recspark.index.ids import ItemIds
-from recspark.index.inputs import Build, count_items, read_items
+from recspark.index.inputs import Build, count_items, read_items, read_users
 from recspark.index.item_vectors import ItemVectors
 from recspark.index.plan import IndexPlan, check_disk, check_memory, plan_index
 from recspark.index.steps import WHOLE, Share, wait_until_there
@@ -189,7 +197,8 @@ def _publish(
         "quantizer_fingerprint": trained.fingerprint,
         "build": build.digest,
     }
-    measured = measure(build.folder, facts, ids, items, build.config, run.seed, base.manifest.facts if base else None)
+    probe = make_probe(items, read_users(build), build.config, run.seed)
+    measured = measure(build.folder, facts, ids, probe, build.config, base.manifest.facts if base else None)
     if base and (reason := find_drift(measured, build.config)):
         log(_STAGE, f"built whole: {reason}", base=base.manifest.id)
         incremental.remove_delta(*where, base)

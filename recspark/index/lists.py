@@ -48,7 +48,7 @@ class InvertedLists:
         if not is_short.any():
             return distances, lists
         wider, more = self._quantizer.search(points[is_short], self.nlist)
-        wider, more = keep_enough(wider, more, num_held, num_seen)
+        wider, more = keep_enough(wider, more, num_held, num_seen, nprobe)
         room = ((0, 0), (0, max(more.shape[1] - lists.shape[1], 0)))
         distances, lists = np.pad(distances, room), np.pad(lists, room, constant_values=NO_ID)
         lists[is_short] = NO_ID
@@ -57,31 +57,37 @@ class InvertedLists:
 
     def _count(self, is_allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """Items of each list that may be found."""
-        ids, starts = self._items
         if is_allowed is None:
-            return np.diff(starts)
-        before = np.concatenate([[0], np.cumsum(is_allowed[ids])])
-        return np.diff(before[starts])
+            return self._lengths
+        before = np.concatenate([[0], np.cumsum(is_allowed[self._ids])])
+        return np.diff(before[np.concatenate([[0], np.cumsum(self._lengths)])])
 
     @cached_property
-    def _items(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """(item_idx, list by list; where each list starts [nlist + 1]): 4 bytes an item, made by the first need."""
-        parts, lengths = [np.empty(0, np.int32)], np.zeros(self.nlist, np.int64)
+    def _lengths(self) -> NDArray[np.int64]:
+        """Items of each list [nlist]."""
+        sizes = [[index.invlists.list_size(n) for n in range(self.nlist)] for index in self._indexes]
+        lengths: NDArray[np.int64] = np.array(sizes, np.int64).sum(axis=0)
+        return lengths
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int32]:
+        """All item_idx, list by list: 4 bytes an item, made by the first search with a filter."""
+        parts = [np.empty(0, np.int32)]
         for list_no in range(self.nlist):
             for index in self._indexes:
-                size = index.invlists.list_size(list_no)
-                if size:
+                if size := index.invlists.list_size(list_no):
                     parts.append(faiss.rev_swig_ptr(index.invlists.get_ids(list_no), size).astype(np.int32))
-                    lengths[list_no] += size
-        return np.concatenate(parts), np.concatenate([[0], np.cumsum(lengths)])
+        return np.concatenate(parts)
 
 
-def keep_enough(distances: Floats, lists: Ids, num_held: NDArray[np.int64], num_seen: int) -> tuple[Floats, Ids]:
-    """Of all lists [Q, nlist], nearest first, those that hold anything, up to the one where ``num_seen`` are together;
-    (distances, lists), cut to the longest row, which others fill up with -1.
+def keep_enough(
+    distances: Floats, lists: Ids, num_held: NDArray[np.int64], num_seen: int, nprobe: int
+) -> tuple[Floats, Ids]:
+    """Of all lists [Q, nlist], nearest first, those that hold anything, up to the one where ``num_seen`` are together,
+    and of the first ``nprobe`` all; (distances, lists), cut to the longest row, which others fill up with -1.
     """
     held = num_held[lists]
-    is_kept = (held > 0) & (np.cumsum(held, axis=1) - held < num_seen)
+    is_kept = (held > 0) & ((np.cumsum(held, axis=1) - held < num_seen) | (np.arange(lists.shape[1]) < nprobe))
     order = np.argsort(~is_kept, axis=1, kind="stable")[:, : max(int(is_kept.sum(axis=1).max()), 1)]
     kept = np.where(is_kept, lists, NO_ID)
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(kept, order, axis=1)

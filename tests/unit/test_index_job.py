@@ -17,7 +17,7 @@ from recspark.index import build as build_steps
 from recspark.index.job import build_index
 from recspark.index.store import open_index
 from recspark.lake.folders import read_manifest
-from tests.helpers.index_lake import exact_top, make_items, plan_index_run, write_items
+from tests.helpers.index_lake import exact_top, make_items, plan_index_run, write_items, write_users
 
 KNOBS = {"kind": "ivf_pq", "num_shards": 3, "nprobe": 2, "nbits": 4}
 
@@ -124,6 +124,25 @@ def test_nprobe_is_the_smallest_that_reaches_the_target(lake):
     assert min(p["effort"] for p in facts["curve"]) == 1 < facts["nprobe"]
     recalls = [p["recall_at_10"] for p in facts["curve"]]
     assert recalls == sorted(recalls)
+
+
+def test_nprobe_is_chosen_for_users_too(lake, tmp_path):
+    """Users who like several things lie between the items, where no list has its middle."""
+    items = make_items(4000, 16)
+    alone = manifest_of(build(tmp_path / "alone", items, kind="ivf_flat", target_recall=0.9)).facts
+    run = plan_index_run(lake, kind="ivf_flat", target_recall=0.9)
+    units = items.vectors / np.linalg.norm(items.vectors, axis=1, keepdims=True)
+    liked = np.random.default_rng(0).integers(0, len(items), (150, 8))
+    users = np.vstack([units[liked].mean(axis=1), np.zeros((5, 16))]).astype(np.float32)  # the last like nothing known
+    write_items(run, items, write_users(run, users))
+    build_index(run)
+    facts = manifest_of(run).facts
+    assert facts["user_recall_at_10"] >= 0.9
+    assert facts["user_recall_at_100"] >= 0.9
+    assert facts["nprobe"] > alone["nprobe"]
+    lower = next(point for point in facts["curve"] if point["effort"] == alone["nprobe"])
+    assert lower["recall_at_10"] == alone["recall_at_10"] > 0.9 > lower["user_recall_at_10"]
+    assert alone["user_recall_at_10"] is None
 
 
 def test_an_asked_nprobe_is_measured_beside_the_others(lake):

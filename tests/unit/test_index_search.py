@@ -167,10 +167,12 @@ def test_users_who_have_seen_all_that_is_near_get_full_lists(lake, kind):
 def test_enough_lists_by_hand():
     """The module's own example, and a query for which one list is enough."""
     lists, distances = np.array([[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]]), np.tile(np.arange(5, dtype=np.float32), (2, 1))
-    kept_distances, kept = keep_enough(distances, lists, np.array([20, 5, 0, 10, 40]), 30)
+    kept_distances, kept = keep_enough(distances, lists, np.array([20, 5, 0, 10, 40]), 30, 1)
     assert kept.tolist() == [[0, 1, 3], [4, -1, -1]]
     assert kept_distances[0].tolist() == [0, 1, 3]
     assert kept_distances[1, 0] == 0
+    _, kept = keep_enough(distances, lists, np.array([20, 5, 0, 10, 40]), 30, 3)
+    assert kept.tolist() == [[0, 1, 3], [4, 3, -1]]  # no fewer than nprobe, but for the empty one
 
 
 def share_found(ids, wanted):
