@@ -60,7 +60,8 @@ class InvertedLists:
         if is_allowed is None:
             return self._lengths
         before = np.concatenate([[0], np.cumsum(is_allowed[self._ids])])
-        return np.diff(before[np.concatenate([[0], np.cumsum(self._lengths)])])
+        counts: NDArray[np.int64] = np.diff(before[np.concatenate([[0], np.cumsum(self._lengths)])])
+        return counts
 
     @cached_property
     def _lengths(self) -> NDArray[np.int64]:
