@@ -36,6 +36,7 @@ INDEXES, MODELS = "indexes", "models"
 _UNBOUND = ("quarantine", "releases", "item_pair_sums")
 """Tables that a release is not made from."""
 _SHOWN = 3
+_IDS_AT_ONCE = 1_000_000
 DataFile = tuple[str, int, int]
 """Path below the table, bytes, rows."""
 
@@ -176,11 +177,14 @@ def find_folder_flaw(lake: str, name: str, sha256: str) -> str | None:
 
 
 def hash_vectors(vectors: ItemVectors) -> str:
-    """SHA-256 over a model's item vectors as they are searched: ids, both sides, bias, metric."""
+    """SHA-256 over a model's item vectors as they are searched and named: both ids, both sides, bias, metric."""
+    assert vectors.item_id is not None, "read with ids"
     digest = hashlib.sha256(f"{vectors.model_id} {vectors.metric} {vectors.vectors.shape}".encode())
     arrays: list[NDArray[Any]] = [vectors.item_idx, vectors.vectors, vectors.queries, vectors.bias]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
+    for start in range(0, len(vectors), _IDS_AT_ONCE):
+        digest.update(json.dumps(vectors.item_id.slice(start, _IDS_AT_ONCE).to_pylist()).encode())
     return digest.hexdigest()
 
 

@@ -57,8 +57,8 @@ class Opened:
         vectors = read_item_vectors(table, with_ids=True)
         if hash_vectors(vectors) != self.manifest.facts["vectors_sha256"]:
             raise ReleaseError(
-                f"{table.uri}: version {table.version} holds other vectors than release {self.row.release_id} was made "
-                f"with; restore the table, or activate another release"
+                f"{table.uri}: version {table.version} holds other vectors or ids than release {self.row.release_id} "
+                f"was made with; restore the table, or activate another release"
             )
         return vectors
 

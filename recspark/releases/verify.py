@@ -105,7 +105,7 @@ def _check_vectors(lake: str, manifest: Manifest) -> Check:
     if found == manifest.facts["vectors_sha256"]:
         return Check(name, None)
     where = f"{table_uri(lake, table_of('item_embeddings'))} at version {bound['version']}"
-    return Check(name, f"{where}: other vectors than the release was made with")
+    return Check(name, f"{where}: other vectors or ids than the release was made with")
 
 
 def _check_index(lake: str, row: ReleaseRow, manifest: Manifest) -> Iterator[Check]:

@@ -84,7 +84,7 @@ def test_places_that_do_not_tie_may_not_change(asked):
     ],
 )
 def test_ids_are_compared_by_the_scores_they_had(ids, scores, is_same):
-    assert _is_same("a b c d".split(), [0.9, 0.9, 0.7, 0.5], ids.split(), scores) is is_same
+    assert _is_same(["a", "b", "c", "d"], [0.9, 0.9, 0.7, 0.5], ids.split(), scores) is is_same
 
 
 def test_names_that_were_shuffled_in_the_id_map_are_found(asked):

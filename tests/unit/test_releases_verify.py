@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from recspark.errors import ReleaseError
 from recspark.index.store import manifest_digest
 from recspark.releases import verify as module
 from recspark.releases.binding import hash_manifest
+from recspark.releases.reader import open_release
 from recspark.releases.registry import action_record, change_registry
 from recspark.releases.verify import verify_release
 
@@ -133,16 +135,24 @@ def test_a_table_that_was_replaced_under_its_version_is_named(released):
     assert "rows, bytes, digest differ from what the release was made from" in flaws(released)["table items"]
 
 
-def test_other_vectors_under_the_same_version_are_named(released):
-    """A data file rewritten in place, as long as before: sizes agree, values do not."""
-    table = DeltaTable(str(released.file("tables", "item_embeddings")), version=0)
-    (name,) = table.file_uris()
+def turn_column(released, column, turned):
+    """Rewrites a column of the data file of `item_embeddings` in place."""
+    (name,) = DeltaTable(str(released.file("tables", "item_embeddings")), version=0).file_uris()
     rows = pq.read_table(name)
-    vectors = [list(np.roll(row, 1)) for row in rows["vector"].to_pylist()]
-    swapped = rows.set_column(rows.column_names.index("vector"), "vector", pa.array(vectors, rows["vector"].type))
-    pq.write_table(swapped, name)
+    values = pa.array(turned(rows[column].to_pylist()), rows[column].type)
+    pq.write_table(rows.set_column(rows.column_names.index(column), column, values), name)
+
+
+@pytest.mark.parametrize(
+    ("column", "turned"),
+    [("vector", lambda rows: [list(np.roll(row, 1)) for row in rows]), ("id", lambda rows: rows[::-1])],
+)
+def test_other_vectors_or_names_under_the_same_version_are_named(released, column, turned):
+    turn_column(released, column, turned)
     found = flaws(released)
-    assert "other vectors than the release was made with" in found["vectors of item_embeddings"]
+    assert "other vectors or ids than the release was made with" in found["vectors of item_embeddings"]
+    with open_release(released.lake, released.first) as release, pytest.raises(ReleaseError, match="holds other vect"):
+        release.recommend([["i3", "i7"]], 3)
 
 
 def test_another_quantizer_and_another_count_are_named(released):
