@@ -1,4 +1,4 @@
-"""One release as it is held open: its index, and the item vectors that users are made of, read when they are needed."""
+"""One release as it is held open: its index, user tower and ranking head; the item vectors are read when they are needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,22 @@ from numpy.typing import NDArray
 
 from recspark.contracts.manifest import Manifest
 from recspark.errors import ReleaseError
+from recspark.evaluate.ranking_head import StoredRankingHead
+from recspark.evaluate.ranking_head_file import FACT as HEAD
+from recspark.evaluate.ranking_head_file import read_ranking_head
+from recspark.evaluate.user_tower import StoredUserTower
+from recspark.evaluate.user_tower_file import FACT as TOWER
+from recspark.evaluate.user_tower_file import read_user_tower
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.index.search import ShardedIndex
 from recspark.index.store import open_index
 from recspark.index.topk import Ids
 from recspark.lake.arrow import TableAt
-from recspark.releases.binding import INDEXES, find_folder_flaw, hash_vectors, open_bound
-from recspark.releases.manifest import read_release_manifest
+from recspark.releases.binding import hash_vectors, open_bound
+from recspark.releases.manifest import check_folders, read_release_manifest
 from recspark.releases.registry import ReleaseRow
-from recspark.retrieval.rerank import Reranker, open_reranker
-from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
+from recspark.retrieval.rerank import Reranker
+from recspark.retrieval.user_encoder import MeanEncoder, TowerEncoder, UserEncoder
 
 _EMBEDDINGS = "item_embeddings"
 
@@ -45,7 +51,10 @@ class Opened:
     row: ReleaseRow
     manifest: Manifest
     index: ShardedIndex
-    lake: str
+    embeddings: TableAt
+    """`item_embeddings` at the version that is bound."""
+    tower: StoredUserTower | None
+    head: StoredRankingHead | None
 
     @cached_property
     def vectors(self) -> ItemVectors:
@@ -53,7 +62,7 @@ class Opened:
 
         Raises: ReleaseError when they are not those that the release was made with.
         """
-        table = self._embeddings
+        table = self.embeddings
         vectors = read_item_vectors(table, with_ids=True)
         if hash_vectors(vectors) != self.manifest.facts["vectors_sha256"]:
             raise ReleaseError(
@@ -65,16 +74,12 @@ class Opened:
     @cached_property
     def encoder(self) -> UserEncoder:
         """How users are made of histories."""
-        return open_user_encoder(self.vectors, self._embeddings)
+        return TowerEncoder(self.vectors, self.tower) if self.tower else MeanEncoder(self.vectors)
 
     @cached_property
     def reranker(self) -> Reranker | None:
         """What ranks once more what was retrieved; None where the model has no ranking head."""
-        return open_reranker(self.vectors, self._embeddings)
-
-    @cached_property
-    def _embeddings(self) -> TableAt:
-        return open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS])
+        return Reranker(self.vectors, self.head) if self.head else None
 
     @property
     def indexed(self) -> Catalogue:
@@ -101,13 +106,16 @@ class Opened:
 
 
 def open_row(lake: str, row: ReleaseRow) -> Opened:
-    """The release with its index, whose files are compared with the manifest before faiss sees them."""
+    """The release with its index and what its model's folder holds for serving; all files are compared with the
+    manifests that the release binds before they are used.
+    """
     manifest = read_release_manifest(lake, row)
-    name = f"{INDEXES}/{row.index_id}"
-    if flaw := find_folder_flaw(lake, name, manifest.inputs["folders"][name]):
-        raise ReleaseError(f"release {row.release_id}: {flaw}; activate another release")
-    index = open_index(lake, row.index_id)
-    return Opened(row, manifest, index, lake)
+    check_folders(lake, row, manifest)
+    embeddings = open_bound(lake, _EMBEDDINGS, manifest.inputs["tables"][_EMBEDDINGS])
+    facts = embeddings.record.facts
+    tower = read_user_tower(lake, row.model_id) if TOWER in facts else None
+    head = read_ranking_head(lake, row.model_id) if HEAD in facts else None
+    return Opened(row, manifest, open_index(lake, row.index_id), embeddings, tower, head)
 
 
 def to_idx(index: ShardedIndex, item_ids: Sequence[str] | None) -> NDArray[np.int64] | None:
