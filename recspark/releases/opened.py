@@ -1,4 +1,4 @@
-"""One release as it is held open: its index, user tower and ranking head; the item vectors are read when they are needed."""
+"""One release, held open: its index, user tower and ranking head; the item vectors are read when they are needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
