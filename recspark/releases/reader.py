@@ -212,12 +212,15 @@ def open_release(lake: str, release_id: str | None = None, *, lease_hours: float
 
 
 def _open(lake: str, release_id: str | None, lease_hours: float | None) -> tuple[Opened, Lease | None]:
-    """Tries again where the release was taken away while it was opened: another one is active by then."""
+    """Tries again where the release was taken away while it was opened: another one is active by then.
+
+    The row is read again once there is a lease: a collection that has not seen the lease had taken the row out before.
+    """
     for attempt in range(_TRIES):
         row = _find_row(lake, release_id)
         lease = take_lease(lake, row.release_id, lease_hours) if lease_hours else None
         try:
-            return open_row(lake, row), lease
+            return open_row(lake, _find_row(lake, row.release_id) if lease else row), lease
         except RecsparkError:
             if lease:
                 drop_lease(lease)
