@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recspark.contracts.manifest import Manifest
-from recspark.errors import ReleaseError
+from recspark.errors import QueryError, ReleaseError, first_line
 from recspark.evaluate.ranking_head import StoredRankingHead
 from recspark.evaluate.ranking_head_file import FACT as HEAD
 from recspark.evaluate.ranking_head_file import read_ranking_head
@@ -118,10 +118,19 @@ def open_row(lake: str, row: ReleaseRow) -> Opened:
     return Opened(row, manifest, open_index(lake, row.index_id), embeddings, tower, head)
 
 
-def to_idx(index: ShardedIndex, item_ids: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """The item_idx of those that can be found; None for None."""
+def to_idx(index: ShardedIndex, item_ids: Sequence[str] | None, name: str) -> NDArray[np.int64] | None:
+    """The item_idx of those that can be found; None for None.
+
+    Raises: QueryError for anything but a list of ids; ``name`` is what the caller calls it.
+    """
     if item_ids is None:
         return None
-    rows = pc.index_in(pa.array(item_ids, pa.string()), value_set=index.item_ids.item_id).drop_null()
+    if isinstance(item_ids, str | bytes):
+        raise QueryError(f"{name}: takes a list of item ids, got the text {item_ids!r}")
+    try:
+        wanted = pa.array(item_ids, pa.string())
+    except (pa.ArrowException, TypeError) as error:
+        raise QueryError(f"{name}: takes a list of item ids, which are texts ({first_line(error)})") from error
+    rows = pc.index_in(wanted, value_set=index.item_ids.item_id).drop_null()
     found: NDArray[np.int64] = index.item_ids.item_idx[rows.to_numpy()]
     return found

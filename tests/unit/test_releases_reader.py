@@ -59,6 +59,26 @@ def test_search_takes_items_that_are_allowed_or_blocked(active):
             release.search(np.full((1, 6), np.nan, np.float32), 3)
 
 
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_k_below_one_is_refused(active, k):
+    with open_release(active.lake) as release:
+        with pytest.raises(QueryError, match=f"search: k must be at least 1, got {k}"):
+            release.search(vectors_of(active, 1).queries[[4]], k)
+        with pytest.raises(QueryError, match=f"recommend: k must be at least 1, got {k}"):
+            release.recommend(HISTORIES, k)
+
+
+@pytest.mark.parametrize(("ids", "said"), [("i3", "got the text 'i3'"), ([3, 4], "which are texts"), (7, "which are")])
+def test_ids_that_are_no_list_of_ids_are_refused(active, ids, said):
+    query = vectors_of(active, 1).queries[[4]]
+    with open_release(active.lake) as release:
+        for name in ("allowed", "blocked"):
+            with pytest.raises(QueryError, match=f"search: {name}: takes a list of item ids, {said}"):
+                release.search(query, 3, **{name: ids})
+        with pytest.raises(QueryError, match=f"recommend: allowed: takes a list of item ids, {said}"):
+            release.recommend(HISTORIES, 3, allowed=ids)
+
+
 def test_recommend_leaves_out_what_was_seen(active):
     with open_release(active.lake) as release:
         found = release.recommend(HISTORIES, 4).item_ids

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from recspark.errors import ReleaseError
-from recspark.index.store import manifest_digest
+from recspark.errors import IndexReadError, ReleaseError
+from recspark.index.store import manifest_digest, open_index
 from recspark.releases import verify as module
 from recspark.releases.binding import hash_manifest
 from recspark.releases.reader import open_release
@@ -91,6 +91,16 @@ def test_shards_of_another_release_with_a_fitting_manifest_are_refused(released)
     shutil.rmtree(released.file("indexes", first))
     shutil.copytree(released.file("indexes", second), released.file("indexes", first))
     assert f"indexes/{first}" in flaws(released)
+    with pytest.raises(IndexReadError, match=rf"manifest\.json: is that of indexes/{second}, in the folder of {first}"):
+        open_index(released.lake, first)
+
+
+@pytest.mark.parametrize(("field", "value"), [("id", "0" * 12), ("kind", "models")])
+def test_an_index_manifest_of_another_folder_is_refused(released, field, value):
+    path = index_file(released, "manifest.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(IndexReadError, match=rf"is that of \w+/\w+, in the folder of {path.parent.name}"):
+        open_index(released.lake, path.parent.name)
 
 
 def test_a_forged_index_manifest_does_not_agree_with_the_release(released):
