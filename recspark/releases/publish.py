@@ -26,7 +26,7 @@ from recspark.lake.arrow import TableAt, find_done, find_table
 from recspark.lake.folders import find_flaw, folder_uri, publish_folder, unpublish_folder
 from recspark.lake.storage import join
 from recspark.logs import log, timed
-from recspark.releases.binding import FOLDER, INDEXES, bind_folders, bind_tables, hash_manifest, hash_vectors
+from recspark.releases.binding import FOLDER, INDEXES, bind_folders, bind_tables, hash_manifest, hash_vectors, sum_sizes
 from recspark.releases.canaries import FILE, ask_canaries, write_canaries
 from recspark.releases.measured import measure_index, measure_lists
 from recspark.releases.registry import (
@@ -129,7 +129,9 @@ def _write_folder(run: "Run", parts: _Parts, row: ReleaseRow) -> dict[str, Any]:
     write_canaries(join(folder_uri(run.lake, FOLDER, release_id), FILE), canaries)
     fault_point("release.canaries")
     measured = _measure(run, parts, index, config.head_items)
-    tables = {name: asdict(table) for name, table in bind_tables(run).items()}
+    with timed(RELEASE.name, "hashed the data files of all tables") as shown:
+        tables = {name: asdict(table) for name, table in bind_tables(run).items()}
+        shown.update(sum_sizes(tables))
     facts = _describe(run, index, vectors) | {"measured": measured, "num_canaries": len(canaries)}
     fault_point("release.before_manifest")
     _check_own(read_registry(run.lake), row)

@@ -13,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 from recspark.errors import IndexReadError, ReleaseError
 from recspark.index.store import manifest_digest, open_index
 from recspark.releases import verify as module
+from recspark.releases.activate import activate, rollback
 from recspark.releases.binding import hash_manifest
 from recspark.releases.reader import open_release
 from recspark.releases.registry import action_record, change_registry
@@ -130,6 +131,48 @@ def test_a_lost_data_file_names_table_version_and_file(released):
     assert f"user_histories at version {version}: 1 data files lost or cut short: {file.name}" in found
 
 
+def test_flipped_bits_in_a_data_file_are_named(released):
+    """Name, size and rows are as they were; the way back, which must be quick, does not read them."""
+    activate(released.lake, released.first)
+    activate(released.lake, released.second)
+    file = next(released.file("tables", "user_histories").glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    third = len(content) // 3
+    content[third : third + 64] = bytes(byte ^ 0x55 for byte in content[third : third + 64])
+    file.write_bytes(bytes(content))
+    assert list(flaws(released)) == ["table user_histories"]
+    said = f"SHA-256 differs from what the release was made from: {file.name}: damaged or replaced"
+    assert said in flaws(released)["table user_histories"]
+    with pytest.raises(ReleaseError, match="SHA-256 differs"):
+        activate(released.lake, released.first)
+    rollback(released.lake)
+
+
+def test_a_version_of_another_stage_or_config_is_named(released):
+    def change(manifest):
+        manifest["inputs"]["tables"]["items"]["key"] = "0" * 64
+        manifest["inputs"]["tables"]["users"]["stage"] = "walks"
+
+    forge(released, change)
+    found = flaws(released)
+    assert "at version 0: key differ from what the release was made from" in found["table items"]
+    assert "at version 0: stage differ from what the release was made from" in found["table users"]
+
+
+def test_opening_reads_no_tables(released, monkeypatch):
+    monkeypatch.setattr("recspark.releases.binding.hash_files", lambda *_: pytest.fail("a table was read"))
+    with open_release(released.lake, released.first) as release:
+        assert release.recommend([["i3"]], 3).item_ids
+
+
+def test_what_hashing_costs_is_said(released, capfd):
+    bound = json.loads(released.file("releases", released.first, "manifest.json").read_text())["inputs"]["tables"]
+    verify_release(released.lake, released.row(released.first))
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "read the data files of all tables" in line]
+    assert json.loads(line)["bytes"] == sum(table["bytes"] for table in bound.values())
+    assert all(len(table["sha256"]) == table["files"] for table in bound.values())
+
+
 def test_a_version_that_is_gone_is_named(released):
     table = released.file("tables", "item_embeddings")
     shutil.rmtree(table)
@@ -142,7 +185,9 @@ def test_a_table_that_was_replaced_under_its_version_is_named(released):
     rows = DeltaTable(path).to_pyarrow_table()
     shutil.rmtree(path)
     write_deltalake(path, rows.slice(0, 59))
-    assert "rows, bytes, digest differ from what the release was made from" in flaws(released)["table items"]
+    assert (
+        "rows, bytes, digest, stage, key differ from what the release was made from" in flaws(released)["table items"]
+    )
 
 
 def turn_column(released, column, turned):
