@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from recspark.cli import app
-from recspark.errors import LakeError, RecsparkError, ReleaseError
+from recspark.errors import ConfigError, LakeError, RecsparkError, ReleaseError
 from recspark.lake.folders import find_flaw, unpublish_folder
 from recspark.pipeline import release as module
 from recspark.pipeline.release import find_lake, find_limits
@@ -92,6 +92,24 @@ def test_publish_takes_defaults_without_a_section(released, conf, monkeypatch):
     assert "is READY; make it active by `recspark release activate" in say("release", "publish", conf, "run.seed=2")
     assert "is READY" in say("release", "publish", conf, "release=null")
     assert asked == [(["run.seed=2"], "index"), (["release=null", "release={}"], "index")]
+
+
+def test_settings_go_with_a_config_as_in_other_commands(released, conf):
+    there = f"paths.lake={released.lake}"
+    with pytest.raises(ReleaseError, match=r"refused by 1 gate: min_coverage"):
+        say("release", "activate", conf, released.first, there, "release.gates.min_coverage=0.999")
+    assert f"{released.first} is active" in say("release", "activate", conf, there, released.first)
+    assert "all as it was published" in say("release", "verify", conf, there)
+    assert "all as it was published" in say("verify", "release", conf, there, released.first)
+    assert released.second in say("release", "list", conf, there)
+    assert f"release {released.first}  ACTIVE" in say("release", "show", conf, there)
+    assert f"{released.second} is active" in say("release", "rollback", conf, released.second, there)
+    assert "kept " in say("lake", "gc", conf, there, "--dry-run")
+    assert "would free" in say("lake", "vacuum", conf, there, "--dry-run")
+    with pytest.raises(ConfigError, match="takes one release, and settings as key=value"):
+        say("release", "show", conf, "ab", "cd")
+    with pytest.raises(ConfigError, match=r"run.seed=2: settings are those of a config, and .* is a lake"):
+        say("release", "activate", released.lake, "run.seed=2")
 
 
 def test_a_lake_is_named_by_itself_or_by_a_config(conf, tmp_path):
