@@ -124,10 +124,12 @@ def find_table_flaw(lake: str, label: str, bound: dict[str, Any], with_contents:
             return f"{where}: {', '.join(changed)} differ from what the release was made from: replaced since"
         if lost := _find_lost_files(uri, files):
             return f"{where}: {len(lost)} data files lost or cut short: {_shorten(lost)}"
+        if "sha256" not in bound:
+            return f"{where}: the release was made before files were hashed; publish it again"
         hashes = hash_files(uri, [path for path, *_ in files]) if with_contents else {}
     except LakeError as error:
         return str(error)
-    differ = [path for path, sha256 in hashes.items() if sha256 != bound["sha256"].get(path)]
+    differ = [path for path, sha256 in hashes.items() if bound["sha256"].get(path) != sha256]
     if differ:
         return f"{where}: SHA-256 differs from what the release was made from: {_shorten(differ)}: damaged or replaced"
     return None

@@ -159,6 +159,11 @@ def test_a_version_of_another_stage_or_config_is_named(released):
     assert "at version 0: stage differ from what the release was made from" in found["table users"]
 
 
+def test_a_release_made_before_files_were_hashed_is_told_apart(released):
+    forge(released, lambda manifest: manifest["inputs"]["tables"]["items"].pop("sha256"))
+    assert "was made before files were hashed; publish it again" in flaws(released)["table items"]
+
+
 def test_opening_reads_no_tables(released, monkeypatch):
     monkeypatch.setattr("recspark.releases.binding.hash_files", lambda *_: pytest.fail("a table was read"))
     with open_release(released.lake, released.first) as release:
