@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from recspark import __version__
-from recspark.cli_releases import Id, Where, lake_app, release_app
+from recspark.cli_releases import Where, Words, lake_app, release_app
 from recspark.cli_releases import verify as verify_release
 from recspark.ending import calm_ending
 from recspark.errors import RecsparkError
@@ -241,9 +241,9 @@ def export(
 
 
 @verify_app.command()
-def release(where: Where, release_id: Id = None) -> None:
+def release(where: Where, words: Words = None) -> None:
     """The same as `recspark release verify`."""
-    verify_release(where, release_id)
+    verify_release(where, words)
 
 
 @verify_app.command()

@@ -54,11 +54,13 @@ class IndexConfig(Section):
     refine_factor: PositiveInt = 8
     """Candidates a result in the refine stage."""
     target_recall: Share = 0.95
-    """Recall@10 against exact search that nprobe is chosen for."""
+    """Recall@10 against exact search, of items' and of users' vectors, that nprobe is chosen for: the smallest by which
+    both reach it and `min_recall`."""
     min_recall: Share = 0.0
     """The build fails when the chosen setting stays below."""
     num_queries: PositiveInt = 1000
-    """Item vectors (by hash) searched exactly and through the index to measure recall."""
+    """Item vectors (by hash), and as many of users where the model has some, searched exactly and through the index to
+    measure recall."""
     fill: tuple[Literal["neighbours", "content"], ...] = ()
     """Vectors for active items that the model has none for, the first way that finds some; none by default. neighbours:
     the mean of their neighbours' in the item graph, weighted by score. content: the mean over their categorical and

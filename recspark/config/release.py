@@ -16,7 +16,7 @@ class GatesConfig(Section):
     metric: str | None = None
     """The metric of the next two gates, such as ndcg@20; recall at the largest of evaluate.ks by default."""
     max_metric_drop: Share | None = 0.05
-    """Share of the active release's value that may be lost; of releases that were evaluated in the same way."""
+    """Share of the active release's value that may be lost; refuses where that was evaluated in another way."""
     min_over_baselines: dict[str, NonNegativeFloat] = Field(default={"popularity": 1.0})
     """By baseline: the least ratio of the metric to that baseline's. Those that were not evaluated are skipped."""
     min_coverage: Share | None = 0.01

@@ -237,6 +237,7 @@ RELEASES = _table(
         c.CHANGED_AT: _TS,
         c.ACTIVATED_AT: _TS,  # null for one that never was active
     },
+    format_version=2,  # since manifests hold the hashes of data files: releases made before are published again
 )
 
 TABLES = {

@@ -23,7 +23,7 @@ from recspark.index.item_vectors import ItemVectors
 from recspark.index.metric import Space, fit_space
 from recspark.index.plan import IndexPlan, plan_from_facts
 from recspark.index.receipts import read_receipt, write_receipt
-from recspark.index.refine import encode_refine, fit_scale
+from recspark.index.refine import encode_rows, fit_scale
 from recspark.index.vectors import hash_sample
 from recspark.lake.storage import join
 from recspark.logs import log
@@ -86,7 +86,7 @@ def train_quantizers(
     write_faiss(index, join(folder, store.TRAINED))
     files = [store.TRAINED]
     if plan.refine != "none":
-        write_array(fit_scale(plan.refine, space.comparable(items.vectors)), join(folder, store.REFINE_SCALE))
+        write_array(fit_scale(plan.refine, space, items.vectors), join(folder, store.REFINE_SCALE))
         files.append(store.REFINE_SCALE)
     facts = {
         "plan": plan.to_facts(),
@@ -134,7 +134,7 @@ def add_shard(
     files = [store.shard_name(shard)]
     if trained.plan.refine != "none":
         scale = read_array(join(trained.folder, store.REFINE_SCALE))
-        codes = encode_refine(trained.plan.refine, trained.space.comparable(items.vectors[rows]), scale)
+        codes = encode_rows(trained.plan.refine, trained.space, items.vectors, rows, scale)
         write_array(codes, join(folder, store.refine_name(shard)))
         files.append(store.refine_name(shard))
     facts = {"count": len(rows), "fingerprint": store.quantizer_fingerprint(index)}

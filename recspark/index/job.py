@@ -14,9 +14,17 @@ from recspark.index import incremental
 from recspark.index.backends import check_backend, describe_backend
 from recspark.index.build import Trained, add_shards, collect_shards, list_unfinished, read_trained, train_quantizers
 from recspark.index.files import FOLDER
-from recspark.index.finish import Measured, check_recall, find_drift, measure, publish_index, write_single_file
+from recspark.index.finish import (
+    Measured,
+    check_recall,
+    find_drift,
+    make_probe,
+    measure,
+    publish_index,
+    write_single_file,
+)
 from recspark.index.ids import ItemIds
-from recspark.index.inputs import Build, read_items
+from recspark.index.inputs import Build, count_items, read_items, read_users
 from recspark.index.item_vectors import ItemVectors
 from recspark.index.plan import IndexPlan, check_disk, check_memory, plan_index
 from recspark.index.steps import WHOLE, Share, wait_until_there
@@ -54,17 +62,27 @@ def build_index(run: Run, share: Share = WHOLE) -> None:
 
 def _build_whole(build: Build, share: Share) -> None:
     """Of a process that trains or finishes: it needs all vectors."""
-    config, items = build.config, read_items(build)
+    config, free_bytes = build.config, free_memory_bytes()
+    _check_before_reading(build, free_bytes)
+    items = read_items(build)
     if share.trains:
         unpublish_folder(build.run.lake, FOLDER, build.stage.id)
-        if config.incremental and _build_incremental(build, items):
+        if config.incremental and _build_incremental(build, items, free_bytes):
             return
-    trained = _train(build, items) if share.trains else _wait_for_training(build)
+    trained = _train(build, items, free_bytes) if share.trains else _wait_for_training(build)
     if trained is None:
         return
     add_shards(build.folder, build.digest, items, trained, share.shards_of(trained.plan.num_shards), config.backend)
     if share.finishes:
         _finish(build, share, items, trained)
+
+
+def _check_before_reading(build: Build, free_bytes: int) -> None:
+    """The plan by number and length of the vectors alone; a bias, and items that are filled in, come on top."""
+    num_vectors, dim = count_items(build)
+    if num_vectors and not build.config.fill:
+        metric = str(build.table.record.facts["metric"])
+        check_memory(plan_index(build.config, num_vectors, dim, metric, False), free_bytes)
 
 
 def _add_part(build: Build, share: Share) -> None:
@@ -80,17 +98,18 @@ def _add_part(build: Build, share: Share) -> None:
     add_shards(build.folder, build.digest, items, trained, shards, build.config.backend)
 
 
-def _train(build: Build, items: ItemVectors) -> Trained:
+def _train(build: Build, items: ItemVectors, free_bytes: int) -> Trained:
+    """``free_bytes`` of memory were free before the vectors were read."""
     config, found = build.config, read_trained(build.folder, build.digest)
     if found:
-        check_memory(found.plan, free_memory_bytes())
+        check_memory(found.plan, free_bytes)
         check_backend(config.backend, found.plan)
         log(_STAGE, f"{found.plan.name}: quantizers kept from an earlier build")
         return found
     plan = plan_index(config, len(items), items.dim, items.metric, bool(items.bias.any()))
     check_backend(config.backend, plan)
     _log_plan(plan, config.backend)
-    check_memory(plan, free_memory_bytes())
+    check_memory(plan, free_bytes)
     check_disk(plan, free_disk_bytes(build.folder), config.single_file)
     with timed(_STAGE, f"trained {plan.name}") as facts:
         facts["sample"] = plan.train_size
@@ -137,7 +156,7 @@ def _finish(build: Build, share: Share, items: ItemVectors, trained: Trained) ->
     _publish(build, items, ids, trained, facts, files, None)
 
 
-def _build_incremental(build: Build, items: ItemVectors) -> bool:
+def _build_incremental(build: Build, items: ItemVectors, free_bytes: int) -> bool:
     """Publishes an index on top of an earlier one; False where all has to be built anew, with the reason in the log."""
     config = build.config.incremental
     assert config
@@ -146,8 +165,11 @@ def _build_incremental(build: Build, items: ItemVectors) -> bool:
         log(_STAGE, "built whole: there is no earlier index of the same knobs to go on from")
         return False
     base, changes = found
-    check_memory(base.trained.plan, free_memory_bytes())
-    check_backend(build.config.backend, base.trained.plan)
+    plan = base.trained.plan
+    check_memory(plan, free_bytes)
+    check_backend(build.config.backend, plan)
+    share = len(changes.added) / plan.num_vectors
+    check_disk(plan, free_disk_bytes(build.folder), build.config.single_file, share)
     where = (build.folder, build.digest)
     incremental.add_delta(*where, items, base, changes, build.config.backend)
     log(_STAGE, "delta built", base=base.manifest.id, **changes.counts)
@@ -175,7 +197,8 @@ def _publish(
         "quantizer_fingerprint": trained.fingerprint,
         "build": build.digest,
     }
-    measured = measure(build.folder, facts, ids, items, build.config, run.seed, base.manifest.facts if base else None)
+    probe = make_probe(items, read_users(build), build.config, run.seed)
+    measured = measure(build.folder, facts, ids, probe, build.config, base.manifest.facts if base else None)
     if base and (reason := find_drift(measured, build.config)):
         log(_STAGE, f"built whole: {reason}", base=base.manifest.id)
         incremental.remove_delta(*where, base)

@@ -24,6 +24,7 @@ from recspark.contracts.shards import shard_range
 Floats = NDArray[np.float32]
 
 COSINE, IP, L2 = METRICS = ("cosine", "ip", "l2")
+_ROWS_AT_ONCE = 32_768
 _ROUNDING = 1e-6
 """By so much, relative to its square, a norm may exceed the space's radius."""
 
@@ -123,7 +124,9 @@ class Space:
 
     def _squares(self, vectors: Floats, bias: Floats) -> NDArray[np.float64]:
         """Squared norms [N] of (v, b - shift)."""
-        squares: NDArray[np.float64] = np.square(self.comparable(vectors), dtype=np.float64).sum(axis=1)
+        squares = np.empty(len(vectors))
+        for part in row_blocks(len(vectors)):
+            squares[part] = squared_norms(self.comparable(vectors[part]))
         return squares + np.square(bias.astype(np.float64) - self.bias_shift) if self.has_bias else squares
 
     def _spread(self, columns: Floats) -> Floats:
@@ -163,6 +166,22 @@ def column_places(dim: int, num_parts: int) -> NDArray[np.int64]:
 
 
 def unit_rows(vectors: Floats) -> Floats:
-    """Rows divided by their norms; a zero row stays zero."""
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))[:, None]
-    return np.asarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float32)
+    """Rows divided by their norms; a zero row stays zero. By blocks: the division is in float64."""
+    units = np.empty(vectors.shape, np.float32)
+    for part in row_blocks(len(vectors)):
+        norms = np.sqrt(np.einsum("nd,nd->n", vectors[part], vectors[part], dtype=np.float64))[:, None]
+        units[part] = vectors[part] / np.where(norms > 0, norms, 1.0)
+    return units
+
+
+def squared_norms(vectors: Floats) -> NDArray[np.float64]:
+    """[N], in float64, by blocks: squares of all at once would take twice what the vectors take."""
+    squares = np.empty(len(vectors))
+    for part in row_blocks(len(vectors)):
+        squares[part] = np.square(vectors[part], dtype=np.float64).sum(axis=1)
+    return squares
+
+
+def row_blocks(num_rows: int) -> list[slice]:
+    """Slices of some rows each."""
+    return [slice(start, min(start + _ROWS_AT_ONCE, num_rows)) for start in range(0, num_rows, _ROWS_AT_ONCE)]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from recspark.errors import IndexBuildError
-from recspark.index.estimate import HNSW_LINKS, build_bytes, code_bytes, search_bytes
+from recspark.index.estimate import HNSW_LINKS, build_bytes, code_bytes, refine_bytes, search_bytes
 from recspark.index.metric import augmented_dim, padded_dim
 from recspark.memory import gib
 
@@ -31,7 +31,8 @@ class IndexPlan:
     """What will be built. ``dim`` is the augmented dimension, ``padded_dim`` the faiss index's.
 
     ``nlist`` is 0 without inverted lists, ``m`` and ``nbits`` without product quantizer; ``code_bytes`` is what an item
-    takes in a shard, ``build_bytes`` the peak of the build, ``search_bytes`` what an opened index holds.
+    takes in a shard, ``build_bytes`` the peak of the build, ``search_bytes`` what an opened index holds, the second
+    stage's codes included, and what its files take.
     """
 
     kind: str
@@ -99,7 +100,8 @@ def plan_index(config: "IndexConfig", num_vectors: int, vector_dim: int, metric:
     if config.opq != opq:
         reasons.append(f"index.opq is not used: {kind} has no codes to rotate for")
     width = code_bytes(kind, padded, m, nbits)
-    held = search_bytes(num_vectors, width, config.num_shards, nlist, padded, m, nbits)
+    width_in_all = width + refine_bytes(refine, vector_dim)
+    held = search_bytes(num_vectors, width_in_all, config.num_shards, nlist, padded, m, nbits)
     return IndexPlan(
         kind=kind,
         num_vectors=num_vectors,
@@ -189,12 +191,13 @@ def check_memory(plan: IndexPlan, free_bytes: int, share: float = 1.0) -> None:
         )
 
 
-def check_disk(plan: IndexPlan, free_bytes: int | None, is_single: bool = False) -> None:
-    """Checks that the finished index fits where it goes, twice where it ``is_single`` too; None: a store, never full.
+def check_disk(plan: IndexPlan, free_bytes: int | None, is_single: bool = False, share: float = 1.0) -> None:
+    """Checks that the finished index fits where it goes, or a delta of a ``share`` of its items, and beside it one file
+    of all where it ``is_single`` too; None: a store, never full.
 
     Raises: IndexBuildError with the estimate, what is free and what would lower it.
     """
-    needed = plan.search_bytes * (2 if is_single else 1)
+    needed = int(plan.search_bytes * (share + is_single))
     if free_bytes is not None and needed > free_bytes:
         ways = ["lower index.m", *(["set index.refine to none"] if plan.refine != "none" else [])]
         ways += ["leave index.single_file out"] if is_single else []

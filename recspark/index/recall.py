@@ -29,6 +29,7 @@ class CurvePoint:
     """One setting of the sweep; latencies are of single queries, ``queries_per_second`` of one batch (top 10).
 
     ``effort`` is nprobe or ef_search, ``refine_factor`` the candidates a result in the second stage (1 without one).
+    Recalls are of items' own vectors; those of users' vectors, which lie elsewhere, stand apart (None without any).
     """
 
     effort: int | None
@@ -39,10 +40,16 @@ class CurvePoint:
     p99_ms: float
     queries_per_second: float
     refine_factor: int = 1
+    user_recall_at_10: float | None = None
+    user_recall_at_100: float | None = None
 
     def recall_at(self, k: int) -> float:
-        """The recall at one of ``DEPTHS``."""
-        return {1: self.recall_at_1, 10: self.recall_at_10, 100: self.recall_at_100}[k]
+        """The recall at 10 or 100, of items or users, whichever is lower."""
+        items, users = {
+            10: (self.recall_at_10, self.user_recall_at_10),
+            100: (self.recall_at_100, self.user_recall_at_100),
+        }[k]
+        return items if users is None else min(items, users)
 
     def to_facts(self) -> dict[str, Any]:
         """Plain values, rounded for the manifest."""
@@ -84,12 +91,16 @@ class ExactSearch:
 
 
 class RecallProbe:
-    """Queries with their exact results. ``own_idx`` int64[Q] are the items they come from: left out of both lists."""
+    """Queries with their exact results. ``own_idx`` int64[Q] are the items they come from: left out of both lists.
+    ``users`` float32[U, dim] are vectors of users, which are measured beside them.
+    """
 
-    def __init__(self, items: ItemVectors, queries: Floats, own_idx: Ids) -> None:
+    def __init__(self, items: ItemVectors, queries: Floats, own_idx: Ids, users: Floats | None = None) -> None:
         self._exact, self._queries, self._own_idx = ExactSearch(items), queries, own_idx
         depth = min(DEPTHS[-1], max(len(items) - 1, 1))
         self._wanted = without_own(*self._exact.search(queries, depth + 1), own_idx, depth)[1]
+        none_idx = np.full(0 if users is None else len(users), NO_ID)
+        self._of_users = RecallProbe(items, users, none_idx) if users is not None and len(users) else None
 
     def measure_curve(
         self, index: ShardedIndex, efforts: Sequence[int | None], target: float | None
@@ -98,24 +109,30 @@ class RecallProbe:
         points: list[CurvePoint] = []
         for effort in efforts:
             points.append(self.measure_point(index, effort))
-            if target is not None and min(points[-1].recall_at_10, points[-1].recall_at_100) >= target:
+            if target is not None and min(points[-1].recall_at(10), points[-1].recall_at(100)) >= target:
                 break
         return points
 
     def measure_point(self, index: ShardedIndex, effort: int | None) -> CurvePoint:
         """Recall and speed at one setting."""
-        recalls, seconds = [], []
-        for k in (min(k, self._wanted.shape[1]) for k in DEPTHS):
-            # A search for each k: a longer list sees more candidates, so its head is better than a short list.
-            started = time.perf_counter()
-            found = index.search(self._queries, k + 1, effort=effort)
-            seconds.append(time.perf_counter() - started)
-            ids, _ = without_own(*found, self._own_idx, k)
-            recalls.append(recall_at(k, self._exact.scores_of(self._queries, ids), self._wanted))
+        (at_1, _), (at_10, seconds), (at_100, _) = (self._measure_recall(index, effort, k) for k in DEPTHS)
         p50_ms, p99_ms = _latency_ms(index, self._queries[:_NUM_TIMED], effort)
-        speed = len(self._queries) / max(seconds[1], 1e-9)
-        at_1, at_10, at_100 = recalls
-        return CurvePoint(effort, at_1, at_10, at_100, p50_ms, p99_ms, speed, index.refine_factor)
+        speed = len(self._queries) / max(seconds, 1e-9)
+        point = CurvePoint(effort, at_1, at_10, at_100, p50_ms, p99_ms, speed, index.refine_factor)
+        if self._of_users is None:
+            return point
+        of_users = [self._of_users._measure_recall(index, effort, k)[0] for k in DEPTHS[1:]]
+        return replace(point, user_recall_at_10=of_users[0], user_recall_at_100=of_users[1])
+
+    def _measure_recall(self, index: ShardedIndex, effort: int | None, k: int) -> tuple[float, float]:
+        """(recall@k, seconds) of one search: a list of 100 sees more candidates, so its first 10 are better than a
+        list of 10."""
+        k = min(k, self._wanted.shape[1])
+        started = time.perf_counter()
+        found = index.search(self._queries, k + 1, effort=effort)
+        seconds = time.perf_counter() - started
+        ids, _ = without_own(*found, self._own_idx, k)
+        return recall_at(k, self._exact.scores_of(self._queries, ids), self._wanted), seconds
 
 
 def recall_at(k: int, reached: Floats, wanted: Floats) -> float:
@@ -123,13 +140,13 @@ def recall_at(k: int, reached: Floats, wanted: Floats) -> float:
 
     ``reached`` float32[Q, K] are exact scores of what was found (-inf: nothing), ``wanted`` float32[Q, K] those of the
     exact results, best first. A found item counts when it scores like the exact k-th or better, so that equal
-    items stand in for each other.
+    items stand in for each other. Where there is nothing to find, as beside a catalogue's only item, all is found.
     """
     scale = max(float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)), 1e-30)
     real = np.isfinite(wanted[:, :k]).sum(axis=1)
     last = np.where(np.isfinite(wanted[:, :k]), wanted[:, :k], np.inf).min(axis=1)
     hits = (reached[:, :k] >= last[:, None] - _TIE * scale).sum(axis=1)
-    return float(np.mean(np.minimum(hits, real) / np.maximum(real, 1)))
+    return float(np.mean(np.where(real > 0, np.minimum(hits, real) / np.maximum(real, 1), 1.0)))
 
 
 def without_own(ids: Ids, scores: Floats, own_idx: Ids, k: int) -> tuple[Ids, Floats]:
@@ -139,15 +156,18 @@ def without_own(ids: Ids, scores: Floats, own_idx: Ids, k: int) -> tuple[Ids, Fl
     return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def choose_point(curve: list[CurvePoint], k: int, target: float, asked: int | None = None) -> CurvePoint:
-    """The point that was asked for, else the cheapest whose recall@k reaches ``target``.
+def choose_point(
+    curve: list[CurvePoint], k: int, target: float, asked: int | None = None, floor: float = 0.0
+) -> CurvePoint:
+    """The point that was asked for, else the cheapest whose recall@k reaches ``target`` and ``floor``.
 
-    Where none does, the cheapest that comes within .005 of the best.
+    Where none reaches both, the cheapest that comes within .005 of the best, and not below the floor unless all are.
     """
     if asked is not None:
         return next(point for point in curve if point.effort == asked)
     recalls = [point.recall_at(k) for point in curve]
-    enough = min(target, max(recalls) - _NEARLY)
+    best, wanted = max(recalls), max(target, floor)
+    enough = wanted if best >= wanted else max(best - _NEARLY, min(floor, best))
     return next(point for point, recall in zip(curve, recalls, strict=True) if recall >= enough)
 
 

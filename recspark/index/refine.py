@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recspark.index.engine import faiss
-from recspark.index.metric import L2, Floats, Space
+from recspark.index.metric import L2, Floats, Space, row_blocks
 
 Codes = NDArray[np.float16] | NDArray[np.uint8]
 
@@ -21,19 +21,31 @@ _SQ8_SLACK = 2.0
 _FP16_MAX = 65_504.0
 
 
-def fit_scale(kind: str, vectors: Floats) -> Floats:
-    """float32[2, D] (offset, step) for ``fp16`` or ``sq8`` codes of these comparable vectors.
+def fit_scale(kind: str, space: Space, vectors: Floats) -> Floats:
+    """float32[2, D] (offset, step) for ``fp16`` or ``sq8`` codes of these vectors.
 
     fp16 divides by the largest absolute value, so that nothing overflows; sq8 spans each column's own range.
     """
     scale = np.zeros((2, vectors.shape[1]), np.float32)
+    low, high = np.full_like(scale[0], np.inf), np.full_like(scale[0], -np.inf)
+    for part in row_blocks(len(vectors)):
+        block = space.comparable(vectors[part])
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
     if kind == "fp16":
-        scale[1] = max(float(vectors.max()), -float(vectors.min())) or 1.0
+        scale[1] = max(float(high.max()), -float(low.min())) or 1.0
     else:
-        scale[0] = vectors.min(axis=0)
-        spans = vectors.max(axis=0) - scale[0]
+        scale[0] = low
+        spans = high - low
         scale[1] = np.where(spans > 0, spans, 1.0) / _SQ8_STEPS
     return scale
+
+
+def encode_rows(kind: str, space: Space, vectors: Floats, rows: NDArray[np.int64], scale: Floats) -> Codes:
+    """Codes [R, D] of some rows of all vectors, by blocks, so that nothing is copied whole."""
+    codes = np.empty((len(rows), vectors.shape[1]), np.float16 if kind == "fp16" else np.uint8)
+    for part in row_blocks(len(rows)):
+        codes[part] = encode_refine(kind, space.comparable(vectors[rows[part]]), scale)
+    return codes
 
 
 def encode_refine(kind: str, vectors: Floats, scale: Floats) -> Codes:

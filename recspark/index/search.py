@@ -13,11 +13,14 @@ from recspark.index.engine import FaissIndex, faiss
 from recspark.index.ids import ItemIds
 from recspark.index.metric import Floats, Space
 from recspark.index.refine import RefineVectors
+from recspark.index.scope import Scope
 from recspark.index.shards import Shards
 from recspark.index.topk import NO_ID, Ids, largest_k
 
 SHALLOW_K = 10
 """Longer result lists are searched with ``deep_effort``: few lists may hold 10 good items, but not 100."""
+DEEP_K = 100
+"""Up to here the manifest's efforts were chosen by recall."""
 QUERY_BLOCK = 1024
 """Queries searched at a time by a thread: bounds what candidates of all shards take."""
 
@@ -78,39 +81,47 @@ class ShardedIndex:
     ) -> tuple[Ids, Floats]:
         """The k best items of each query: (item_idx int64[Q, k], score float32[Q, k]), best first.
 
-        Rows short of k end in (-1, -inf): fewer items, or fewer in the lists that were searched. Many queries go in
-        blocks, each in a thread of its own, with the same result; beyond the result a thread holds one block.
+        Rows short of k end in (-1, -inf): there are no more items. Many queries go in blocks, each in a thread of its
+        own, with the same result; beyond the result a thread holds one block.
+
+        The manifest's effort holds where it is enough: a query whose lists hold fewer than 4 k items, or of whose lists
+        a filter leaves less than four fifths, is searched in more (`InvertedLists.choose`), up to all. A graph that
+        sees fewer than k, with a filter 4 k, is scanned.
 
         Args:
             queries: float32[Q, dim].
             k: Results a query.
             allowed: Items that every query may get: item_idx, or a bitmap bool[item_idx] (`filters`); all by default.
             blocked: Items that none may get, likewise.
-            effort: nprobe or ef_search instead of the manifest's.
+            effort: nprobe or ef_search instead of the manifest's: exactly that, so rows may run short.
             num_threads: Blocks searched at once; as many as faiss would use by default.
 
         Raises: QueryError for queries of another dimension or with values that are not finite.
         """
         queries = self._check_queries(queries)
-        selector, effort = self._select(allowed, blocked, effort or self.effort_for(k))
+        scope = self._plan_scope(k, allowed, blocked, effort)
         ids = np.full((len(queries), k), NO_ID, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         depth = min(k, len(self))
 
         def search_block(part: slice) -> None:
-            ids[part, :depth], scores[part, :depth] = self._search_block(queries[part], depth, selector, effort)
+            ids[part, :depth], scores[part, :depth] = self._search_block(queries[part], depth, scope)
 
         _run_blocks(search_block, _blocks(len(queries)), num_threads or faiss.omp_get_max_threads())
         return ids, scores
 
     def effort_for(self, k: int) -> int:
-        """nprobe or ef_search of the manifest: chosen by recall@10, or by recall@100 where k is more than 10."""
-        return (self.effort if k <= SHALLOW_K else self.deep_effort) or self.effort or 1
+        """nprobe or ef_search of the manifest: chosen by recall@10, or by recall@100 where k is more than 10.
 
-    def _search_block(self, queries: Floats, k: int, selector: Any, effort: int) -> tuple[Ids, Floats]:
+        Beyond 100 a graph is searched with at least 2 k, as one of k finds 100 of 100 but fewer of 1,000.
+        """
+        effort = (self.effort if k <= SHALLOW_K else self.deep_effort) or self.effort or 1
+        return max(effort, 2 * k) if self.kind == "hnsw" and k > DEEP_K else effort
+
+    def _search_block(self, queries: Floats, k: int, scope: Scope) -> tuple[Ids, Floats]:
         encoded = self.space.encode_queries(queries)
         num_candidates = min(k * self.refine_factor, len(self))
-        distances, ids = self._shards.nearest(encoded.points, num_candidates, effort, selector)
+        distances, ids = self._shards.nearest(encoded.points, num_candidates, scope)
         if self.refine is None:
             return ids, self.space.scores(distances, encoded)
         rows = self.item_ids.rows_of(ids)
@@ -120,10 +131,19 @@ class ShardedIndex:
         scores, ids = largest_k(found + self.item_ids.bias[rows], ids, k)
         return ids, scores
 
-    def _select(self, allowed: NDArray[Any] | None, blocked: NDArray[Any] | None, effort: int) -> tuple[Any, int]:
-        """(faiss selector, effort): None and the same effort where every item may be found."""
+    def _plan_scope(
+        self, k: int, allowed: NDArray[Any] | None, blocked: NDArray[Any] | None, effort: int | None
+    ) -> Scope:
+        is_allowed = self._find_allowed(allowed, blocked)
+        num_allowed = len(self) if is_allowed is None else int(is_allowed.sum())
+        if effort is not None:
+            return Scope(effort, 0, is_allowed, num_allowed)
+        return Scope(self.effort_for(k), k, is_allowed, num_allowed)
+
+    def _find_allowed(self, allowed: NDArray[Any] | None, blocked: NDArray[Any] | None) -> NDArray[np.bool_] | None:
+        """bool[item_idx]; None where every item may be found."""
         if allowed is None and blocked is None:
-            return None, effort
+            return None
         size = int(self.item_ids.item_idx[-1]) + 1
         mask = np.zeros(size, np.bool_)
         mask[self.item_ids.item_idx] = True
@@ -131,9 +151,7 @@ class ShardedIndex:
             mask &= _to_bitmap(allowed, size)
         if blocked is not None:
             mask &= ~_to_bitmap(blocked, size)
-        # Lists are chosen before the filter: the fewer items pass, the more lists it takes to see as many.
-        effort = int(np.ceil(effort * len(self) / max(int(mask.sum()), 1)))
-        return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), effort
+        return mask
 
     def _check_queries(self, queries: Floats) -> Floats:
         queries = np.ascontiguousarray(queries, np.float32)

@@ -4,6 +4,7 @@ Shards of one training may also be joined in memory when they are opened: each a
 (measured: 8 shards asked one by one take three times the cpu, most of it for distance tables made 8 times).
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from numpy.typing import NDArray
 
 from recspark.errors import IndexBuildError
 from recspark.index.engine import FaissIndex, faiss, inner_index, rotation_of
+from recspark.index.estimate import HNSW_LINKS
+from recspark.index.lists import InvertedLists
 from recspark.index.metric import Floats
+from recspark.index.scope import Scope
 from recspark.index.topk import NO_ID, Ids, smallest_k
 
 _TIE_ROOM = {False: 1, True: 16}
@@ -32,7 +36,7 @@ class Shards:
         self._num_vectors = sum(int(shard.ntotal) for shard in self.indexes)
         self._tie_room = _TIE_ROOM[isinstance(self.indexes[0], faiss.IndexIVFPQFastScan)]
 
-    def nearest(self, points: Floats, k: int, effort: int, selector: Any = None) -> tuple[Floats, Ids]:
+    def nearest(self, points: Floats, k: int, scope: Scope) -> tuple[Floats, Ids]:
         """The k nearest of all shards, (distances, ids), each [Q, k]; ties go to the smaller id.
 
         faiss keeps any of the items that tie with the k-th; so more are asked for until the ties are complete, and
@@ -42,16 +46,54 @@ class Shards:
         if self._rotation is not None:
             points = self._rotation.apply(points)
         if self.kind == "hnsw":
-            return self._ask(points, k, effort, selector)
+            return self._nearest_in_graphs(points, k, scope)
+        lists = self._lists.choose(points, scope) if self.kind.startswith("ivf") else None
+        return self._scan(self.indexes, points, k, scope.selector, lists)
+
+    def _scan(
+        self, indexes: list[FaissIndex], points: Floats, k: int, selector: Any, lists: tuple[Floats, Ids] | None = None
+    ) -> tuple[Floats, Ids]:
+        """The k nearest of all vectors, or of those in the chosen ``lists``, with complete ties."""
         fetch = min(k + self._tie_room, max(self._num_vectors, k))
-        distances, ids = self._ask(points, fetch, effort, selector)
+        distances, ids = _ask(indexes, points, fetch, selector, lists)
         is_open = _ends_in_a_tie(distances, ids, k)
         while is_open.any() and fetch < self._num_vectors and fetch < k + _MOST_TIES:
             fetch = min(fetch * _TIE_GROWTH, self._num_vectors)
-            more = self._ask(points[is_open], fetch, effort, selector)
+            more = _ask(indexes, points[is_open], fetch, selector, lists and (lists[0][is_open], lists[1][is_open]))
             distances[is_open, :k], ids[is_open, :k] = more[0][:, :k], more[1][:, :k]
             is_open[is_open] = _ends_in_a_tie(*more, k)
         return distances[:, :k], ids[:, :k]
+
+    def _nearest_in_graphs(self, points: Floats, k: int, scope: Scope) -> tuple[Floats, Ids]:
+        """By the graphs; by a scan of their vectors where the steps would compare as many, and for queries whose steps
+        see too few items that may be found.
+        """
+        selector, effort, depth = scope.selector, scope.effort, k
+        if scope.num_results and selector:
+            depth = max(k, scope.num_seen)
+            effort = effort * self._num_vectors // max(scope.num_allowed, 1)
+            if scope.num_allowed <= effort * HNSW_LINKS:
+                return self._scan(self._flat, points, k, selector)
+        distances, ids = self._ask_graphs(points, depth, effort, selector)
+        is_short = (ids != NO_ID).sum(axis=1) < min(depth, scope.num_allowed)
+        if scope.num_results and is_short.any():
+            found = self._scan(self._flat, points[is_short], k, selector)
+            distances[is_short, :k], ids[is_short, :k] = found
+        return distances[:, :k], ids[:, :k]
+
+    def _ask_graphs(self, points: Floats, k: int, effort: int, selector: Any) -> tuple[Floats, Ids]:
+        chosen = {"sel": selector} if selector else {}
+        parameters = faiss.SearchParametersHNSW(efSearch=max(min(effort, self._num_vectors), k), **chosen)
+        return _merge([shard.search(points, k, params=parameters) for shard in self.indexes], k)
+
+    @cached_property
+    def _lists(self) -> InvertedLists:
+        return InvertedLists(self.indexes)
+
+    @cached_property
+    def _flat(self) -> list[FaissIndex]:
+        """Graphs without their links: the same vectors, scanned."""
+        return [_without_links(shard) for shard in self.indexes]
 
     def merge(self) -> FaissIndex:
         """One plain faiss index, rotation included, of all shards, which are emptied.
@@ -66,26 +108,30 @@ class Shards:
         self._outer[0].ntotal = self.indexes[0].ntotal
         return self._outer[0]
 
-    def _ask(self, points: Floats, k: int, effort: int, selector: Any) -> tuple[Floats, Ids]:
-        if self.kind.startswith("ivf"):
-            found = self._ask_lists(points, k, effort, selector)
-        else:
-            parameters = self._parameters(k, effort, selector)
-            found = [shard.search(points, k, params=parameters) for shard in self.indexes]
-        return smallest_k(np.hstack([d for d, _ in found]), np.hstack([i for _, i in found]), k)
 
-    def _ask_lists(self, points: Floats, k: int, nprobe: int, selector: Any) -> list[tuple[Floats, Ids]]:
-        """Every shard's answer from the same lists; all shards have the same quantizer."""
-        nprobe = min(nprobe, self.indexes[0].nlist)
-        list_distances, lists = self.indexes[0].quantizer.search(points, nprobe)
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe, **({"sel": selector} if selector else {}))
-        return [search_lists(shard, points, k, lists, list_distances, parameters) for shard in self.indexes]
+def _ask(
+    indexes: list[FaissIndex], points: Floats, k: int, selector: Any, lists: tuple[Floats, Ids] | None
+) -> tuple[Floats, Ids]:
+    """The k nearest of all indexes, in the same (distances, lists) [Q, W] where some were chosen."""
+    chosen = {"sel": selector} if selector else {}
+    if lists is None:
+        parameters = faiss.SearchParameters(**chosen) if chosen else None
+        return _merge([index.search(points, k, params=parameters) for index in indexes], k)
+    parameters = faiss.SearchParametersIVF(nprobe=lists[1].shape[1], **chosen)
+    return _merge([search_lists(index, points, k, lists[1], lists[0], parameters) for index in indexes], k)
 
-    def _parameters(self, k: int, effort: int, selector: Any) -> Any:
-        chosen = {"sel": selector} if selector else {}
-        if self.kind == "hnsw":
-            return faiss.SearchParametersHNSW(efSearch=max(min(effort, self._num_vectors), k), **chosen)
-        return faiss.SearchParameters(**chosen) if chosen else None
+
+def _merge(found: list[tuple[Floats, Ids]], k: int) -> tuple[Floats, Ids]:
+    return smallest_k(np.hstack([d for d, _ in found]), np.hstack([i for _, i in found]), k)
+
+
+def _without_links(shard: FaissIndex) -> FaissIndex:
+    """The vectors and ids of a graph as a flat index, which borrows the vectors."""
+    empty = faiss.IndexFlatL2(shard.d)
+    flat = faiss.IndexIDMap(empty)  # takes none that holds vectors
+    flat.index, flat.id_map, flat.ntotal = faiss.downcast_index(shard.index).storage, shard.id_map, shard.ntotal
+    flat.referenced_objects = [shard]
+    return flat
 
 
 def _ends_in_a_tie(distances: Floats, ids: Ids, k: int) -> NDArray[np.bool_]:
@@ -139,7 +185,8 @@ def search_lists(
     shard: FaissIndex, points: Floats, k: int, lists: Ids, list_distances: Floats, parameters: Any
 ) -> tuple[Floats, Ids]:
     """(distances, ids) of one IVF index over given lists [Q, nprobe]; faiss's own wrapper takes no parameters."""
-    points = np.ascontiguousarray(points)
+    points, lists = np.ascontiguousarray(points), np.ascontiguousarray(lists)
+    list_distances = np.ascontiguousarray(list_distances)
     distances = np.empty((len(points), k), np.float32)
     ids = np.empty((len(points), k), np.int64)
     pointers = [faiss.swig_ptr(a) for a in (lists, list_distances, distances, ids)]

@@ -101,6 +101,11 @@ def read_index_manifest(lake: str, index_id: str) -> Manifest:
         raise IndexReadError(str(error)) from error
     if manifest is None:
         raise IndexReadError(f"{uri}: no manifest.json, so no finished index; {rebuild_command(FOLDER)}")
+    if (manifest.kind, manifest.id) != (FOLDER, index_id):
+        raise IndexReadError(
+            f"{join(uri, 'manifest.json')}: is that of {manifest.kind}/{manifest.id}, in the folder of {index_id}; "
+            f"restore it, or {REBUILD}"
+        )
     if "build" not in manifest.facts:
         raise IndexReadError(f"{join(uri, 'manifest.json')}: no index, or one of an earlier format; {REBUILD}")
     digest = manifest_digest(manifest.counts, manifest.config, manifest.inputs, manifest.facts)

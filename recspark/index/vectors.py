@@ -6,22 +6,38 @@ from numpy.typing import NDArray
 from recspark.contracts.shards import hash_ids
 from recspark.errors import IndexBuildError
 from recspark.index.item_vectors import ItemVectors
-from recspark.index.metric import COSINE
+from recspark.index.metric import COSINE, L2, squared_norms
 
 _SHOWN_IDS = 5
 _ROWS_AT_ONCE = 65_536
+_LONGEST = float(np.sqrt(np.finfo(np.float32).max)) / 4
+"""Two points this far from the middle, bias included, are at most half of what float32 can square apart."""
 _DIGEST_SEED = 11
 
 
 def check_vectors(items: ItemVectors) -> None:
-    """Checks that every vector is made of numbers.
+    """Checks that every vector is made of numbers, and of such that distances can be told in float32.
 
-    Raises: IndexBuildError for NaN or infinite values, with count and first ids.
+    Raises: IndexBuildError for NaN, infinite or too large values, with count and first ids.
     """
     finite = np.isfinite(items.vectors).all(axis=1) & np.isfinite(items.bias)
     _refuse(items, ~finite, "hold NaN or infinite values", "look at the training log: it may have diverged")
     finite_queries = np.isfinite(items.queries).all(axis=1)
     _refuse(items, ~finite_queries, "have query vectors with NaN or infinite values", "look at the training log")
+    advice = "look at the training log: it may have diverged, or take metric cosine"
+    if items.metric != COSINE:
+        squares = squared_norms(items.vectors)
+        if items.metric == L2:  # queries of others are stretched to the vectors' length
+            squares = np.maximum(squares, squared_norms(items.queries))
+        is_long = squares > _LONGEST**2
+        _refuse(items, is_long, "are so long that their squares overflow float32", advice)
+    if items.metric != L2:  # there the bias is no square
+        _refuse(
+            items,
+            np.abs(items.bias) > _LONGEST,
+            "have a bias whose square overflows float32",
+            "look at the training log",
+        )
 
 
 def drop_zero_vectors(items: ItemVectors, *, is_part: bool = False) -> ItemVectors:

@@ -1,12 +1,16 @@
 """Immutable folders (``models/<id>``, ``indexes/<id>``): files first, ``manifest.json`` last, never a rename.
 
 A folder is there when its manifest is. A writer that died leaves files without one, which the next writer replaces.
+Where an index or a model is built again, its manifest waits as ``manifest.before.json``: a folder that has become what
+it was is given it back, since releases know folders by the hash of their manifests.
 What a folder has lost is seen in two steps: `find_flaw` compares sizes and is cheap enough for every run, `check_file`
 reads a whole file and is for those who are about to use it.
 """
 
 import datetime as dt
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -18,6 +22,8 @@ from recspark.errors import LakeError
 from recspark.lake.storage import join, open_filesystem, read_bytes, write_bytes
 
 _BUILDERS = {stage.folder or stage.side_folder: stage.name for stage in (TRAIN, INDEX_BUILD)}
+_REBUILT = tuple(_BUILDERS)
+_BEFORE_NAME = "manifest.before.json"
 _BUILDERS["releases"] = RELEASE.name
 
 
@@ -38,7 +44,10 @@ def publish_folder(
     facts: dict[str, Any],
     run_id: str,
 ) -> Manifest:
-    """Writes the manifest that makes the folder there; files that are named only are hashed first."""
+    """Writes the manifest that makes the folder there; files that are named only are hashed first.
+
+    Of an index or a model that was built again, from the same and with the same files, the earlier manifest.
+    """
     folder = folder_uri(lake, kind, folder_id)
     manifest = Manifest(
         kind=kind,
@@ -52,8 +61,28 @@ def publish_folder(
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         code_version=__version__,
     )
+    before = _read_before(folder) if kind in _REBUILT else None
+    if before and _is_rebuilt(before, manifest):
+        manifest = before
     write_bytes(join(folder, MANIFEST_NAME), manifest.to_json().encode())
+    _remove_file(join(folder, _BEFORE_NAME))
     return manifest
+
+
+def _read_before(folder: str) -> Manifest | None:
+    """The manifest of the folder before it was built again, as far as it can be read."""
+    content = read_bytes(join(folder, _BEFORE_NAME))
+    with suppress(ValueError):
+        return parse_manifest(content.decode()) if content else None
+    return None
+
+
+def _is_rebuilt(before: Manifest, now: Manifest) -> bool:
+    """Whether two manifests differ at most in when, by what run, and how fast the folder was built."""
+    found = parse_manifest(now.to_json())
+    return before == replace(
+        found, facts=before.facts, run_id=before.run_id, created_at=before.created_at, code_version=before.code_version
+    )
 
 
 def hash_file(folder: str, name: str) -> FileEntry:
@@ -108,7 +137,15 @@ def has_files(lake: str, kind: str, folder_id: str) -> bool:
 
 def unpublish_folder(lake: str, kind: str, folder_id: str) -> None:
     """Removes the manifest of a folder that is about to be built again, so that nobody opens it half done."""
-    filesystem, path = open_filesystem(join(folder_uri(lake, kind, folder_id), MANIFEST_NAME))
+    folder = folder_uri(lake, kind, folder_id)
+    content = read_bytes(join(folder, MANIFEST_NAME)) if kind in _REBUILT else None
+    if content is not None:
+        write_bytes(join(folder, _BEFORE_NAME), content)
+    _remove_file(join(folder, MANIFEST_NAME))
+
+
+def _remove_file(uri: str) -> None:
+    filesystem, path = open_filesystem(uri)
     if filesystem.get_file_info(path).type == pafs.FileType.File:
         filesystem.delete_file(path)
 

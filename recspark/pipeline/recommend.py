@@ -8,6 +8,7 @@ the same under spark-submit.
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from recspark.lake.folders import rebuild_command
 from recspark.lake.parts import PartFile, PartWriter, commit_parts
 from recspark.logs import Progress, log, timed
 from recspark.pipeline.open_run import open_finished_run
+from recspark.releases.leases import Lease, drop_lease
 from recspark.releases.pinned import pin_active
 from recspark.retrieval.moments import find_moment
 from recspark.retrieval.query import find_exact_reason
@@ -47,6 +49,13 @@ class Batch:
     listed: pa.Array | None
     """The user_ids asked for that are known; None for all users."""
     counts: dict[str, Any]
+    lease: Lease | None = None
+    """On the release that the lists come from."""
+
+    def close(self) -> None:
+        """Gives the lease back: the lists are committed, or will not be."""
+        if self.lease:
+            drop_lease(self.lease)
 
     @property
     def key(self) -> str:
@@ -72,23 +81,28 @@ def recommend_users(conf: str, overrides: Sequence[str]) -> tuple[int, str]:
 
     Raises: ConfigError, LakeError, QueryError, ReleaseError as `open_finished_run` and `plan_batch`.
     """
-    batch = plan_batch(open_finished_run(conf, overrides, TRAIN.name))
-    done = find_lists(batch)
-    if done is not None:
-        log(RECOMMEND.name, f"already done at version {done}")
-    return write_batch(batch) if done is None else done, batch.pinned.model_id
+    with closing(plan_batch(open_finished_run(conf, overrides, TRAIN.name))) as batch:
+        done = find_lists(batch)
+        if done is not None:
+            log(RECOMMEND.name, f"already done at version {done}")
+        return write_batch(batch) if done is None else done, batch.pinned.model_id
 
 
 def plan_batch(run: Run) -> Batch:
-    """The batch that a run's section `recommend` asks for.
+    """The batch that a run's section `recommend` asks for; to be closed when its lists are written.
 
     Raises: ConfigError for rules that leave nothing; LakeError when a table is missing, or the index where it is asked
     for; ReleaseError without an active release; QueryError for a source without users, or when no listed user is known.
     """
-    pinned = _pin_release(run) if run.config.recommend.release else _pin_run(run)
-    rules = replace(plan_rules(pinned.items, run.config.recommend), until_us=_find_moment(run, pinned))
-    listed, counts = _find_listed(run, pinned)
-    return Batch(_with_stage(run, pinned, listed, rules.until_us), pinned, rules, listed, counts)
+    pinned, lease = _pin_release(run) if run.config.recommend.release else (_pin_run(run), None)
+    try:
+        rules = replace(plan_rules(pinned.items, run.config.recommend), until_us=_find_moment(run, pinned))
+        listed, counts = _find_listed(run, pinned)
+        return Batch(_with_stage(run, pinned, listed, rules.until_us), pinned, rules, listed, counts, lease)
+    except BaseException:
+        if lease:
+            drop_lease(lease)
+        raise
 
 
 def write_batch(batch: Batch) -> int:
@@ -124,9 +138,9 @@ def _pin_run(run: Run) -> Pinned:
     return Pinned(run.lake, **tables, index_id=None if index is None or reason or search == "exact" else index.id)
 
 
-def _pin_release(run: Run) -> Pinned:
-    pinned = pin_active(run.lake)
-    return replace(pinned, index_id=None) if run.config.recommend.search == "exact" else pinned
+def _pin_release(run: Run) -> tuple[Pinned, Lease]:
+    pinned, lease = pin_active(run.lake)
+    return replace(pinned, index_id=None) if run.config.recommend.search == "exact" else pinned, lease
 
 
 def _find_moment(run: Run, pinned: Pinned) -> int | None:

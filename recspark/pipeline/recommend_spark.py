@@ -7,6 +7,7 @@ and index from the lake themselves, so they need its credentials, and numpy, num
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 import pyarrow as pa
 from pyspark import Broadcast
@@ -35,15 +36,15 @@ def recommend_by_spark(conf: str, overrides: Sequence[str]) -> None:
 
     Raises: as that does.
     """
-    batch = plan_batch(open_finished_run(conf, overrides, TRAIN.name))
-    done = find_lists(batch)
-    if done is not None:
-        log(RECOMMEND.name, f"already done at version {done}")
-        return
-    spark = build_spark(batch.run)
-    with explaining_failures(RECOMMEND.name, batch.run.lake), timed(RECOMMEND.name, "listed") as shown:
-        shown["version"] = write_lists(spark, batch)
-    spark.stop()
+    with closing(plan_batch(open_finished_run(conf, overrides, TRAIN.name))) as batch:
+        done = find_lists(batch)
+        if done is not None:
+            log(RECOMMEND.name, f"already done at version {done}")
+            return
+        spark = build_spark(batch.run)
+        with explaining_failures(RECOMMEND.name, batch.run.lake), timed(RECOMMEND.name, "listed") as shown:
+            shown["version"] = write_lists(spark, batch)
+        spark.stop()
 
 
 def write_lists(spark: SparkSession, batch: Batch) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from recspark.config import load_config
 from recspark.contracts.stages import INDEX_BUILD, RELEASE
-from recspark.errors import ReleaseError
+from recspark.errors import ConfigError, ReleaseError
 from recspark.lake.arrow import find_done
 from recspark.lake.storage import check_lake
 from recspark.pipeline.open_run import open_finished_run
@@ -16,22 +16,38 @@ from recspark.releases.registry import Registry, ReleaseRow, read_registry
 _SUFFIXES = (".yaml", ".yml")
 
 
-def find_lake(where: str) -> str:
+def split_words(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """(the release, settings) of what stands behind a lake or config; None for no release.
+
+    Raises: ConfigError for more than one release.
+    """
+    overrides = [word for word in words or () if "=" in word]
+    names = [word for word in words or () if "=" not in word]
+    if len(names) > 1:
+        raise ConfigError(f"{' '.join(names)}: takes one release, and settings as key=value")
+    return names[0] if names else None, overrides
+
+
+def find_lake(where: str, overrides: Sequence[str] = ()) -> str:
     """The lake that a folder, URI or config names.
 
-    Raises: ConfigError for a wrong config, LakeError for a place that cannot be a lake, ReleaseError for a local one
-    that is not there.
+    Raises: ConfigError for a wrong config, or overrides of none, LakeError for a place that cannot be a lake,
+    ReleaseError for a local one that is not there.
     """
-    lake = load_config(where).paths.lake if _is_config(where) else where
+    if overrides and not _is_config(where):
+        raise ConfigError(
+            f"{' '.join(overrides)}: settings are those of a config, and {where} is a lake; give a YAML file"
+        )
+    lake = load_config(where, overrides).paths.lake if _is_config(where) else where
     check_lake(lake)
     if "://" not in lake and not Path(lake).is_dir():
         raise ReleaseError(f"{lake}: no such folder; give the lake, or the YAML file of a run that has been built")
     return lake
 
 
-def find_limits(where: str) -> dict[str, Any] | None:
+def find_limits(where: str, overrides: Sequence[str] = ()) -> dict[str, Any] | None:
     """The gates of a config that has section `release`; None for a lake, or a config without."""
-    section = load_config(where).release if _is_config(where) else None
+    section = load_config(where, overrides).release if _is_config(where) else None
     return None if section is None else section.gates.model_dump(mode="json")
 
 

@@ -20,13 +20,14 @@ from recspark.ending import calm_ending
 from recspark.errors import ConfigError, LakeError, RankLost, RecsparkError
 from recspark.lake.arrow import find_table
 from recspark.lake.failures import explaining_failures
-from recspark.lake.folders import find_flaw
+from recspark.lake.folders import find_flaw, has_files
 from recspark.lake.locks import stage_lock
 from recspark.logs import log
 from recspark.pipeline.hints import filled_in
 from recspark.pipeline.open_run import open_job_run
 from recspark.pipeline.plan import find_state
-from recspark.releases.registry import read_registry
+from recspark.releases.binding import INDEXES, MODELS
+from recspark.releases.holders import find_holder
 from recspark.training.stopping import EXIT_CHECKPOINTED
 
 if TYPE_CHECKING:
@@ -149,19 +150,22 @@ def run_stages(run: Run, names: Sequence[str]) -> None:
 
 
 def check_not_served(run: Run, name: str, flaw: str) -> None:
-    """Checks that a stage, built again, does not write over a whole folder that the active release serves.
+    """Checks that a stage, built again, does not write over a folder that a release refers to: the active one, one that
+    can become active again, or one that a reader has leased. A folder that has lost something itself may be mended.
 
     Raises: LakeError where it would.
     """
-    folder = run.stages[name].spec.folder or run.stages[name].spec.side_folder
-    if folder not in ("indexes", "models") or find_flaw(run.lake, folder, run.stages[name].id):
+    folder, folder_id = run.stages[name].spec.folder or run.stages[name].spec.side_folder, run.stages[name].id
+    if folder not in (INDEXES, MODELS) or not has_files(run.lake, folder, folder_id):
         return
-    active = read_registry(run.lake).active
-    if active and run.stages[name].id in (active.index_id, active.model_id):
+    own = find_flaw(run.lake, folder, folder_id)
+    if own == flaw or (folder == MODELS and own is None):  # a whole model is taken up as it is
+        return
+    if row := find_holder(run.lake, folder, folder_id):
         raise LakeError(
-            f"{name}: has to be built again ({flaw}), over {folder}/{run.stages[name].id}, which the active release "
-            f"{active.release_id} serves; activate another release first, or change run.seed: what is built then has "
-            f"an id of its own"
+            f"{name}: has to be built again ({flaw}), over {folder}/{folder_id}, which release {row.release_id} "
+            f"({row.state}) refers to; change run.seed: what is built then has an id of its own. Or, where nobody "
+            f"needs that release, activate another one and let `recspark lake gc --keep 0` remove it first"
         )
 
 

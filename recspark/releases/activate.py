@@ -4,16 +4,16 @@ READY or RETIRED -> ACTIVE, and the one that was ACTIVE -> RETIRED, in the same 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from recspark.errors import ReleaseError
+from recspark.contracts.manifest import Manifest
+from recspark.errors import LakeError, ReleaseError
 from recspark.faults import fault_point
-from recspark.lake.folders import folder_uri
-from recspark.lake.storage import join
+from recspark.lake.folders import check_file
 from recspark.releases.binding import FOLDER
-from recspark.releases.canaries import FILE, find_overlap, read_canaries
-from recspark.releases.gates import Compared, Gate, describe_gates, judge, refused
+from recspark.releases.canaries import FILE, Canaries, find_overlap, read_canaries
+from recspark.releases.gates import COMPARING, NEIGHBOUR_OVERLAP, Compared, Gate, describe_gates, judge, refused
 from recspark.releases.manifest import read_release_manifest
 from recspark.releases.registry import (
     ACTIVE,
@@ -73,6 +73,8 @@ def activate(
 def rollback(lake: str, release_id: str | None = None, *, reason: str | None = None) -> Activation:
     """Makes the release active that was so before the active one, or the one named; no gates, one commit.
 
+    All is checked but the contents of tables: the way back must not wait until they are read.
+
     Raises: ReleaseError when there is none to go back to, or it is damaged.
     """
     registry = read_registry(lake)
@@ -88,35 +90,40 @@ def rollback(lake: str, release_id: str | None = None, *, reason: str | None = N
     if row.state == ACTIVE:
         raise ReleaseError(f"rollback: {row.release_id} is active already")
     _check_movable(row)
-    check_sound(lake, row)
+    check_sound(lake, row, with_contents=False)
     return _move(registry, row, reason or f"rolled back from {registry.active.release_id}", "rollback", [], None)
 
 
 def judge_release(registry: Registry, row: ReleaseRow, limits: Mapping[str, Any] | None = None) -> list[Gate]:
-    """How the gates stand for a published release against the active one.
+    """How the gates stand for a published release against the active one; where that one is damaged, gates that compare
+    with it refuse.
 
-    Raises: ReleaseError when a manifest of the two is damaged.
+    Raises: ReleaseError when the release's own manifest is damaged.
     """
     manifest = read_release_manifest(registry.lake, row)
     limits = limits if limits is not None else manifest.config["gates"]
-    active = registry.active
+    measured, active = manifest.facts["measured"], registry.active
     if active is None or active.release_id == row.release_id:
-        return judge(Compared(manifest.facts["measured"]), limits)
+        return judge(Compared(measured), limits)
     try:
-        before = read_release_manifest(registry.lake, active).facts["measured"]
-    except ReleaseError:  # a damaged release must not keep a sound one from taking its place
-        return judge(Compared(manifest.facts["measured"]), limits)
-    overlap, num_common = _compare_neighbours(registry.lake, row, active)
-    return judge(Compared(manifest.facts["measured"], before, active.release_id, overlap, num_common), limits)
+        before = read_release_manifest(registry.lake, active)
+    except ReleaseError as error:
+        return judge(Compared(measured, None, active.release_id, flaws=dict.fromkeys(COMPARING, str(error))), limits)
+    compared = Compared(measured, before.facts["measured"], active.release_id)
+    try:
+        overlap, num_common = find_overlap(_read_own(registry.lake, manifest), _read_own(registry.lake, before))
+    except LakeError as error:
+        return judge(replace(compared, flaws={NEIGHBOUR_OVERLAP: str(error)}), limits)
+    return judge(replace(compared, overlap=overlap, num_common=num_common), limits)
 
 
-def _compare_neighbours(lake: str, row: ReleaseRow, active: ReleaseRow) -> tuple[float, int]:
-    files = [join(folder_uri(lake, FOLDER, one.release_id), FILE) for one in (row, active)]
-    try:
-        own, before = map(read_canaries, files)
-    except (OSError, ValueError, KeyError):
-        return 0.0, 0
-    return find_overlap(own, before)
+def _read_own(lake: str, manifest: Manifest) -> Canaries:
+    """A release's canaries.
+
+    Raises: LakeError when they are lost, or not as they were published.
+    """
+    (entry,) = (entry for entry in manifest.files if entry.path == FILE)
+    return read_canaries(check_file(lake, FOLDER, manifest.id, entry))
 
 
 def _find_newest_ready(registry: Registry) -> ReleaseRow:

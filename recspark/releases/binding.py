@@ -1,17 +1,18 @@
 """What a release is bound to: versions of tables with digests of their files, folders with hashes of their manifests.
 
 {"tables":  {"item_graph": {"version": 7, "stage": "graph", "key": "5f0c...", "files": 3, "rows": 2000, "bytes": 9,
-                            "digest": "..."}},
+                            "digest": "...", "sha256": {"part-00000-....parquet": "...", ...}}},
  "folders": {"indexes/3fa2...": "sha256 of its manifest.json", "models/77ab...": "..."}}
 
 A table's digest hashes names, sizes and row counts of the data files of that version: Delta gives each file a name of
-its own, so another version's rows are another digest. A folder's manifest holds the SHA-256 of each of its files.
+its own, so another version's rows are another digest, told from the log alone. Each file's SHA-256 tells what was
+changed in it since, for the price of reading it. A folder's manifest holds the SHA-256 of each of its files.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -27,6 +28,7 @@ from recspark.index.item_vectors import ItemVectors
 from recspark.lake.arrow import TableAt, find_done, open_table, read_record, table_uri
 from recspark.lake.folders import folder_uri, read_manifest
 from recspark.lake.storage import join, open_filesystem, read_bytes
+from recspark.releases.contents import hash_files
 
 if TYPE_CHECKING:
     from recspark.config.plan import Run
@@ -36,13 +38,14 @@ INDEXES, MODELS = "indexes", "models"
 _UNBOUND = ("quarantine", "releases", "item_pair_sums")
 """Tables that a release is not made from."""
 _SHOWN = 3
+_IDS_AT_ONCE = 1_000_000
 DataFile = tuple[str, int, int]
 """Path below the table, bytes, rows."""
 
 
 @dataclass(frozen=True)
 class BoundTable:
-    """One table at one version, and what its data files were."""
+    """One table at one version, the stage that made it, and what its data files were; ``sha256`` by path."""
 
     version: int
     stage: str
@@ -51,10 +54,11 @@ class BoundTable:
     rows: int
     bytes: int
     digest: str
+    sha256: dict[str, str]
 
 
 def bind_tables(run: "Run") -> dict[str, BoundTable]:
-    """The tables of all finished stages of a run that a release is made from, by name.
+    """The tables of all finished stages of a run that a release is made from, by name. Reads all their files once.
 
     A baseline's own graph goes by its stage's name.
     """
@@ -63,7 +67,7 @@ def bind_tables(run: "Run") -> dict[str, BoundTable]:
         done = find_done(run.lake, stage) if stage.spec.marker and stage.spec.marker not in _UNBOUND else None
         for name, version in _versions_of(stage, done[0], done[1].tables) if done else ():
             label = stage.name if stage.name == "item_knn_graph" else name
-            bound[label] = bind_table(run.lake, name, version, stage.name, stage.key)
+            bound[label] = bind_table(run.lake, name, version)
     return bound
 
 
@@ -72,18 +76,26 @@ def _versions_of(stage: PlannedStage, version: int, tables: dict[str, int]) -> I
     return ((name, number) for name, number in named.items() if name not in _UNBOUND)
 
 
-def bind_table(lake: str, name: str, version: int, stage: str, key: str) -> BoundTable:
-    """A table's version with the digest of its files.
+def bind_table(lake: str, name: str, version: int) -> BoundTable:
+    """A table's version with the hashes of its files.
 
-    Raises: LakeError when the version is gone.
+    Raises: LakeError when the version, its record or a file is gone.
     """
-    return _bind_files(list_files(lake, name, version), version, stage, key)
+    record, files = open_version(lake, name, version).record, list_files(lake, name, version)
+    sha256 = hash_files(table_uri(lake, name), [path for path, *_ in files])
+    return BoundTable(version, record.stage, record.key, **_count(files), sha256=sha256)
 
 
-def _bind_files(files: list[DataFile], version: int, stage: str, key: str) -> BoundTable:
+def _count(files: list[DataFile]) -> dict[str, Any]:
+    """What the log says of files: how many, rows, bytes, and the digest of the list."""
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     rows, size = sum(file[2] for file in files), sum(file[1] for file in files)
-    return BoundTable(version, stage, key, len(files), rows, size, digest)
+    return {"files": len(files), "rows": rows, "bytes": size, "digest": digest}
+
+
+def sum_sizes(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Files and bytes of bound tables together: what is read for their contents."""
+    return {name: sum(table[name] for table in tables.values()) for name in ("files", "bytes")}
 
 
 def list_files(lake: str, name: str, version: int) -> list[DataFile]:
@@ -96,24 +108,36 @@ def list_files(lake: str, name: str, version: int) -> list[DataFile]:
     return sorted((unquote(path), size, rows or 0) for path, size, rows in zip(*columns, strict=True))
 
 
-def find_table_flaw(lake: str, label: str, bound: dict[str, Any]) -> str | None:
+def find_table_flaw(lake: str, label: str, bound: dict[str, Any], with_contents: bool = True) -> str | None:
     """What is wrong with a bound table (as in the manifest), None where its version is as it was.
 
-    Compares the log's file list with the digest, and the presence and size of each file with that list.
+    Compares the commit's record, the log's file list with the digest, and the presence and size of each file with that
+    list; ``with_contents`` reads the files and compares their SHA-256.
     """
     name, version = table_of(label), int(bound["version"])
-    where = f"{table_uri(lake, name)} at version {version}"
+    uri = table_uri(lake, name)
+    where = f"{uri} at version {version}"
     try:
-        files = list_files(lake, name, version)
+        files, record = list_files(lake, name, version), read_record(lake, name, version)
+        found = _count(files) | {"stage": record and record.stage, "key": record and record.key}
+        if changed := [field for field, value in found.items() if value != bound[field]]:
+            return f"{where}: {', '.join(changed)} differ from what the release was made from: replaced since"
+        if lost := _find_lost_files(uri, files):
+            return f"{where}: {len(lost)} data files lost or cut short: {_shorten(lost)}"
+        if "sha256" not in bound:
+            return f"{where}: the release was made before files were hashed; publish it again"
+        hashes = hash_files(uri, [path for path, *_ in files]) if with_contents else {}
     except LakeError as error:
         return str(error)
-    found = _bind_files(files, version, bound["stage"], bound["key"])
-    if asdict(found) != bound:
-        changed = [field for field, value in asdict(found).items() if value != bound[field]]
-        return f"{where}: {', '.join(changed)} differ from what the release was made from: replaced since"
-    lost = _find_lost_files(table_uri(lake, name), files)
-    more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-    return f"{where}: {len(lost)} data files lost or cut short: {', '.join(lost[:_SHOWN])}{more}" if lost else None
+    differ = [path for path, sha256 in hashes.items() if bound["sha256"].get(path) != sha256]
+    if differ:
+        return f"{where}: SHA-256 differs from what the release was made from: {_shorten(differ)}: damaged or replaced"
+    return None
+
+
+def _shorten(files: list[str]) -> str:
+    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+    return f"{', '.join(files[:_SHOWN])}{more}"
 
 
 def table_of(label: str) -> str:
@@ -176,11 +200,14 @@ def find_folder_flaw(lake: str, name: str, sha256: str) -> str | None:
 
 
 def hash_vectors(vectors: ItemVectors) -> str:
-    """SHA-256 over a model's item vectors as they are searched: ids, both sides, bias, metric."""
+    """SHA-256 over a model's item vectors as they are searched and named: both ids, both sides, bias, metric."""
+    assert vectors.item_id is not None, "read with ids"
     digest = hashlib.sha256(f"{vectors.model_id} {vectors.metric} {vectors.vectors.shape}".encode())
     arrays: list[NDArray[Any]] = [vectors.item_idx, vectors.vectors, vectors.queries, vectors.bias]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
+    for start in range(0, len(vectors), _IDS_AT_ONCE):
+        digest.update(json.dumps(vectors.item_id.slice(start, _IDS_AT_ONCE).to_pylist()).encode())
     return digest.hexdigest()
 
 
@@ -189,7 +216,14 @@ def open_bound(lake: str, label: str, bound: dict[str, Any]) -> TableAt:
 
     Raises: LakeError when the commit that made it is not in the log any more.
     """
-    name, version = table_of(label), int(bound["version"])
+    return open_version(lake, table_of(label), int(bound["version"]))
+
+
+def open_version(lake: str, name: str, version: int) -> TableAt:
+    """A table at a version, with the record of the stage that made it.
+
+    Raises: LakeError when that is gone, or not of a stage.
+    """
     record = read_record(lake, name, version)
     if record is None:
         raise LakeError(f"{table_uri(lake, name)}: version {version} has no record of ours; publish a new release")

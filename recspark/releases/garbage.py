@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from recspark.errors import LakeError, ReleaseError
 from recspark.faults import fault_point
-from recspark.lake.folders import folder_uri, list_folders, remove_folder
+from recspark.lake.folders import folder_uri, list_folders, read_manifest, remove_folder
 from recspark.releases.binding import FOLDER, INDEXES, MODELS, list_index_chain
 from recspark.releases.leases import drop_expired, list_leases
 from recspark.releases.manifest import read_release_manifest
@@ -75,6 +75,7 @@ def collect_garbage(lake: str, keep: int, days: float) -> Garbage:
     garbage = find_garbage(lake, keep, days)
     if garbage.rows:
         _forget(lake, garbage.rows)
+        garbage = _take_back(lake, garbage)
     fault_point("gc.rows")
     for kind, folder_id in garbage.folders:
         remove_folder(lake, kind, folder_id)
@@ -132,10 +133,22 @@ def _list_readable_chain(lake: str, index_id: str) -> list[str]:
         return [index_id]
 
 
+def _list_models(lake: str, index_id: str) -> list[str]:
+    """The model whose vectors an index holds, as far as its manifest can be read."""
+    try:
+        manifest = read_manifest(lake, INDEXES, index_id)
+    except LakeError:
+        return []
+    return [manifest.inputs["model_id"]] if manifest and "model_id" in manifest.inputs else []
+
+
 def _find_folders(
     lake: str, needed: set[tuple[str, str]], released: set[tuple[str, str]], days: float
 ) -> Iterator[tuple[str, str]]:
-    """Folders that nobody needs: of forgotten releases at once, of no release when they are old."""
+    """Folders that nobody needs: of forgotten releases at once, of no release when they are old.
+
+    What a young index was made of, the model and the index it is built upon, is needed to release it.
+    """
     there = {(kind, folder_id): newest for kind in KINDS for folder_id, newest in list_folders(lake, kind).items()}
     young = {folder for folder, newest in there.items() if folder not in released and not _is_older(newest, days)}
     bases = {
@@ -144,7 +157,9 @@ def _find_folders(
         if kind == INDEXES
         for index_id in _list_readable_chain(lake, folder_id)
     }
-    yield from sorted(there.keys() - needed - young - bases, key=lambda folder: (KINDS.index(folder[0]), folder[1]))
+    models = {(MODELS, model) for kind, index_id in young if kind == INDEXES for model in _list_models(lake, index_id)}
+    unneeded = there.keys() - needed - young - bases - models
+    yield from sorted(unneeded, key=lambda folder: (KINDS.index(folder[0]), folder[1]))
 
 
 def _forget(lake: str, rows: list[ReleaseRow]) -> None:
@@ -162,6 +177,26 @@ def _forget(lake: str, rows: list[ReleaseRow]) -> None:
         return {release_id: row for release_id, row in registry.rows.items() if release_id not in gone}
 
     change_registry(lake, change, action_record("gc", "", forgotten=sorted(gone)))
+
+
+def _take_back(lake: str, garbage: Garbage) -> Garbage:
+    """What is left to go once the releases are back that readers have leased since they were looked for.
+
+    A reader looks for its row again after it has taken its lease: either it finds that gone, or its lease is seen here.
+
+    Raises: ReleaseError where it cannot be told what such a release needs: then nothing is removed.
+    """
+    leased = {lease.release_id: lease.holder for lease in list_leases(lake)}
+    back = {row.release_id: row for row in garbage.rows if row.release_id in leased}
+    if not back:
+        return garbage
+    change_registry(lake, lambda registry: back | registry.rows, action_record("gc", "", taken_back=sorted(back)))
+    needed = {folder for row in back.values() for folder in _list_needed(lake, row)}
+    return Garbage(
+        garbage.kept | {release_id: f"leased meanwhile by {leased[release_id]}" for release_id in back},
+        [row for row in garbage.rows if row.release_id not in back],
+        [folder for folder in garbage.folders if folder not in needed],
+    )
 
 
 def _is_older(time: dt.datetime, days: float) -> bool:

@@ -4,7 +4,7 @@ from recspark.contracts.manifest import MANIFEST_NAME, Manifest
 from recspark.errors import LakeError, ReleaseError
 from recspark.lake.folders import folder_uri, read_manifest
 from recspark.lake.storage import join
-from recspark.releases.binding import FOLDER, hash_manifest
+from recspark.releases.binding import FOLDER, find_folder_flaw, hash_manifest
 from recspark.releases.registry import ReleaseRow
 
 
@@ -27,3 +27,13 @@ def read_release_manifest(lake: str, row: ReleaseRow) -> Manifest:
             f"activate another release"
         )
     return manifest
+
+
+def check_folders(lake: str, row: ReleaseRow, manifest: Manifest) -> None:
+    """Checks that every folder that a release binds is the one it was made with, by the hash of its manifest.
+
+    Raises: ReleaseError where one is gone, or was built anew.
+    """
+    for name, sha256 in manifest.inputs["folders"].items():
+        if flaw := find_folder_flaw(lake, name, sha256):
+            raise ReleaseError(f"release {row.release_id}: {flaw}; activate another release")

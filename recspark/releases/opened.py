@@ -1,4 +1,4 @@
-"""One release as it is held open: its index, and the item vectors that users are made of, read when they are needed."""
+"""One release, held open: its index, user tower and ranking head; the item vectors are read when they are needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recspark.contracts.manifest import Manifest
-from recspark.errors import ReleaseError
+from recspark.errors import QueryError, ReleaseError, first_line
+from recspark.evaluate.ranking_head import StoredRankingHead
+from recspark.evaluate.ranking_head_file import FACT as HEAD
+from recspark.evaluate.ranking_head_file import read_ranking_head
+from recspark.evaluate.user_tower import StoredUserTower
+from recspark.evaluate.user_tower_file import FACT as TOWER
+from recspark.evaluate.user_tower_file import read_user_tower
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.index.search import ShardedIndex
 from recspark.index.store import open_index
 from recspark.index.topk import Ids
 from recspark.lake.arrow import TableAt
-from recspark.releases.binding import INDEXES, find_folder_flaw, hash_vectors, open_bound
-from recspark.releases.manifest import read_release_manifest
+from recspark.releases.binding import hash_vectors, open_bound
+from recspark.releases.manifest import check_folders, read_release_manifest
 from recspark.releases.registry import ReleaseRow
-from recspark.retrieval.rerank import Reranker, open_reranker
-from recspark.retrieval.user_encoder import UserEncoder, open_user_encoder
+from recspark.retrieval.rerank import Reranker
+from recspark.retrieval.user_encoder import MeanEncoder, TowerEncoder, UserEncoder
 
 _EMBEDDINGS = "item_embeddings"
 
@@ -45,7 +51,10 @@ class Opened:
     row: ReleaseRow
     manifest: Manifest
     index: ShardedIndex
-    lake: str
+    embeddings: TableAt
+    """`item_embeddings` at the version that is bound."""
+    tower: StoredUserTower | None
+    head: StoredRankingHead | None
 
     @cached_property
     def vectors(self) -> ItemVectors:
@@ -53,28 +62,24 @@ class Opened:
 
         Raises: ReleaseError when they are not those that the release was made with.
         """
-        table = self._embeddings
+        table = self.embeddings
         vectors = read_item_vectors(table, with_ids=True)
         if hash_vectors(vectors) != self.manifest.facts["vectors_sha256"]:
             raise ReleaseError(
-                f"{table.uri}: version {table.version} holds other vectors than release {self.row.release_id} was made "
-                f"with; restore the table, or activate another release"
+                f"{table.uri}: version {table.version} holds other vectors or ids than release {self.row.release_id} "
+                f"was made with; restore the table, or activate another release"
             )
         return vectors
 
     @cached_property
     def encoder(self) -> UserEncoder:
         """How users are made of histories."""
-        return open_user_encoder(self.vectors, self._embeddings)
+        return TowerEncoder(self.vectors, self.tower) if self.tower else MeanEncoder(self.vectors)
 
     @cached_property
     def reranker(self) -> Reranker | None:
         """What ranks once more what was retrieved; None where the model has no ranking head."""
-        return open_reranker(self.vectors, self._embeddings)
-
-    @cached_property
-    def _embeddings(self) -> TableAt:
-        return open_bound(self.lake, _EMBEDDINGS, self.manifest.inputs["tables"][_EMBEDDINGS])
+        return Reranker(self.vectors, self.head) if self.head else None
 
     @property
     def indexed(self) -> Catalogue:
@@ -101,19 +106,31 @@ class Opened:
 
 
 def open_row(lake: str, row: ReleaseRow) -> Opened:
-    """The release with its index, whose files are compared with the manifest before faiss sees them."""
+    """The release with its index and what its model's folder holds for serving; all files are compared with the
+    manifests that the release binds before they are used.
+    """
     manifest = read_release_manifest(lake, row)
-    name = f"{INDEXES}/{row.index_id}"
-    if flaw := find_folder_flaw(lake, name, manifest.inputs["folders"][name]):
-        raise ReleaseError(f"release {row.release_id}: {flaw}; activate another release")
-    index = open_index(lake, row.index_id)
-    return Opened(row, manifest, index, lake)
+    check_folders(lake, row, manifest)
+    embeddings = open_bound(lake, _EMBEDDINGS, manifest.inputs["tables"][_EMBEDDINGS])
+    facts = embeddings.record.facts
+    tower = read_user_tower(lake, row.model_id) if TOWER in facts else None
+    head = read_ranking_head(lake, row.model_id) if HEAD in facts else None
+    return Opened(row, manifest, open_index(lake, row.index_id), embeddings, tower, head)
 
 
-def to_idx(index: ShardedIndex, item_ids: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """The item_idx of those that can be found; None for None."""
+def to_idx(index: ShardedIndex, item_ids: Sequence[str] | None, name: str) -> NDArray[np.int64] | None:
+    """The item_idx of those that can be found; None for None.
+
+    Raises: QueryError for anything but a list of ids; ``name`` is what the caller calls it.
+    """
     if item_ids is None:
         return None
-    rows = pc.index_in(pa.array(item_ids, pa.string()), value_set=index.item_ids.item_id).drop_null()
+    if isinstance(item_ids, str | bytes):
+        raise QueryError(f"{name}: takes a list of item ids, got the text {item_ids!r}")
+    try:
+        wanted = pa.array(item_ids, pa.string())
+    except (pa.ArrowException, TypeError) as error:
+        raise QueryError(f"{name}: takes a list of item ids, which are texts ({first_line(error)})") from error
+    rows = pc.index_in(wanted, value_set=index.item_ids.item_id).drop_null()
     found: NDArray[np.int64] = index.item_ids.item_idx[rows.to_numpy()]
     return found

@@ -16,7 +16,7 @@ from deltalake.exceptions import DeltaError
 
 from recspark.contracts.commits import CommitRecord, find_stale_input
 from recspark.contracts.stages import EVALUATE, INDEX_BUILD, RELEASE, short_id
-from recspark.errors import LakeError, RecsparkError, ReleaseError, first_line
+from recspark.errors import RecsparkError, ReleaseError, first_line
 from recspark.faults import fault_point
 from recspark.index.item_vectors import ItemVectors, read_item_vectors
 from recspark.index.search import ShardedIndex
@@ -26,7 +26,7 @@ from recspark.lake.arrow import TableAt, find_done, find_table
 from recspark.lake.folders import find_flaw, folder_uri, publish_folder, unpublish_folder
 from recspark.lake.storage import join
 from recspark.logs import log, timed
-from recspark.releases.binding import FOLDER, INDEXES, bind_folders, bind_tables, hash_manifest, hash_vectors
+from recspark.releases.binding import FOLDER, INDEXES, bind_folders, bind_tables, hash_manifest, hash_vectors, sum_sizes
 from recspark.releases.canaries import FILE, ask_canaries, write_canaries
 from recspark.releases.measured import measure_index, measure_lists
 from recspark.releases.registry import (
@@ -72,20 +72,25 @@ def publish(run: "Run") -> ReleaseRow:
     parts = _find_parts(run)
     release_id = parts.release_id(run.stages[RELEASE.name].key)
     row = read_registry(run.lake).rows.get(release_id)
-    if row and row.state in _PUBLISHED and not find_flaw(run.lake, FOLDER, release_id):
+    if row is None or not _is_whole(run.lake, row):
+        row = _enter(run, release_id)
+    if row.state != BUILDING:
         _note_done(run, row)
         return row
-    _enter(run, release_id)
     fault_point("release.building")
     try:
         with timed(RELEASE.name, f"published {release_id}") as shown:
-            shown.update(_write_folder(run, parts, release_id))
+            shown.update(_write_folder(run, parts, row))
         fault_point("release.manifest")
-        return _finish(run, release_id)
+        return _finish(run, row)
     except Exception as error:
         with suppress(RecsparkError, OSError, DeltaError):  # of the same full disk, say: the first cause is told
-            _fail(run, release_id, first_line(error))
+            _fail(run, row, first_line(error))
         raise
+
+
+def _is_whole(lake: str, row: ReleaseRow) -> bool:
+    return row.state in _PUBLISHED and not find_flaw(lake, FOLDER, row.release_id)
 
 
 def _find_parts(run: "Run") -> _Parts:
@@ -108,8 +113,13 @@ def _find_parts(run: "Run") -> _Parts:
     return _Parts(embeddings, evaluation, bind_folders(run))
 
 
-def _write_folder(run: "Run", parts: _Parts, release_id: str) -> dict[str, Any]:
-    """Writes the release's files and, last, its manifest; figures to be shown."""
+def _write_folder(run: "Run", parts: _Parts, row: ReleaseRow) -> dict[str, Any]:
+    """Writes the release's files and, last, its manifest; figures to be shown.
+
+    Raises: ReleaseError where another publisher has taken up the release: nothing that is its is written over.
+    """
+    release_id = row.release_id
+    _check_own(read_registry(run.lake), row)
     unpublish_folder(run.lake, FOLDER, release_id)
     config = run.config.release
     assert config, "the stage is planned only where the section is there"
@@ -119,9 +129,12 @@ def _write_folder(run: "Run", parts: _Parts, release_id: str) -> dict[str, Any]:
     write_canaries(join(folder_uri(run.lake, FOLDER, release_id), FILE), canaries)
     fault_point("release.canaries")
     measured = _measure(run, parts, index, config.head_items)
-    tables = {name: asdict(table) for name, table in bind_tables(run).items()}
+    with timed(RELEASE.name, "hashed the data files of all tables") as shown:
+        tables = {name: asdict(table) for name, table in bind_tables(run).items()}
+        shown.update(sum_sizes(tables))
     facts = _describe(run, index, vectors) | {"measured": measured, "num_canaries": len(canaries)}
     fault_point("release.before_manifest")
+    _check_own(read_registry(run.lake), row)
     publish_folder(
         run.lake, FOLDER, release_id, [FILE],
         counts={"vectors": len(index), "tables": len(tables), "folders": len(parts.folders)},
@@ -156,39 +169,64 @@ def _describe(run: "Run", index: ShardedIndex, vectors: ItemVectors) -> dict[str
     }
 
 
-def _enter(run: "Run", release_id: str) -> None:
-    """The row in state BUILDING: what a publisher that dies leaves, and the next one takes up."""
+def _enter(run: "Run", release_id: str) -> ReleaseRow:
+    """The row in state BUILDING: what a publisher that dies leaves, and the next one takes up. Where another one has
+    published the release in the meantime, its row.
+
+    Raises: ReleaseError when the release is active and damaged.
+    """
     model_id, index_id = run.stages["train"].id, run.stages[INDEX_BUILD.name].id
 
     def change(registry: Registry) -> Rows:
         known = registry.rows.get(release_id)
+        if known and _is_whole(run.lake, known):
+            return registry.rows
         if known and known.state == ACTIVE:
             flaw = find_flaw(run.lake, FOLDER, release_id)
             raise ReleaseError(f"release {release_id} is active and damaged ({flaw}); restore it, or activate another")
         fresh = ReleaseRow(release_id, BUILDING, "is being published", model_id, index_id, now(), now())
         return registry.rows | {release_id: fresh}
 
-    change_registry(run.lake, change, run.record(RELEASE.name, is_marker=False))
-
-
-def _finish(run: "Run", release_id: str) -> ReleaseRow:
-    """The commit that makes the release READY and the stage done."""
-    sha256 = hash_manifest(run.lake, FOLDER, release_id)
-
-    def change(registry: Registry) -> Rows:
-        if release_id not in registry.rows:
-            raise LakeError(f"release {release_id}: its row was removed while it was built; publish again")
-        return registry.rows | {release_id: registry.rows[release_id].moved(READY, "published", manifest_sha256=sha256)}
-
-    registry = change_registry(run.lake, change, _marker(run, release_id))
-    fault_point("release.ready")
+    registry = change_registry(run.lake, change, run.record(RELEASE.name, is_marker=False))
     return registry.rows[release_id]
 
 
-def _fail(run: "Run", release_id: str, reason: str) -> None:
+def _check_own(registry: Registry, row: ReleaseRow) -> None:
+    """Checks that a row is as this publisher has entered it, the times with it.
+
+    Raises: ReleaseError where another one has entered it since, or it was removed.
+    """
+    found = registry.rows.get(row.release_id)
+    if found != row:
+        state = f"it is {found.state}, {found.reason}" if found else "its row was removed"
+        raise ReleaseError(
+            f"release {row.release_id}: another publisher has taken it up meanwhile ({state}); publish again when that "
+            f"one is done"
+        )
+
+
+def _finish(run: "Run", row: ReleaseRow) -> ReleaseRow:
+    """The commit that makes the release READY and the stage done.
+
+    Raises: ReleaseError where the row is not this publisher's any more.
+    """
+    sha256 = hash_manifest(run.lake, FOLDER, row.release_id)
+
     def change(registry: Registry) -> Rows:
-        known = registry.rows.get(release_id)
-        return registry.rows | ({release_id: known.moved(FAILED, reason)} if known else {})
+        _check_own(registry, row)
+        return registry.rows | {row.release_id: row.moved(READY, "published", manifest_sha256=sha256)}
+
+    registry = change_registry(run.lake, change, _marker(run, row.release_id))
+    fault_point("release.ready")
+    return registry.rows[row.release_id]
+
+
+def _fail(run: "Run", row: ReleaseRow, reason: str) -> None:
+    """Says why; of a row that another publisher has taken up, nothing."""
+
+    def change(registry: Registry) -> Rows:
+        _check_own(registry, row)
+        return registry.rows | {row.release_id: row.moved(FAILED, reason)}
 
     change_registry(run.lake, change, run.record(RELEASE.name, is_marker=False, facts={"failed": reason}))
 

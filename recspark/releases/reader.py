@@ -82,12 +82,14 @@ class Release:
     ) -> Found:
         """The k best items of each query vector, float32 [Q, dim]; ``allowed`` and ``blocked`` are item ids.
 
-        Raises: QueryError for queries of another dimension or with values that are not finite.
+        Raises: QueryError for queries of another dimension or with values that are not finite, a k below 1, or ids that
+        are no list.
         """
+        _check_k("search", k)
         opened = self._current()
-        item_idx, scores = opened.index.search(
-            queries, k, allowed=to_idx(opened.index, allowed), blocked=to_idx(opened.index, blocked)
-        )
+        only = to_idx(opened.index, allowed, "search: allowed")
+        without = to_idx(opened.index, blocked, "search: blocked")
+        item_idx, scores = opened.index.search(queries, k, allowed=only, blocked=without)
         return Found(item_idx, scores, opened.indexed)
 
     def recommend(
@@ -107,8 +109,10 @@ class Release:
         they were (UTC where they name no zone), of models with `time_features`: without them the time since the last
         event is not known. ``at`` is when users are asked for, now by default.
 
-        Raises: QueryError for histories of texts, or weights or times that do not go with them.
+        Raises: QueryError for histories of texts, weights or times that do not go with them, a k below 1, or an
+        ``allowed`` that is no list of ids.
         """
+        _check_k("recommend", k)
         if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
             raise QueryError("recommend: takes a list of histories, each a list of item ids; got a text")
         opened = self._current()
@@ -123,7 +127,7 @@ class Release:
                 context, ts_us=np.array([find_moment(t, "recommend: times") for t in known_times], np.int64)
             )
         masked = history.distinct() if mask_seen else Ragged.empty(len(history))
-        only = to_idx(opened.index, allowed)
+        only = to_idx(opened.index, allowed, "recommend: allowed")
         ranked = recommend(
             opened.vectors,
             history,
@@ -173,6 +177,12 @@ class Release:
         return self._opened
 
 
+def _check_k(what: str, k: int) -> None:
+    """Raises: QueryError when there is nothing to find."""
+    if k < 1:
+        raise QueryError(f"{what}: k must be at least 1, got {k}")
+
+
 def _pick_known(
     histories: Sequence[Sequence[str]], values: Sequence[Sequence[Any]], known: Container[str], what: str
 ) -> list[Any]:
@@ -212,12 +222,15 @@ def open_release(lake: str, release_id: str | None = None, *, lease_hours: float
 
 
 def _open(lake: str, release_id: str | None, lease_hours: float | None) -> tuple[Opened, Lease | None]:
-    """Tries again where the release was taken away while it was opened: another one is active by then."""
+    """Tries again where the release was taken away while it was opened: another one is active by then.
+
+    The row is read again once there is a lease: a collection that has not seen the lease had taken the row out before.
+    """
     for attempt in range(_TRIES):
         row = _find_row(lake, release_id)
         lease = take_lease(lake, row.release_id, lease_hours) if lease_hours else None
         try:
-            return open_row(lake, row), lease
+            return open_row(lake, _find_row(lake, row.release_id) if lease else row), lease
         except RecsparkError:
             if lease:
                 drop_lease(lease)

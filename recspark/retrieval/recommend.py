@@ -72,8 +72,8 @@ def search_index(
 ) -> Ranked:  # fmt: skip
     """Each query's k best unmasked items through the index.
 
-    k + (masked items) are fetched, so that k survive the mask. Queries go in blocks of similar numbers of masked items,
-    so that one long history does not make all searches long.
+    k + (masked items) are fetched, so that k survive the mask: an index searches on until it has as many. Queries go in
+    blocks of similar numbers of masked items, so that one long history does not make all searches long.
     """
     ids = np.full((len(queries_QD), k), NO_ITEM, dtype=np.int32)
     scores = np.full((len(queries_QD), k), -np.inf, dtype=np.float32)

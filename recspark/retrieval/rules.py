@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from recspark.contracts import columns as c
 from recspark.errors import ConfigError
 from recspark.evaluate.lists import NO_ITEM, Ranked
+from recspark.index.filters import has_value
 from recspark.lake.arrow import TableAt, open_table, read_table
 
 if TYPE_CHECKING:
@@ -132,20 +133,9 @@ def _find_allowed(items: pa.Table, filters: Iterable["ItemFilterConfig"], active
         allowed &= pc.fill_null(items[c.ACTIVE], True).to_numpy()
     for rule in filters:
         values = rule.keep if rule.keep is not None else rule.drop
-        has_one = _has_value(items[c.FEATURE_PREFIX + rule.feature], values or ())
+        has_one = has_value(items[c.FEATURE_PREFIX + rule.feature], values or ())
         allowed &= has_one if rule.keep is not None else ~has_one
     return allowed
-
-
-def _has_value(column: pa.ChunkedArray, values: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Which items have one of the values; of lists, in any place. Compared as text."""
-    wanted = pa.array(values, pa.string())
-    if not pa.types.is_list(column.type):
-        return np.asarray(pc.is_in(column.cast(pa.string()), value_set=wanted).to_numpy())
-    has_one = np.zeros(len(column), np.bool_)
-    parents = pc.list_parent_indices(column).to_numpy()
-    has_one[parents[pc.is_in(pc.list_flatten(column).cast(pa.string()), value_set=wanted).to_numpy()]] = True
-    return has_one
 
 
 def _encode(items: pa.Table, rule: "QuotaConfig") -> NDArray[np.int32]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from recspark.config import RunConfig, plan_run
 from recspark.config.plan import Run
-from recspark.contracts.tables import ITEM_EMBEDDINGS
+from recspark.contracts.tables import ITEM_EMBEDDINGS, USER_EMBEDDINGS
 from recspark.index.item_vectors import ItemVectors
 from recspark.lake.arrow import write_table
 
@@ -57,7 +57,24 @@ def plan_index_run(
     return plan_run(config, {"fingerprint": source})
 
 
-def write_items(run: Run, items: ItemVectors, **facts: Any) -> int:
+def write_users(run: Run, vectors: np.ndarray) -> dict[str, int]:
+    """Commits `user_embeddings` as the run's train stage would; the tables of its marker."""
+    stage, num_users = run.stages["train"], len(vectors)
+    table = pa.table(
+        {
+            "idx": pa.array(range(num_users), pa.int32()),
+            "id": [f"user-{n}" for n in range(num_users)],
+            "vector": pa.array(list(vectors), pa.list_(pa.float32())),
+            "query_vector": pa.array([None] * num_users, pa.list_(pa.float32())),
+            "bias": pa.array([0.0] * num_users, pa.float32()),
+            "model_id": pa.array([stage.id] * num_users),
+        }
+    )
+    record = run.record("train", is_marker=False, facts={"model_id": stage.id})
+    return {"user_embeddings": write_table(run.lake, USER_EMBEDDINGS, table, record, replace=None)}
+
+
+def write_items(run: Run, items: ItemVectors, tables: dict[str, int] | None = None, **facts: Any) -> int:
     """Commits `item_embeddings` as the run's train stage would; its version."""
     stage = run.stages["train"]
     has_queries = items.queries is not items.vectors
@@ -74,7 +91,7 @@ def write_items(run: Run, items: ItemVectors, **facts: Any) -> int:
         }
     )
     known = {"metric": run.config.model.metric, "embedding_dim": items.dim, "model_id": stage.id}
-    record = run.record("train", is_marker=True, facts=known | facts)
+    record = run.record("train", is_marker=True, tables=tables, facts=known | facts)
     return write_table(run.lake, ITEM_EMBEDDINGS, table, record, replace=None)
 
 

@@ -14,10 +14,16 @@ import faiss
 import numpy as np
 
 from recspark.config import Run
+from recspark.evaluate.ranking_head import RankingHeadSpec
+from recspark.evaluate.ranking_head_file import FACT as HEAD
+from recspark.evaluate.ranking_head_file import FILE as HEAD_FILE
+from recspark.evaluate.user_tower import UserTowerSpec
+from recspark.evaluate.user_tower_file import FACT as TOWER
+from recspark.evaluate.user_tower_file import FILE as TOWER_FILE
 from recspark.faults import FAULT_VARIABLE
 from recspark.index.job import build_index
 from recspark.lake.folders import folder_uri, publish_folder
-from recspark.lake.storage import join, write_bytes
+from recspark.lake.storage import write_bytes
 from recspark.pipeline.evaluate_stage import evaluate
 from recspark.releases.publish import publish
 from recspark.releases.registry import ReleaseRow
@@ -26,6 +32,7 @@ from tests.helpers.tiny_lake import plan_tiny, random_vectors, write_embeddings,
 faiss.omp_set_num_threads(1)
 
 NUM_ITEMS, DIM = 60, 6
+_TOWER, _HEAD = UserTowerSpec("mean"), RankingHeadSpec(candidates=20, max_items=6, weights="raw", gain=2.0)
 
 
 def plan_releasable(folder: Path, seed: int = 1, **sections: Any) -> Run:
@@ -42,10 +49,16 @@ def plan_releasable(folder: Path, seed: int = 1, **sections: Any) -> Run:
 
 
 def build_releasable(
-    run: Run, *, noise: float = 0.02, with_bias: float = 0.0, zero: int | None = None, **features: list[Any]
+    run: Run,
+    *,
+    noise: float = 0.02,
+    with_bias: float = 0.0,
+    zero: int | None = None,
+    has_tower: bool = False,
+    **features: list[Any],
 ) -> Run:
     """All that a release of the run is made of. Models of all seeds know the tastes behind the events, with noise; item
-    ``zero`` has no direction.
+    ``zero`` has no direction. ``has_tower``: users are made by a tower that takes the mean, and ranked by a head.
     """
     random = np.random.default_rng(9)
     tastes = random_vectors(2, NUM_ITEMS, DIM)
@@ -56,20 +69,42 @@ def build_releasable(
     if zero is not None:
         vectors[zero] = 0
     bias = {i: with_bias * float(b) for i, b in enumerate(own.normal(size=NUM_ITEMS))}
-    write_embeddings(run, {i: v.tolist() for i, v in enumerate(vectors)}, bias=bias)
-    publish_model(run)
+    facts = {TOWER: _TOWER.to_facts(), HEAD: _HEAD.to_facts()} if has_tower else {}
+    write_embeddings(run, {i: v.tolist() for i, v in enumerate(vectors)}, bias=bias, **facts)
+    publish_model(run, facts)
     build_index(run)
     if "evaluate" in run.stages:
         evaluate(run)
     return run
 
 
-def publish_model(run: Run) -> None:
-    """A model folder of one small file."""
+def publish_model(run: Run, facts: dict[str, Any] | None = None) -> None:
+    """A model folder of one small file, and those of what the ``facts`` name."""
     model_id = run.stages["train"].id
-    write_bytes(join(folder_uri(run.lake, "models", model_id), "vectors.safetensors"), b"tables")
-    publish_folder(run.lake, "models", model_id, ["vectors.safetensors"], counts={}, config={}, inputs={}, facts={},
+    folder = Path(folder_uri(run.lake, "models", model_id))
+    write_bytes(str(folder / "vectors.safetensors"), b"tables")
+    files = ["vectors.safetensors"]
+    if facts:
+        np.savez(folder / TOWER_FILE)
+        np.savez(folder / HEAD_FILE, **_make_head())  # type: ignore[arg-type]
+        files += [TOWER_FILE, HEAD_FILE]
+    publish_folder(run.lake, "models", model_id, files, counts={}, config={}, inputs={}, facts=facts or {},
                    run_id="tests")  # fmt: skip
+
+
+def _make_head() -> dict[str, np.ndarray]:
+    """Random arrays of a ranking head."""
+    random = np.random.default_rng(3)
+    shapes: dict[str, tuple[int, ...]] = {"mlp.layers.0.weight": (1, 5), "mlp.maps.0.bias": (5,)}
+    shapes |= {f"mlp.maps.{i}.weight": (5, DIM) for i in range(4)}
+    shapes |= {f"attention.maps.{i}.weight": (3, DIM) for i in range(3)}
+    shapes |= {"attention.maps.0.bias": (3,), "attention.layers.0.weight": (1, 3)}
+    slopes = {f"{name}.slopes": np.ones(1, np.float32) for name in ("attention", "mlp")}
+    return (
+        slopes
+        | {"log_scale": np.float32(0)}
+        | {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    )
 
 
 def release(folder: Path, seed: int = 1, **sections: Any) -> ReleaseRow:

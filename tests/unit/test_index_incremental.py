@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from recspark.config.index import IncrementalIndexConfig
-from recspark.errors import IndexReadError
+from recspark.errors import IndexBuildError, IndexReadError
 from recspark.index import incremental
 from recspark.index.finish import find_drift
 from recspark.index.job import build_index
@@ -83,7 +83,7 @@ def test_answers_are_those_of_one_index_over_all_items(lake, kind, more):
         nprobe = index.effort_for(15)
         encoded = index.space.encode_queries(queries)
         wanted = faiss_over(lake, base_id, index, today, nprobe).search(encoded.points, 15)
-        ids, scores = index.search(queries, 15)
+        ids, scores = index.search(queries, 15, effort=nprobe)
         is_same = ids == wanted[1]
         assert is_same.mean() > 0.98 if more.get("nbits") == 4 else is_same.all()  # faiss breaks ties by place
         np.testing.assert_array_equal(np.sort(scores), np.sort(index.space.scores(wanted[0], encoded)))
@@ -106,7 +106,7 @@ def test_one_file_holds_what_shards_delta_and_tombstones_say(lake, kind, more):
             faiss.extract_index_ivf(single).nprobe = index.effort_for(5)
         encoded = index.space.encode_queries(held.vectors[:50])
         distances, ids = single.search(encoded.points, 5)
-        found, scores = index.search(held.vectors[:50], 5)
+        found, scores = index.search(held.vectors[:50], 5, effort=index.effort_for(5))
         np.testing.assert_array_equal(scores, index.space.scores(distances, encoded))
         np.testing.assert_array_equal(found, ids)
 
@@ -294,3 +294,11 @@ def test_other_knobs_are_no_base(lake):
     items = make_items(900, 16)
     build(lake, items, 1, m=4)
     assert "base" not in manifest_of(build(lake, change(items), 2, m=8)).facts
+
+
+def test_a_delta_that_does_not_fit_the_disk_is_told(lake, monkeypatch):
+    items = make_items(900, 16)
+    build(lake, items, 1)
+    monkeypatch.setattr("recspark.index.job.free_disk_bytes", lambda folder: 100)
+    with pytest.raises(IndexBuildError, match=r"of disk, .* is free where paths\.lake is"):
+        build(lake, change(items), 2)

@@ -17,7 +17,7 @@ from recspark.index import build as build_steps
 from recspark.index.job import build_index
 from recspark.index.store import open_index
 from recspark.lake.folders import read_manifest
-from tests.helpers.index_lake import make_items, plan_index_run, write_items
+from tests.helpers.index_lake import exact_top, make_items, plan_index_run, write_items, write_users
 
 KNOBS = {"kind": "ivf_pq", "num_shards": 3, "nprobe": 2, "nbits": 4}
 
@@ -126,6 +126,25 @@ def test_nprobe_is_the_smallest_that_reaches_the_target(lake):
     assert recalls == sorted(recalls)
 
 
+def test_nprobe_is_chosen_for_users_too(lake, tmp_path):
+    """Users who like several things lie between the items, where no list has its middle."""
+    items = make_items(4000, 16)
+    alone = manifest_of(build(tmp_path / "alone", items, kind="ivf_flat", target_recall=0.9)).facts
+    run = plan_index_run(lake, kind="ivf_flat", target_recall=0.9)
+    units = items.vectors / np.linalg.norm(items.vectors, axis=1, keepdims=True)
+    liked = np.random.default_rng(0).integers(0, len(items), (150, 8))
+    users = np.vstack([units[liked].mean(axis=1), np.zeros((5, 16))]).astype(np.float32)  # the last like nothing known
+    write_items(run, items, write_users(run, users))
+    build_index(run)
+    facts = manifest_of(run).facts
+    assert facts["user_recall_at_10"] >= 0.9
+    assert facts["user_recall_at_100"] >= 0.9
+    assert facts["nprobe"] > alone["nprobe"]
+    lower = next(point for point in facts["curve"] if point["effort"] == alone["nprobe"])
+    assert lower["recall_at_10"] == alone["recall_at_10"] > 0.9 > lower["user_recall_at_10"]
+    assert alone["user_recall_at_10"] is None
+
+
 def test_an_asked_nprobe_is_measured_beside_the_others(lake):
     run = build(lake, make_items(4000, 16), kind="ivf_flat", nprobe=3)
     facts = manifest_of(run).facts
@@ -143,9 +162,27 @@ def test_recall_below_the_floor_publishes_nothing(lake):
     items = make_items(4000, 16)
     run = plan_index_run(lake, kind="ivf_pq", m=1, refine="none", nprobe=1, min_recall=0.9)
     write_items(run, items)
-    with pytest.raises(IndexBuildError, match=r"recall@10 is 0\.\d+ at ivf_pq effort 1, below index\.min_recall 0\.9"):
+    with pytest.raises(
+        IndexBuildError,
+        match=r"recall@10 is 0\.\d+ at ivf_pq effort 1, below index\.min_recall 0\.9; .*: raise index\.nprobe, or",
+    ):
         build_index(run)
     assert manifest_of(run) is None
+
+
+def test_a_floor_is_refused_only_where_no_setting_reaches_it(lake):
+    """The advice names nprobe only where it was given: here the sweep has tried them all."""
+    items = make_items(1000, 16)
+    run = plan_index_run(lake, kind="ivf_pq", m=1, nbits=4, refine="none", min_recall=0.9)
+    write_items(run, items)
+    with pytest.raises(IndexBuildError, match=r"nothing was published: raise index\.m; set index\.refine to fp16$"):
+        build_index(run)
+    facts = manifest_of(build(lake, items, kind="ivf_flat", target_recall=0.5, min_recall=0.98)).facts
+    assert facts["recall_at_10"] >= 0.98
+
+
+def test_the_only_item_is_built_under_a_floor(lake):
+    assert manifest_of(build(lake, make_items(1, 8), min_recall=0.5)).facts["recall_at_10"] == 1.0
 
 
 BUILD = """
@@ -310,18 +347,33 @@ def spoil(items, rows, value):
     return dataclasses.replace(items, vectors=vectors, queries=vectors)
 
 
+def with_bias(items, value):
+    return dataclasses.replace(items, bias=np.where(np.arange(len(items)) == 3, value, 0).astype(np.float32))
+
+
 @pytest.mark.parametrize(
     ("items", "index", "message"),
     [
         (spoil(make_items(50, 8), [3, 7], np.nan), {}, "2 of 50 vectors hold NaN or infinite values: item-"),
         (spoil(make_items(50, 8), [3], np.inf), {"metric": "ip"}, "1 of 50 vectors hold NaN or infinite values"),
         (spoil(make_items(50, 8), range(50), 0), {}, "all 50 vectors are zero, which cosine cannot compare"),
+        (
+            spoil(make_items(50, 8), [3], 1e19),
+            {"metric": "ip"},
+            "1 of 50 vectors are so long that their squares overflow",
+        ),
+        (
+            spoil(make_items(50, 8), [3], 1e30),
+            {"metric": "l2"},
+            "1 of 50 vectors are so long that their squares overflow",
+        ),
+        (with_bias(make_items(50, 8), 1e20), {}, "1 of 50 vectors have a bias whose square overflows float32: item-"),
         (make_items(3, 8), {"num_shards": 5}, "index.num_shards 5 is more than the 3 items"),
         (make_items(50, 8), {"kind": "ivf_flat", "nlist": 60}, "set index.nlist to at most 50"),
         (make_items(50, 8), {"kind": "ivf_pq"}, "trains 256 centroids a sub-vector, there are only 50"),
         (make_items(300, 8), {"kind": "ivf_pq", "m": 9}, "index.m 9 is more than the 8 dimensions"),
     ],
-    ids=["nan", "inf", "zero", "shards", "nlist", "centroids", "m"],
+    ids=["nan", "inf", "zero", "long", "long l2", "bias", "shards", "nlist", "centroids", "m"],
 )
 def test_what_cannot_be_built_is_refused_and_nothing_written(lake, items, index, message):
     run = plan_index_run(lake, dim=8, **index)
@@ -359,8 +411,20 @@ def test_zero_vectors_are_left_out_under_cosine(lake):
     assert {3, 7}.isdisjoint(index.search(items.vectors, 48)[0].ravel().tolist())
 
 
+def test_cosine_does_not_mind_long_vectors(lake):
+    items = make_items(50, 8)
+    items.vectors[:] *= np.float32(1e25)
+    run = build(lake, items)
+    wanted = exact_top(make_items(50, 8), items.vectors[:5], 10, "cosine")[0]
+    np.testing.assert_array_equal(open_index(lake, run.stages["index"].id).search(items.vectors[:5], 10)[0], wanted)
+
+
 def test_zero_vectors_are_fine_for_inner_products(lake):
-    build(lake, spoil(make_items(50, 8), [3], 0), metric="ip")
+    items = spoil(make_items(50, 8), [3], 0)
+    run = build(lake, items, metric="ip")
+    ids, scores = open_index(lake, run.stages["index"].id).search(items.vectors[:1], 50)
+    assert sorted(ids[0].tolist()) == items.item_idx.tolist()
+    assert scores[0, ids[0] == items.item_idx[3]] == pytest.approx(0, abs=1e-4)
 
 
 def test_another_length_than_recorded_is_refused(lake):
@@ -379,6 +443,15 @@ def test_too_little_memory_stops_before_anything_is_spent(lake, monkeypatch):
     ):
         build_index(run)
     assert not (Path(lake) / "indexes").exists()
+
+
+def test_memory_is_checked_before_the_vectors_are_read(lake, monkeypatch):
+    monkeypatch.setattr("recspark.index.job.free_memory_bytes", lambda: 50_000)
+    monkeypatch.setattr("recspark.index.job.read_items", lambda *_: pytest.fail("read all vectors"))
+    run = plan_index_run(lake, kind="ivf_flat")
+    write_items(run, make_items(500, 16))
+    with pytest.raises(IndexBuildError, match=r"over 500 vectors needs about .* is free"):
+        build_index(run)
 
 
 def test_query_vectors_are_what_recall_is_measured_with(lake):

@@ -94,6 +94,25 @@ def test_code_bytes_by_hand():
     assert plan(300_000, kind="hnsw").code_bytes == 64 * 4 + 64 * 4 + 8
 
 
+def test_the_second_stage_is_part_of_what_is_searched_and_of_the_disk():
+    """64 floats an item: 128 bytes more as fp16, 64 as sq8."""
+    none, fp16, sq8 = (plan(300_000, kind="ivf_pq", m=16, refine=refine) for refine in ("none", "fp16", "sq8"))
+    assert fp16.search_bytes - none.search_bytes == 300_000 * 128
+    assert sq8.search_bytes - none.search_bytes == 300_000 * 64
+    with pytest.raises(IndexBuildError, match=r"set index\.refine to none"):
+        check_disk(fp16, none.search_bytes)
+    check_disk(none, none.search_bytes)
+
+
+def test_a_delta_takes_its_share_of_the_disk():
+    found = plan(1_000_000, kind="ivf_flat")
+    check_disk(found, found.search_bytes // 10, share=0.1)
+    with pytest.raises(IndexBuildError, match="of disk"):
+        check_disk(found, found.search_bytes // 10, share=0.2)
+    with pytest.raises(IndexBuildError, match="of disk"):
+        check_disk(found, found.search_bytes, is_single=True, share=0.1)
+
+
 def test_padding_is_told():
     found = plan(300_000, 64, "ip", True, kind="ivf_pq", m=16)
     assert (found.dim, found.padded_dim) == (66, 80)

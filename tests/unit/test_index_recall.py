@@ -54,10 +54,22 @@ def test_the_own_item_is_left_out_wherever_it_stands():
     assert kept_scores.tolist() == [[2, 1], [3, 2], [3, 1]]
 
 
+def test_nothing_to_find_is_all_found():
+    """Beside the only item there is no other: its build is not refused by index.min_recall."""
+    nothing = np.full((1, 1), -np.inf, np.float32)
+    assert recall_at(1, nothing, nothing) == 1.0
+    wanted = np.array([[1.0], [-np.inf]], np.float32)
+    assert recall_at(1, np.full((2, 1), -np.inf, np.float32), wanted) == 0.5
+
+
 def test_the_cheapest_setting_that_reaches_the_target_is_chosen():
     rows = [(1, 0.5, 0.3), (2, 0.94, 0.7), (4, 0.96, 0.92), (8, 0.987, 0.95), (16, 0.99, 0.99)]
     curve = [CurvePoint(effort, 0, at_10, at_100, 0, 0, 0) for effort, at_10, at_100 in rows]
     assert choose_point(curve, 10, 0.95).effort == 4
     assert choose_point(curve, 100, 0.95).effort == 8
+    assert choose_point(curve, 10, 0.99).effort == 16  # the best, and no less: .987 is within .005 of it
     assert choose_point(curve, 10, 0.999).effort == 8  # out of reach: within .005 of the best
-    assert choose_point(curve, 10, 0.95, asked=2).effort == 2
+    assert choose_point(curve, 10, 0.999, floor=0.988).effort == 16  # unless that is below the floor
+    assert choose_point(curve, 10, 0.9, floor=0.95).effort == 4
+    assert choose_point(curve, 10, 0.999, floor=0.995).effort == 16
+    assert choose_point(curve, 10, 0.95, asked=2, floor=0.95).effort == 2

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from recspark.errors import QueryError
+from recspark.evaluate.ragged import Ragged
 from recspark.index.job import build_index
+from recspark.index.lists import keep_enough
 from recspark.index.store import open_index
+from recspark.retrieval.recommend import recommend
 from tests.helpers.index_lake import clustered, exact_top, make_items, plan_index_run, write_items
 
 METRICS = ["cosine", "ip", "l2"]
@@ -85,7 +88,7 @@ def test_sharded_equals_single_at_the_plans_own_nprobe(lake, kind, metric, more)
     filled = wanted >= 0
     for index in (joined, apart):
         assert sum(shard.ntotal for shard in index.shards) == 3000
-        ids, scores = index.search(queries, 30)
+        ids, scores = index.search(queries, 30, effort=nprobe)
         np.testing.assert_array_equal(ids, wanted)
         np.testing.assert_array_equal(scores[filled], index.space.scores(distances, encoded)[filled])
 
@@ -129,13 +132,51 @@ def test_more_than_there_is_pads(lake):
     assert [sorted(row) for row in ids[:, :6].tolist()] == [items.item_idx.tolist()] * 3
 
 
-def test_pads_when_the_probed_lists_run_dry(lake):
+def test_a_list_that_the_probed_lists_cannot_fill_is_searched_on(lake):
+    """An asked effort is exactly that; without one no item that is there is kept back."""
     items = make_items(900, 16)
     index = built(lake, items, kind="ivf_pq", nprobe=1)
-    ids, scores = index.search(items.vectors[:20], 900)
+    ids, scores = index.search(items.vectors[:20], 900, effort=1)
     assert ((ids == -1) == np.isneginf(scores)).all()
     assert (ids[:, -1] == -1).all()
     assert (ids[:, 0] >= 0).all()
+    ids, _ = index.search(items.vectors[:20], 900)
+    assert [sorted(row) for row in ids.tolist()] == [items.item_idx.tolist()] * 20
+
+
+@pytest.mark.parametrize("kind", ["ivf_flat", "hnsw", "ivf_pq"])
+def test_long_lists_are_full_and_good(lake, kind):
+    items = make_items(3000, 16)
+    index = built(lake, items, kind=kind, num_shards=2)
+    ids, _ = index.search(items.vectors[:50], 600)
+    assert (ids >= 0).all()
+    assert share_found(ids, exact_top(items, items.vectors[:50], 600, "cosine")[0]) > 0.97
+
+
+@pytest.mark.parametrize("kind", ["ivf_flat", "hnsw", "ivf_pq"])
+def test_users_who_have_seen_all_that_is_near_get_full_lists(lake, kind):
+    items = make_items(2000, 16)
+    index = built(lake, items, kind=kind)
+    near = exact_top(items, items.vectors[:15], 500, "cosine")[0]
+    seen = Ragged.from_rows([row[:length].tolist() for row, length in zip(near, [3, 200, 500] * 5, strict=True)])
+    found, wanted = (recommend(items, seen, seen.distinct(), 10, through) for through in (index, None))
+    assert (found.ids >= 0).all()
+    assert share_found(found.ids, wanted.ids) > 0.95
+
+
+def test_enough_lists_by_hand():
+    """The module's own example, and a query for which one list is enough."""
+    lists, distances = np.array([[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]]), np.tile(np.arange(5, dtype=np.float32), (2, 1))
+    kept_distances, kept = keep_enough(distances, lists, np.array([20, 5, 0, 10, 40]), 30, 1)
+    assert kept.tolist() == [[0, 1, 3], [4, -1, -1]]
+    assert kept_distances[0].tolist() == [0, 1, 3]
+    assert kept_distances[1, 0] == 0
+    _, kept = keep_enough(distances, lists, np.array([20, 5, 0, 10, 40]), 30, 3)
+    assert kept.tolist() == [[0, 1, 3], [4, 3, -1]]  # no fewer than nprobe, but for the empty one
+
+
+def share_found(ids, wanted):
+    return np.mean([len(set(a) & set(b) - {-1}) / len(b) for a, b in zip(ids, wanted, strict=True)])
 
 
 @pytest.mark.parametrize("join", [True, False])
@@ -177,6 +218,38 @@ def test_filters_hold_for_every_kind(lake, kind, more):
     np.testing.assert_array_equal(index.search(queries, 10, blocked=~bitmap)[0], ids)
     unknown = np.array([-5, 10**6])
     assert (index.search(queries, 3, allowed=unknown)[0] == -1).all()
+
+
+@pytest.mark.parametrize(("kind", "more"), KINDS)
+def test_a_filter_that_goes_by_clusters_leaves_full_and_good_lists(lake, kind, more):
+    """The allowed items are the farthest from all queries: none of the nearest lists, or a graph's steps, has any."""
+    items = make_items(2000, 16)
+    index = built(lake, items, kind=kind, num_shards=2, refine_factor=16, **more)
+    units = items.vectors / np.linalg.norm(items.vectors, axis=1, keepdims=True)
+    order = np.argsort(units @ units[0])
+    queries = items.vectors[order[-50:]]
+    everything = exact_top(items, queries, 2000, "cosine")[0]
+    for num_allowed in (1000, 200, 40):
+        far = np.sort(items.item_idx[order[:num_allowed]])
+        ids, _ = index.search(queries, 10, allowed=far)
+        assert np.isin(ids, far).all()
+        wanted = np.stack([row[np.isin(row, far)][:10] for row in everything])
+        assert share_found(ids, wanted) > 0.85  # 4-bit codes lose some, full vectors none
+        np.testing.assert_array_equal(index.search(queries, 10, blocked=np.setdiff1d(items.item_idx, far))[0], ids)
+
+
+@pytest.mark.parametrize(("kind", "more"), KINDS[1:4])
+def test_lists_beyond_the_plans_own_are_the_same_however_items_are_spread(tmp_path, kind, more):
+    items = make_items(3000, 16)
+    far = items.item_idx[items.vectors @ items.vectors[0] < -5]
+    knobs = {"kind": kind, "join": False, "nprobe": 2, "refine_factor": 2} | more
+    found = []
+    for num_shards, join in ((1, True), (3, True), (3, False)):
+        index = built(tmp_path / f"{num_shards}-{join}", items, num_shards=num_shards, **knobs | {"join": join})
+        found.append([*index.search(items.vectors[:60], 10, allowed=far), *index.search(items.vectors[:60], 400)])
+    for other in found[1:]:
+        for left, right in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(left, right)
 
 
 def test_blocks_of_queries_change_nothing(lake, monkeypatch):

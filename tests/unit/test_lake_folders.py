@@ -28,6 +28,33 @@ def test_a_published_folder_reads_back(lake, published):
     assert [check_file(lake, "models", "abc", f).split("/")[-1] for f in published.files] == ["a.bin", "b.bin"]
 
 
+def publish_again(lake, kind="models", **changes):
+    parts = {"counts": {}, "config": {}, "inputs": {}, "facts": {"seconds": 3}, "run_id": "later"}
+    return publish_folder(lake, kind, "abc", ["a.bin", "sub/b.bin"], **(parts | changes))
+
+
+def test_a_folder_built_again_alike_keeps_its_manifest(lake, published):
+    path = Path(folder_uri(lake, "models", "abc"))
+    content = (path / "manifest.json").read_bytes()
+    for _ in range(2):  # a build that was killed is begun again
+        unpublish_folder(lake, "models", "abc")
+    assert publish_again(lake) == published
+    assert (path / "manifest.json").read_bytes() == content
+    assert sorted(file.name for file in path.iterdir()) == ["a.bin", "manifest.json", "sub"]
+
+
+@pytest.mark.parametrize("change", [{"inputs": {"items": 3}}, {"config": {"a": 1}}, {"counts": {"items": 1}}, None])
+def test_a_folder_built_again_in_another_way_has_another_manifest(lake, published, change):
+    unpublish_folder(lake, "models", "abc")
+    if change is None:
+        write_bytes(join(folder_uri(lake, "models", "abc"), "a.bin"), b"Vectors")
+    assert publish_again(lake, **(change or {})).run_id == "later"
+    assert read_manifest(lake, "models", "abc").facts == {"seconds": 3}
+    unpublish_folder(lake, "models", "abc")
+    write_bytes(join(folder_uri(lake, "models", "abc"), "manifest.before.json"), b"{")
+    assert publish_again(lake).run_id == "later"
+
+
 def test_no_manifest_no_folder(lake):
     write_bytes(join(folder_uri(lake, "models", "half"), "a.bin"), b"x")
     assert read_manifest(lake, "models", "half") is None

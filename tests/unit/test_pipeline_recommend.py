@@ -14,6 +14,7 @@ from recspark.lake.arrow import TableAt, find_commit, find_table, read_record, r
 from recspark.pipeline import recommend as module
 from recspark.pipeline.recommend import plan_batch, recommend_users
 from recspark.releases.activate import activate
+from recspark.releases.leases import list_leases
 from recspark.retrieval import serving
 from recspark.retrieval.recommend import recommend
 from tests.helpers.release_lake import NUM_ITEMS, plan_releasable
@@ -149,6 +150,35 @@ def test_from_the_active_release(released, ask):
     record = read_record(released.lake, "recommendations", version)
     assert record.facts["model_id"] == released.row(released.second).model_id
     assert record.inputs["index"] == released.row(released.second).index_id
+
+
+def test_a_batch_holds_a_lease_on_its_release_until_it_is_done(released, ask, monkeypatch):
+    activate(released.lake, released.second)
+    real, held = module.commit_parts, []
+
+    def commit(*arguments):
+        held.extend(lease.release_id for lease in list_leases(released.lake))
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "commit_parts", commit)
+    ask(k=4, release=True)
+    assert held == [released.second]
+    assert list_leases(released.lake) == []
+    ask(k=4, release=False)
+    assert held == [released.second]
+
+
+def test_a_batch_that_fails_gives_its_lease_back(released, ask, monkeypatch):
+    activate(released.lake, released.second)
+    with pytest.raises(QueryError, match="no text file with a user_id a line"):
+        ask(k=4, release=True, users="no such file")
+    monkeypatch.setattr(module, "commit_parts", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ask(k=4, release=True)
+    released.file("indexes", released.row(released.second).index_id, "manifest.json").unlink()
+    with pytest.raises(ReleaseError, match="activate another release"):
+        ask(k=4, release=True)
+    assert list_leases(released.lake) == []
 
 
 def test_an_index_that_is_not_there_is_told_or_done_without(released, ask, capfd):

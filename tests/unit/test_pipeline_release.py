@@ -1,14 +1,21 @@
 """The commands as people type them: what they print, and how they end."""
 
+import json
+
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from recspark.cli import app
-from recspark.errors import RecsparkError, ReleaseError
+from recspark.errors import ConfigError, LakeError, RecsparkError, ReleaseError
+from recspark.lake.folders import find_flaw, unpublish_folder
 from recspark.pipeline import release as module
 from recspark.pipeline.release import find_lake, find_limits
+from recspark.pipeline.side import run_stages
+from recspark.releases.leases import drop_lease, take_lease
+from recspark.releases.registry import action_record, change_registry
 from tests.helpers.release_lake import plan_releasable
+from tests.helpers.tiny_lake import write_embeddings
 
 
 def say(*arguments, code=0):
@@ -87,6 +94,24 @@ def test_publish_takes_defaults_without_a_section(released, conf, monkeypatch):
     assert asked == [(["run.seed=2"], "index"), (["release=null", "release={}"], "index")]
 
 
+def test_settings_go_with_a_config_as_in_other_commands(released, conf):
+    there = f"paths.lake={released.lake}"
+    with pytest.raises(ReleaseError, match=r"refused by 1 gate: min_coverage"):
+        say("release", "activate", conf, released.first, there, "release.gates.min_coverage=0.999")
+    assert f"{released.first} is active" in say("release", "activate", conf, there, released.first)
+    assert "all as it was published" in say("release", "verify", conf, there)
+    assert "all as it was published" in say("verify", "release", conf, there, released.first)
+    assert released.second in say("release", "list", conf, there)
+    assert f"release {released.first}  ACTIVE" in say("release", "show", conf, there)
+    assert f"{released.second} is active" in say("release", "rollback", conf, released.second, there)
+    assert "kept " in say("lake", "gc", conf, there, "--dry-run")
+    assert "would free" in say("lake", "vacuum", conf, there, "--dry-run")
+    with pytest.raises(ConfigError, match="takes one release, and settings as key=value"):
+        say("release", "show", conf, "ab", "cd")
+    with pytest.raises(ConfigError, match=r"run.seed=2: settings are those of a config, and .* is a lake"):
+        say("release", "activate", released.lake, "run.seed=2")
+
+
 def test_a_lake_is_named_by_itself_or_by_a_config(conf, tmp_path):
     assert find_lake(conf) == find_lake(str(tmp_path / "lake")) == str(tmp_path / "lake")
     assert find_limits(conf)["min_recall"] == 0.5
@@ -100,19 +125,58 @@ def test_a_lake_is_named_by_itself_or_by_a_config(conf, tmp_path):
         say("release", "activate", conf)
 
 
-def test_what_the_active_release_serves_is_not_built_over(released):
-    """A model trained again under its key: the index of the old one is whole, and somebody reads it."""
-    from recspark.errors import LakeError
-    from recspark.lake.folders import find_flaw
-    from recspark.pipeline.side import run_stages
-    from tests.helpers.tiny_lake import write_embeddings
-
+def test_an_index_that_a_release_refers_to_is_not_built_over(released):
+    """A model trained again under its key: the index of the old one is whole, and somebody reads it, or may again."""
     run = released.run(1)
-    say("release", "activate", released.lake, released.first)
     write_embeddings(run, {i: [1.0 + i] * 6 for i in range(60)})
     index_id = run.stages["index"].id
-    with pytest.raises(LakeError, match=rf"over indexes/{index_id}, which the active release {released.first} serves"):
+    moves = {
+        "READY": lambda: None,
+        "ACTIVE": lambda: say("release", "activate", released.lake, released.first),
+        "RETIRED": lambda: say("release", "activate", released.lake, released.second, "--force", "a test"),
+    }
+    for state, move in moves.items():
+        move()
+        with pytest.raises(LakeError, match=rf"over indexes/{index_id}, which release {released.first} \({state}\)"):
+            run_stages(run, ["index"])
+        assert find_flaw(run.lake, "indexes", index_id) is None
+
+
+def test_nor_one_that_a_reader_has_leased(released):
+    def fail(found):
+        return found.rows | {released.first: found.rows[released.first].moved("FAILED", "a test")}
+
+    run = released.run(1)
+    write_embeddings(run, {i: [1.0 + i] * 6 for i in range(60)})
+    lease = take_lease(released.lake, released.first, hours=1)
+    change_registry(released.lake, fail, action_record("fail", released.first))
+    with pytest.raises(LakeError, match=rf"which release {released.first} \(FAILED\) refers to"):
         run_stages(run, ["index"])
-    assert find_flaw(run.lake, "indexes", index_id) is None
-    say("release", "activate", released.lake, released.second)
+    drop_lease(lease)
     run_stages(run, ["index"])
+
+
+@pytest.mark.parametrize("was_begun", [False, True])
+def test_a_lost_file_of_the_index_is_mended_by_the_command_that_is_advised(released, was_begun):
+    """The same bytes are the same index: every release on it is whole again, if the build was killed in between too."""
+    run = released.run(1)
+    shard = released.file("indexes", run.stages["index"].id, "shard-00001.faiss")
+    shard.unlink()
+    say("release", "activate", released.lake, released.second)
+    with pytest.raises(ReleaseError, match=r"shard-00001\.faiss: missing"):
+        say("release", "rollback", released.lake, released.first)
+    if was_begun:
+        unpublish_folder(run.lake, "indexes", run.stages["index"].id)
+    run_stages(run, ["index"])
+    assert "all as it was published" in say("release", "verify", released.lake, released.first)
+
+
+def test_another_index_under_the_id_has_a_manifest_of_its_own(released):
+    run = released.run(1)
+    path = released.file("indexes", run.stages["index"].id, "manifest.json")
+    before = path.read_text()
+    write_embeddings(run, {i: [1.0 + i] * 6 for i in range(60)})
+    path.parent.joinpath("shard-00001.faiss").unlink()
+    run_stages(run, ["index"])
+    assert json.loads(path.read_text())["inputs"] != json.loads(before)["inputs"]
+    assert not path.with_name("manifest.before.json").exists()

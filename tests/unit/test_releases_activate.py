@@ -1,6 +1,7 @@
 """One commit moves what is active; gates refuse with figures; the way back is a stack."""
 
 import json
+import re
 
 import pytest
 
@@ -84,10 +85,34 @@ def test_damage_cannot_be_forced(released):
         activate(released.lake, released.first, force="in a hurry")
 
 
-def test_a_damaged_active_release_can_be_replaced(released):
+def test_a_damaged_active_release_can_be_replaced_for_a_reason(released):
     activate(released.lake, released.first)
     released.file("releases", released.first, "manifest.json").unlink()
-    assert activate(released.lake, released.second).row.state == ACTIVE
+    with pytest.raises(
+        ReleaseError, match=r"is refused by 2 gates: max_metric_drop, min_neighbour_overlap\n"
+    ) as caught:
+        activate(released.lake, released.second)
+    assert re.search(
+        r"refused  max_metric_drop +cannot be compared: release .*manifest\.json: not there", str(caught.value)
+    )
+    assert activate(released.lake, released.second, force="the manifest is lost").row.state == ACTIVE
+    recorded = {gate["name"]: gate["why"] for gate in newest_record(released.lake).facts["gates"]}
+    assert recorded["min_neighbour_overlap"].startswith(f"cannot be compared: release {released.first}: ")
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "flipped"])
+def test_damaged_canaries_of_the_active_release_refuse_the_gate_that_needs_them(released, damage):
+    activate(released.lake, released.first)
+    path = released.file("releases", released.first, "canaries.parquet")
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "lost":
+        path.write_bytes(content[:100] if damage == "cut" else content[:99] + b"!" + content[100:])
+    gates = {gate.name: gate for gate in judge_release(released.registry, released.row(released.second))}
+    assert gates["max_metric_drop"].outcome == "passed"
+    assert gates["min_neighbour_overlap"].outcome == REFUSED
+    assert "cannot be compared: " in gates["min_neighbour_overlap"].why
+    assert "canaries.parquet: " in gates["min_neighbour_overlap"].why
 
 
 def test_rollbacks_go_further_and_further_back(released):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from recspark.errors import ReleaseError
 from recspark.faults import FAULT_VARIABLE
 from recspark.lake.folders import list_folders
 from recspark.releases import garbage as module
+from recspark.releases import reader
 from recspark.releases.activate import activate
 from recspark.releases.garbage import collect_garbage, find_garbage
 from recspark.releases.leases import list_leases, take_lease
@@ -75,6 +77,48 @@ def test_what_a_reader_has_open_stays_until_it_closes(released):
     assert released.registry.rows == {}
 
 
+def test_what_a_reader_opens_while_a_collection_looks_is_put_back(released, monkeypatch):
+    """The lease is taken after leases were listed, and before the row is gone."""
+    real, opened = module._forget, []
+
+    def be_late(lake, rows):
+        opened.append(open_release(lake, released.first))
+        real(lake, rows)
+
+    monkeypatch.setattr(module, "_forget", be_late)
+    found = collect_garbage(released.lake, keep=0, days=0)
+    assert list(found.kept) == [released.first] == list(released.registry.rows)
+    assert found.kept[released.first].startswith("leased meanwhile by ")
+    assert [row.release_id for row in found.rows] == [released.second]
+    assert there(released) == folders_of(released, released.first)
+    assert opened[0].recommend([["i1"]], 3).item_ids
+    assert [c for c in verify_release(released.lake, released.row(released.first)) if c.flaw] == []
+
+
+def test_a_reader_whose_row_went_before_its_lease_takes_the_active_release(released, monkeypatch):
+    real = reader.take_lease
+
+    def be_late(*arguments):
+        monkeypatch.setattr(reader, "take_lease", real)
+        activate(released.lake, released.second)
+        change_registry(  # as if others had been active in between
+            released.lake,
+            lambda found: {released.second: replace(found.rows[released.second], previous_id=None)},
+            action_record("test", released.second),
+        )
+        return real(*arguments)
+
+    activate(released.lake, released.first)
+    monkeypatch.setattr(reader, "take_lease", be_late)
+    with open_release(released.lake) as release:
+        assert release.release_id == released.second
+        assert [lease.release_id for lease in list_leases(released.lake)] == [released.second]
+    monkeypatch.setattr(reader, "take_lease", be_late)
+    with pytest.raises(ReleaseError, match=f"no release '{released.first}'"):
+        open_release(released.lake, released.first)
+    assert list_leases(released.lake) == []
+
+
 def test_a_lease_that_has_run_out_keeps_nothing(released):
     take_lease(released.lake, released.first, hours=-1)
     assert list_leases(released.lake) == []
@@ -109,6 +153,16 @@ def test_what_was_never_released_goes_when_it_is_old(released):
     age(old, 31)
     assert find_garbage(released.lake, keep=2, days=30).folders == [("indexes", "old")]
     assert set(find_garbage(released.lake, keep=2, days=0).folders) == {("indexes", "old"), ("indexes", "young")}
+
+
+def test_a_young_index_keeps_its_model_though_a_release_of_that_goes(released):
+    """A new index of a model that was released before: it is yet to be released itself."""
+    row = released.row(released.first)
+    shutil.copytree(released.file("indexes", row.index_id), released.file("indexes", "young"))
+    found = find_garbage(released.lake, keep=1, days=30)
+    assert ("indexes", row.index_id) in found.folders
+    assert ("models", row.model_id) not in found.folders
+    assert ("models", row.model_id) in find_garbage(released.lake, keep=1, days=0).folders
 
 
 def test_a_young_index_keeps_its_base_however_old(released):

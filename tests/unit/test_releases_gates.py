@@ -3,7 +3,7 @@
 import pytest
 
 from recspark.config.release import GatesConfig
-from recspark.releases.gates import PASSED, REFUSED, SKIPPED, Compared, describe_gates, judge, refused
+from recspark.releases.gates import COMPARING, PASSED, REFUSED, SKIPPED, Compared, describe_gates, judge, refused
 
 EVALUATED = {"split": "test", "history": "train+valid", "mask_seen": True, "search": "exact", "k": 20}
 
@@ -85,12 +85,43 @@ def test_what_was_not_measured_is_skipped_and_said():
     }
 
 
-def test_evaluations_of_another_kind_are_not_compared():
-    before = measured(evaluated=EVALUATED | {"k": 50})
-    gates = judge(Compared(measured(metrics=metric(0.1)), before, "before", 0.6, 200), {"max_metric_drop": 0.05})
-    assert [(g.outcome, g.why) for g in gates if g.name == "max_metric_drop"] == [
-        (SKIPPED, "evaluated in another way than release before")
-    ]
+def drop_gate(compared):
+    """Outcome and words of the gate on the metric, by the default limits."""
+    gates = judge(compared, GatesConfig().model_dump(mode="json"))
+    return next((gate.outcome, gate.why) for gate in gates if gate.name == "max_metric_drop")
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "why"),
+    [
+        (
+            measured(metrics=metric(0.1)), measured(evaluated=EVALUATED | {"k": 50}),
+            "release before was evaluated in another way (k 50 there, 20 here)",
+        ),
+        (
+            measured(), measured(metrics={"skip_gram": {"recall@50": 0.3}}),
+            "recall@20 was not measured in release before",
+        ),
+        ({"recall_at_10": 0.9}, measured(), "the release was not evaluated, as release before was"),
+    ],
+)  # fmt: skip
+def test_a_metric_that_cannot_be_compared_is_no_metric_that_is_as_good(own, before, why):
+    assert drop_gate(Compared(own, before, "before", 0.6, 200)) == (REFUSED, f"cannot be compared: {why}")
+
+
+def test_a_release_that_was_not_evaluated_has_nothing_to_lose():
+    before = {"recall_at_10": 0.9}
+    for own in (measured(), before):
+        assert drop_gate(Compared(own, before, "before")) == (SKIPPED, "release before was not evaluated")
+
+
+def test_a_damaged_active_release_refuses_for_the_gates_that_are_on():
+    compared = Compared(measured(), None, "before", flaws=dict.fromkeys(COMPARING, "manifest.json: edited"))
+    limits = GatesConfig().model_dump(mode="json")
+    assert {gate.name: gate.describe().split("  ")[-1] for gate in refused(judge(compared, limits))} == dict.fromkeys(
+        COMPARING, "cannot be compared: manifest.json: edited"
+    )
+    assert refused(judge(compared, limits | dict.fromkeys(COMPARING))) == []
 
 
 def test_few_common_canaries_say_nothing():

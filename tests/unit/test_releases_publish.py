@@ -9,6 +9,7 @@ from recspark.lake.arrow import find_done, list_records
 from recspark.pipeline.plan import find_state
 from recspark.pipeline.side import run_stages
 from recspark.releases import publish as module
+from recspark.releases.activate import activate
 from recspark.releases.publish import publish
 from recspark.releases.registry import ACTIVE, BUILDING, FAILED, READY
 from recspark.releases.verify import verify_release
@@ -144,10 +145,41 @@ def test_a_full_disk_leaves_a_failure_and_no_release(released, monkeypatch, plac
 
 
 def test_a_damaged_active_release_is_not_published_over(released):
-    from recspark.releases.activate import activate
-
     activate(released.lake, released.first)
     released.file("releases", released.first, "canaries.parquet").unlink()
     with pytest.raises(ReleaseError, match=r"is active and damaged \(.*canaries.parquet is missing\); restore it"):
         publish(released.run(1))
     assert released.row(released.first).state == ACTIVE
+
+
+@pytest.mark.parametrize("point", ["release.building", "release.before_manifest", "release.manifest"])
+def test_of_two_publishers_of_one_release_the_later_one_makes_it(released, monkeypatch, point):
+    """While the first is at work another one begins, is done, and its release becomes active: that one stays whole."""
+    run = plan_releasable(released.folder, 1, release={"num_canaries": 7})
+
+    def interrupt(name):
+        if name == point:
+            monkeypatch.setattr(module, "fault_point", lambda _: None)
+            activate(released.lake, publish(run).release_id)
+
+    monkeypatch.setattr(module, "fault_point", interrupt)
+    with pytest.raises(ReleaseError, match=r"another publisher has taken it up meanwhile \(it is ACTIVE, activated\)"):
+        publish(run)
+    row = released.registry.active
+    assert (row.index_id, row.state) == (run.stages["index"].id, ACTIVE)
+    assert [check.describe() for check in verify_release(run.lake, row) if check.flaw] == []
+
+
+def test_a_release_that_was_published_while_one_looked_is_left_as_it_is(released, monkeypatch):
+    run = plan_releasable(released.folder, 1, release={"num_canaries": 7})
+    real = module.read_registry
+
+    def read_and_be_late(lake):
+        found = real(lake)
+        monkeypatch.setattr(module, "read_registry", real)
+        activate(released.lake, publish(run).release_id)
+        return found
+
+    monkeypatch.setattr(module, "read_registry", read_and_be_late)
+    assert publish(run).state == ACTIVE
+    assert [c for c in verify_release(run.lake, released.registry.active) if c.flaw] == []

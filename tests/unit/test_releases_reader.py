@@ -1,5 +1,6 @@
 """What a service sees: one whole release at any time, the old one until it reloads, and nothing but what it needs."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,10 +12,12 @@ import pytest
 from recspark.errors import IndexReadError, QueryError, ReleaseError
 from recspark.index.item_vectors import read_item_vectors
 from recspark.lake.arrow import find_table
+from recspark.lake.folders import publish_folder
 from recspark.releases import opened
 from recspark.releases import reader as module
 from recspark.releases.activate import activate
 from recspark.releases.leases import list_leases
+from recspark.releases.pinned import pin_active
 from recspark.releases.publish import publish
 from recspark.releases.reader import open_release
 from tests.helpers.index_lake import exact_top
@@ -54,6 +57,26 @@ def test_search_takes_items_that_are_allowed_or_blocked(active):
         assert "i4" not in release.search(query, 3, blocked=["i4"]).item_ids[0]
         with pytest.raises(QueryError, match="NaN or infinite"):
             release.search(np.full((1, 6), np.nan, np.float32), 3)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_k_below_one_is_refused(active, k):
+    with open_release(active.lake) as release:
+        with pytest.raises(QueryError, match=f"search: k must be at least 1, got {k}"):
+            release.search(vectors_of(active, 1).queries[[4]], k)
+        with pytest.raises(QueryError, match=f"recommend: k must be at least 1, got {k}"):
+            release.recommend(HISTORIES, k)
+
+
+@pytest.mark.parametrize(("ids", "said"), [("i3", "got the text 'i3'"), ([3, 4], "which are texts"), (7, "which are")])
+def test_ids_that_are_no_list_of_ids_are_refused(active, ids, said):
+    query = vectors_of(active, 1).queries[[4]]
+    with open_release(active.lake) as release:
+        for name in ("allowed", "blocked"):
+            with pytest.raises(QueryError, match=f"search: {name}: takes a list of item ids, {said}"):
+                release.search(query, 3, **{name: ids})
+        with pytest.raises(QueryError, match=f"recommend: allowed: takes a list of item ids, {said}"):
+            release.recommend(HISTORIES, 3, allowed=ids)
 
 
 def test_recommend_leaves_out_what_was_seen(active):
@@ -169,7 +192,7 @@ def test_swapped_vectors_are_refused_by_name(active, monkeypatch):
     monkeypatch.setattr(opened, "read_item_vectors", lambda *_, **__: other)
     with open_release(active.lake) as release:
         assert release.search(other.queries[:1], 3).item_ids  # the index needs none of them
-        with pytest.raises(ReleaseError, match=rf"holds other vectors than release {active.first} was made with"):
+        with pytest.raises(ReleaseError, match=rf"holds other vectors or ids than release {active.first} "):
             release.recommend(HISTORIES, 3)
 
 
@@ -178,6 +201,31 @@ def test_an_index_built_anew_is_refused_by_name(active):
     path.write_text(path.read_text() + "\n")
     with pytest.raises(ReleaseError, match=rf"release {active.first}: .*manifest\.json: SHA-256 .* built anew"):
         open_release(active.lake)
+
+
+def test_another_sound_model_under_the_id_is_refused_by_name(active):
+    """Whole in itself, and not what the release was made with: neither a reader nor a batch takes it."""
+    row = active.row(active.first)
+    active.file("models", row.model_id, "vectors.safetensors").write_bytes(b"another training")
+    publish_folder(
+        active.lake, "models", row.model_id, ["vectors.safetensors"], counts={}, config={}, inputs={}, facts={},
+        run_id="x",
+    )  # fmt: skip
+    for open_it in (open_release, pin_active):
+        with pytest.raises(ReleaseError, match=rf"release {active.first}: .*models/{row.model_id}/.* built anew"):
+            open_it(active.lake)
+
+
+def test_tower_and_head_are_read_when_the_release_is_opened(tmp_path):
+    run = build_releasable(plan_releasable(tmp_path, 3, evaluate=None), has_tower=True)
+    activate(run.lake, publish(run).release_id)
+    with open_release(run.lake) as release:
+        wanted = release.recommend(HISTORIES, 4)
+    with open_release(run.lake) as release:
+        shutil.rmtree(tmp_path / "lake" / "models")
+        found = release.recommend(HISTORIES, 4)
+    assert found.item_ids == wanted.item_ids
+    assert found.scores.tolist() == wanted.scores.tolist()
 
 
 def test_a_release_taken_away_while_it_was_opened_is_left_for_the_active_one(active, monkeypatch):

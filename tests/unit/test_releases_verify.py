@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from recspark.index.store import manifest_digest
+from recspark.errors import IndexReadError, ReleaseError
+from recspark.index.store import manifest_digest, open_index
 from recspark.releases import verify as module
+from recspark.releases.activate import activate, rollback
 from recspark.releases.binding import hash_manifest
+from recspark.releases.reader import open_release
 from recspark.releases.registry import action_record, change_registry
 from recspark.releases.verify import verify_release
 
@@ -89,6 +92,16 @@ def test_shards_of_another_release_with_a_fitting_manifest_are_refused(released)
     shutil.rmtree(released.file("indexes", first))
     shutil.copytree(released.file("indexes", second), released.file("indexes", first))
     assert f"indexes/{first}" in flaws(released)
+    with pytest.raises(IndexReadError, match=rf"manifest\.json: is that of indexes/{second}, in the folder of {first}"):
+        open_index(released.lake, first)
+
+
+@pytest.mark.parametrize(("field", "value"), [("id", "0" * 12), ("kind", "models")])
+def test_an_index_manifest_of_another_folder_is_refused(released, field, value):
+    path = index_file(released, "manifest.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(IndexReadError, match=rf"is that of \w+/\w+, in the folder of {path.parent.name}"):
+        open_index(released.lake, path.parent.name)
 
 
 def test_a_forged_index_manifest_does_not_agree_with_the_release(released):
@@ -118,6 +131,53 @@ def test_a_lost_data_file_names_table_version_and_file(released):
     assert f"user_histories at version {version}: 1 data files lost or cut short: {file.name}" in found
 
 
+def test_flipped_bits_in_a_data_file_are_named(released):
+    """Name, size and rows are as they were; the way back, which must be quick, does not read them."""
+    activate(released.lake, released.first)
+    activate(released.lake, released.second)
+    file = next(released.file("tables", "user_histories").glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    third = len(content) // 3
+    content[third : third + 64] = bytes(byte ^ 0x55 for byte in content[third : third + 64])
+    file.write_bytes(bytes(content))
+    assert list(flaws(released)) == ["table user_histories"]
+    said = f"SHA-256 differs from what the release was made from: {file.name}: damaged or replaced"
+    assert said in flaws(released)["table user_histories"]
+    with pytest.raises(ReleaseError, match="SHA-256 differs"):
+        activate(released.lake, released.first)
+    rollback(released.lake)
+
+
+def test_a_version_of_another_stage_or_config_is_named(released):
+    def change(manifest):
+        manifest["inputs"]["tables"]["items"]["key"] = "0" * 64
+        manifest["inputs"]["tables"]["users"]["stage"] = "walks"
+
+    forge(released, change)
+    found = flaws(released)
+    assert "at version 0: key differ from what the release was made from" in found["table items"]
+    assert "at version 0: stage differ from what the release was made from" in found["table users"]
+
+
+def test_a_release_made_before_files_were_hashed_is_told_apart(released):
+    forge(released, lambda manifest: manifest["inputs"]["tables"]["items"].pop("sha256"))
+    assert "was made before files were hashed; publish it again" in flaws(released)["table items"]
+
+
+def test_opening_reads_no_tables(released, monkeypatch):
+    monkeypatch.setattr("recspark.releases.binding.hash_files", lambda *_: pytest.fail("a table was read"))
+    with open_release(released.lake, released.first) as release:
+        assert release.recommend([["i3"]], 3).item_ids
+
+
+def test_what_hashing_costs_is_said(released, capfd):
+    bound = json.loads(released.file("releases", released.first, "manifest.json").read_text())["inputs"]["tables"]
+    verify_release(released.lake, released.row(released.first))
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "read the data files of all tables" in line]
+    assert json.loads(line)["bytes"] == sum(table["bytes"] for table in bound.values())
+    assert all(len(table["sha256"]) == table["files"] for table in bound.values())
+
+
 def test_a_version_that_is_gone_is_named(released):
     table = released.file("tables", "item_embeddings")
     shutil.rmtree(table)
@@ -130,19 +190,29 @@ def test_a_table_that_was_replaced_under_its_version_is_named(released):
     rows = DeltaTable(path).to_pyarrow_table()
     shutil.rmtree(path)
     write_deltalake(path, rows.slice(0, 59))
-    assert "rows, bytes, digest differ from what the release was made from" in flaws(released)["table items"]
+    assert (
+        "rows, bytes, digest, stage, key differ from what the release was made from" in flaws(released)["table items"]
+    )
 
 
-def test_other_vectors_under_the_same_version_are_named(released):
-    """A data file rewritten in place, as long as before: sizes agree, values do not."""
-    table = DeltaTable(str(released.file("tables", "item_embeddings")), version=0)
-    (name,) = table.file_uris()
+def turn_column(released, column, turned):
+    """Rewrites a column of the data file of `item_embeddings` in place."""
+    (name,) = DeltaTable(str(released.file("tables", "item_embeddings")), version=0).file_uris()
     rows = pq.read_table(name)
-    vectors = [list(np.roll(row, 1)) for row in rows["vector"].to_pylist()]
-    swapped = rows.set_column(rows.column_names.index("vector"), "vector", pa.array(vectors, rows["vector"].type))
-    pq.write_table(swapped, name)
+    values = pa.array(turned(rows[column].to_pylist()), rows[column].type)
+    pq.write_table(rows.set_column(rows.column_names.index(column), column, values), name)
+
+
+@pytest.mark.parametrize(
+    ("column", "turned"),
+    [("vector", lambda rows: [list(np.roll(row, 1)) for row in rows]), ("id", lambda rows: rows[::-1])],
+)
+def test_other_vectors_or_names_under_the_same_version_are_named(released, column, turned):
+    turn_column(released, column, turned)
     found = flaws(released)
-    assert "other vectors than the release was made with" in found["vectors of item_embeddings"]
+    assert "other vectors or ids than the release was made with" in found["vectors of item_embeddings"]
+    with open_release(released.lake, released.first) as release, pytest.raises(ReleaseError, match="holds other vect"):
+        release.recommend([["i3", "i7"]], 3)
 
 
 def test_another_quantizer_and_another_count_are_named(released):
