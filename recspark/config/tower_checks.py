@@ -141,7 +141,6 @@ def _check_negatives(config: "RunConfig") -> Iterator[Found]:
     if negatives.queue and not negatives.in_batch:
         line = f"{key}.queue: keeps the batch's targets, which in_batch: false leaves out; set one of them otherwise"
         yield Found(line, ("model.kind", f"{key}.queue", f"{key}.in_batch"))
-    yield from _check_curriculum(config)
     if negatives.queue and negatives.kind != "sampled":
         line = f"{key}.queue: adds to a sample, which kind {negatives.kind} need not be; set kind to sampled"
         yield Found(line, ("model.kind", f"{key}.queue", f"{key}.kind"))
@@ -149,17 +148,6 @@ def _check_negatives(config: "RunConfig") -> Iterator[Found]:
         line = "model.towers.loss: ccl is about cosines; set model.metric to cosine"
         yield Found(line, ("model.kind", "model.towers.loss", "model.metric"))
     yield from _check_explicit(config)
-
-
-def _check_curriculum(config: "RunConfig") -> Iterator[Found]:
-    """Hard negatives whose number grows so slowly that training ends before the first."""
-    negatives, epochs = config.model.towers.negatives, config.training.epochs
-    for name in ("hard_model", "hard_graph"):
-        count, full = getattr(negatives, name), negatives.hard_full_epoch
-        if count and full and count * min(1.0, (epochs - 1) / full) < 1:
-            key = f"model.towers.negatives.{name}"
-            line = f"{key}: {count} by epoch {full} are none in {epochs} epochs; lower hard_full_epoch, or ask for more"
-            yield Found(line, ("model.kind", key, "model.towers.negatives.hard_full_epoch", "training.epochs"))
 
 
 def _check_explicit(config: "RunConfig") -> Iterator[Found]:

@@ -167,10 +167,6 @@ def test_a_key_hangs_on_towers_only_where_they_are_read(conf):
             "model.towers.negatives.queue: keeps the batch's targets, which in_batch: false leaves out",
         ),
         (
-            ["model.towers.negatives={hard_graph: 2}", "training.epochs=3"],
-            "model.towers.negatives.hard_graph: 2 by epoch 5 are none in 3 epochs; lower hard_full_epoch",
-        ),
-        (
             ["model.towers.item.features=[genre, genre]"],
             "model.towers.item.features: names one twice (genre, genre)",
         ),
